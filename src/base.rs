@@ -1,0 +1,58 @@
+//! What the log builds upon when it doesn't begin with nothing: the lookup of a directory that was
+//! taken over from herolib, in file `base`. Written once, then only read, when the lookup has to
+//! be built again.
+//!
+//! ```text
+//!  0   8  "OURDBBAS"
+//!  8   4  format version, 1
+//! 12   4  number of entries n
+//! 16  12n ascending: id u32, entry of the lookup u64
+//! ```
+//!
+//! The manifest holds n and the CRC32 of the whole file.
+
+use crate::bytes::{u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::lookup::Entry;
+use crate::manifest::BaseStamp;
+use crate::storage::{Storage, read_all, replace};
+
+/// Its name.
+pub(crate) const BASE: &str = "base";
+
+const MAGIC: &[u8; 8] = b"OURDBBAS";
+const FORMAT: u32 = 1;
+const HEADER: usize = 16;
+const ENTRY: usize = 12;
+
+/// Writes the file durably; what the manifest must hold of it.
+pub(crate) fn write(storage: &dyn Storage, entries: &[(u32, Entry)]) -> Result<BaseStamp> {
+    let mut bytes = Vec::with_capacity(HEADER + ENTRY * entries.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+    for (id, entry) in entries {
+        bytes.extend_from_slice(&id.to_le_bytes());
+        bytes.extend_from_slice(&entry.to_word().to_le_bytes());
+    }
+    replace(storage, BASE, &[&bytes])
+        .map_err(|error| Error::from_io("write", storage.describe(BASE), error))?;
+    Ok(BaseStamp { crc: crc32fast::hash(&bytes), entries: entries.len() as u32 })
+}
+
+/// The entries, ascending.
+pub(crate) fn read(storage: &dyn Storage, stamp: BaseStamp) -> Result<Vec<(u32, Entry)>> {
+    let path = storage.describe(BASE);
+    let expected = HEADER + ENTRY * stamp.entries as usize;
+    let bytes = read_all(storage, BASE, expected as u64)
+        .map_err(|error| Error::from_io("read", path.clone(), error))?;
+    if bytes.len() != expected
+        || bytes[..8] != *MAGIC
+        || u32_at(&bytes, 8) != FORMAT
+        || crc32fast::hash(&bytes) != stamp.crc
+    {
+        return Err(Error::corrupt(path, 0, "the file does not match the manifest"));
+    }
+    let entries = bytes[HEADER..].chunks_exact(ENTRY);
+    Ok(entries.map(|entry| (u32_at(entry, 0), Entry::from_word(u64_at(entry, 4)))).collect())
+}

@@ -1,0 +1,159 @@
+//! Reading current values.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use super::Db;
+use crate::error::{Error, NotFound, Result};
+use crate::history::Chain;
+use crate::location::Location;
+use crate::log::Log;
+use crate::log::record::{Head, Kind};
+use crate::lookup::Entry;
+use crate::records::{Record, Records, State};
+
+/// [`Db::get_many`] works on so many ids at a time: enough for their cache misses to overlap, few
+/// enough that what was prefetched is still there when it is used.
+const BATCH: usize = 32;
+/// Of a long value only this much is prefetched; the processor's own prefetching does the rest.
+const PREFETCH: usize = 512;
+
+impl Db {
+    /// Calls `f` with the value of a record, which was checked against its CRC, without copying
+    /// it. Takes no lock and, where files can be mapped, makes no system call.
+    pub fn get_with<R>(&self, id: u32, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        let shared = &*self.shared;
+        shared.check_process()?;
+        shared.check_id(id)?;
+        let Some((location, _)) = shared.live_location(id)? else {
+            return Err(Error::NotFound(NotFound::Record(id)));
+        };
+        let segment = shared.log.segment_of(location)?;
+        let version = segment.unverified(location, id)?;
+        if version.head.kind != Kind::Put {
+            return Err(segment.not_live(location, id));
+        }
+        let value = segment.verified(location, version)?;
+        Ok(f(&value))
+    }
+
+    /// The value of a record.
+    pub fn get(&self, id: u32) -> Result<Vec<u8>> {
+        self.get_with(id, <[u8]>::to_vec)
+    }
+
+    /// Whether a record is there. Past the limit of ids none is.
+    pub fn contains(&self, id: u32) -> Result<bool> {
+        self.shared.check_process()?;
+        Ok(self.shared.live_location(id)?.is_some())
+    }
+
+    /// The values of many records, in the order asked, all as of one moment. What isn't there is
+    /// [`State::Missing`].
+    pub fn get_many(&self, ids: &[u32]) -> Result<Records> {
+        let shared = &*self.shared;
+        shared.check_process()?;
+        let visible = shared.visible();
+        let mut records = Records::with_capacity(ids.len(), 0);
+        for ids in ids.chunks(BATCH) {
+            for &id in ids {
+                shared.lookup.prefetch(id);
+            }
+            let mut entries = [Entry::NONE; BATCH];
+            let mut bytes = 0;
+            for (entry, &id) in entries.iter_mut().zip(ids) {
+                *entry = shared.lookup.get(id);
+                if entry.is_live()
+                    && let Some(segment) = shared.log.segment(entry.location().file)
+                {
+                    bytes += entry.len_hint();
+                    segment.prefetch(entry.location(), entry.len_hint().min(PREFETCH));
+                }
+            }
+            records.reserve(bytes);
+            for (&entry, &id) in entries.iter().zip(ids) {
+                self.push_version(&mut records, id, entry, visible)?;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Adds the version of `id` as of commit `visible`, which `entry` leads to.
+    fn push_version(
+        &self,
+        records: &mut Records,
+        id: u32,
+        entry: Entry,
+        visible: u64,
+    ) -> Result<()> {
+        let missing =
+            Record { id, state: State::Missing, commit: 0, time_us: 0, value: &[] };
+        if !entry.is_known() {
+            records.push(missing);
+            return Ok(());
+        }
+        let location = entry.location();
+        let segment = self.log().segment_of(location)?;
+        if entry.is_live() {
+            let version = segment.unverified(location, id)?;
+            let Head { kind, commit, time_us, .. } = version.head;
+            if kind == Kind::Put && commit <= visible {
+                let value = segment.verified(location, version)?;
+                records.push(Record { id, state: State::Live, commit, time_us, value: &value });
+                return Ok(());
+            }
+        }
+        // A deletion, or a commit that isn't part of this moment yet.
+        match self.shared.version_at(id, entry, visible)? {
+            Some((location, head)) if head.kind == Kind::Put => {
+                let value = self.log().segment_of(location)?.value(location, &head)?;
+                let Head { commit, time_us, .. } = head;
+                records.push(Record { id, state: State::Live, commit, time_us, value: &value });
+            }
+            _ => records.push(missing),
+        }
+        Ok(())
+    }
+
+    /// Live records. O(1).
+    pub fn count(&self) -> Result<u64> {
+        self.shared.check_process()?;
+        Ok(self.shared.counters.live.load(Ordering::Acquire))
+    }
+
+    /// The number of the last commit; 0 if there is none yet. Numbers begin with 1.
+    pub fn last_commit(&self) -> Result<u64> {
+        self.shared.check_process()?;
+        Ok(self.shared.visible())
+    }
+
+    /// The id that the next insert will get, if no other one comes first.
+    pub fn next_id(&self) -> Result<u32> {
+        self.shared.check_process()?;
+        self.shared.check_incremental("next_id")?;
+        self.shared.id_from(self.shared.counters.next_id.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
+    /// Calls `f` with the visible versions of `id`, newest first, until it breaks.
+    pub(crate) fn walk(
+        &self,
+        id: u32,
+        mut f: impl FnMut(Location, &Head) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        self.shared.check_process()?;
+        self.shared.check_id(id)?;
+        let entry = self.shared.lookup.get(id);
+        let visible = self.shared.visible();
+        let mut chain = Chain::new(&self.shared.log, id, entry);
+        while let Some((location, head)) = chain.next()? {
+            if head.commit <= visible && f(location, &head)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Making commits durable: one sync for all who wait, and the thread of the interval mode.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{Db, Shared};
+use crate::error::{Error, Result};
+use crate::storage::fork;
+
+/// Who waits for a sync, and who does it: the first to come syncs for all that have appended by
+/// then, and those who come meanwhile wait for the next one.
+#[derive(Debug, Default)]
+pub(super) struct GroupSync {
+    state: Mutex<GroupState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GroupState {
+    /// Everything up to this commit is on disk.
+    synced: u64,
+    /// Somebody is at it.
+    busy: bool,
+}
+
+impl GroupSync {
+    /// Everything up to `synced` is on disk.
+    pub(super) fn new(synced: u64) -> GroupSync {
+        let state = Mutex::new(GroupState { synced, busy: false });
+        GroupSync { state, changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, GroupState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Returns when everything up to `commit` is on disk.
+    pub(super) fn sync_to(&self, commit: u64) -> Result<()> {
+        let mut state = self.group.state();
+        loop {
+            if state.synced >= commit {
+                return Ok(());
+            }
+            self.check_poison()?;
+            if !state.busy {
+                break;
+            }
+            state = self.group.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.busy = true;
+        drop(state);
+        let result = self.sync_all();
+        let mut state = self.group.state();
+        state.busy = false;
+        if let Ok(synced) = &result {
+            state.synced = state.synced.max(*synced);
+        }
+        self.group.changed.notify_all();
+        result.map(drop)
+    }
+
+    /// Syncs what was appended so far, says so in the log, and lets readers see it; the last
+    /// commit that is on disk now. One thread at a time.
+    fn sync_all(&self) -> Result<u64> {
+        let (work, commit, time_us, live) = {
+            let mut writer = self.writer();
+            self.check_poison()?;
+            (writer.tail.take_sync_work(), writer.commit, writer.time_us, writer.live)
+        };
+        // The kernel may have dropped what it could not write, and a second sync would not say so
+        // again: only a reopen finds out what is really there.
+        work.run(&self.log).map_err(|error| self.poison_with(error))?;
+        let mut writer = self.writer();
+        if let Some(end) = work.end
+            && !work.is_empty()
+        {
+            let marked = writer.tail.mark_synced(&self.log, end, commit, time_us);
+            marked.map_err(|(error, intact)| {
+                if intact { error } else { self.poison_with(error) }
+            })?;
+        }
+        if self.visible() < commit {
+            self.make_visible(&mut writer, commit, live);
+        }
+        Ok(commit)
+    }
+}
+
+impl Db {
+    /// Returns when everything committed so far is on disk. Concurrent calls share one sync.
+    pub fn sync(&self) -> Result<()> {
+        self.shared.check_process()?;
+        if self.shared.read_only {
+            return Ok(());
+        }
+        self.shared.check_poison()?;
+        let commit = self.shared.writer().commit;
+        self.shared.sync_to(commit)
+    }
+}
+
+/// The thread that syncs in the background. It stops when this is dropped.
+#[derive(Debug)]
+pub(super) struct Ticker {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+    fork_generation: u32,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    asked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Ticker {
+    /// Syncs every `interval`, as long as there is something to sync.
+    pub(super) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<Ticker> {
+        let stop = Arc::new(Stop::default());
+        let thread = std::thread::Builder::new().name("ourdb-sync".into()).spawn({
+            let (stop, shared) = (Arc::clone(&stop), Arc::clone(shared));
+            move || {
+                let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                while !*asked {
+                    let waited = stop.changed.wait_timeout(asked, interval);
+                    asked = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    if !*asked {
+                        let commit = shared.writer().commit;
+                        // A failure poisons the handle, and the next write says so.
+                        let _ = shared.sync_to(commit);
+                    }
+                }
+            }
+        });
+        let thread =
+            thread.map_err(|error| Error::from_io("start", "the thread that syncs", error))?;
+        Ok(Ticker { stop, thread: Some(thread), fork_generation: fork::generation() })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        if self.fork_generation != fork::generation() {
+            // The thread stayed in the parent process; its handle leads nowhere here.
+            std::mem::forget(self.thread.take());
+            return;
+        }
+        *self.stop.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It doesn't panic; if it did, there is nothing left to do for it.
+            let _ = thread.join();
+        }
+    }
+}

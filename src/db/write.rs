@@ -1,0 +1,317 @@
+//! Writing: every change is a commit of one or more records, appended under the writer lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+
+use super::{Db, Shared};
+use crate::error::{Error, NotFound, Result};
+use crate::herolib;
+use crate::location::Location;
+use crate::log::record::Kind;
+use crate::log::tail::{NewRecord, Tail};
+use crate::lookup::Entry;
+use crate::manifest::{Manifest, State};
+use crate::options::Sync;
+
+/// What belongs to the one who writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) tail: Tail,
+    /// The manifest as it is on disk.
+    pub(super) manifest: Manifest,
+    /// The last commit, visible or not.
+    pub(super) commit: u64,
+    /// Its time. No later commit has an earlier one.
+    pub(super) time_us: u64,
+    /// The id that the next insert gets.
+    pub(super) next_id: u64,
+    /// Live records, visible or not.
+    pub(super) live: u64,
+    /// Deleted ids that readers may still see live, each with the commit that deleted it.
+    pub(super) forget: VecDeque<(u64, u32)>,
+    /// Whether a clean close has anything to write.
+    pub(super) changed: bool,
+}
+
+impl Shared {
+    fn check_writable(&self, action: &'static str) -> Result<()> {
+        self.check_process()?;
+        if self.read_only {
+            return Err(Error::ReadOnly { action });
+        }
+        self.check_poison()
+    }
+
+    pub(super) fn check_incremental(&self, action: &'static str) -> Result<()> {
+        if self.key_value { Err(Error::WrongMode { action }) } else { Ok(()) }
+    }
+
+    fn check_len(&self, value: &[u8]) -> Result<()> {
+        let limit = u64::from(self.limits.record_size_max);
+        let len = value.len() as u64;
+        if len <= limit {
+            return Ok(());
+        }
+        Err(Error::RecordTooLarge { what: "a value", len, limit, which: "record_size_max" })
+    }
+
+    /// An id to be given out, if there is one left.
+    pub(super) fn id_from(&self, next: u64) -> Result<u32> {
+        match u32::try_from(next) {
+            Ok(id) if id < self.limits.record_nr_max => Ok(id),
+            _ => Err(Error::Full(
+                format!("all ids below {} (record_nr_max) are given out", self.limits.record_nr_max)
+                    .into(),
+            )),
+        }
+    }
+
+    /// A record that puts a value under an id of the caller's. Under the writer lock.
+    fn put<'a>(&self, id: u32, value: &'a [u8]) -> Result<NewRecord<'a>> {
+        self.check_id(id)?;
+        self.check_len(value)?;
+        let entry = self.lookup.get(id);
+        if !self.key_value && !entry.is_live() {
+            return Err(Error::IdNotAssigned { id });
+        }
+        Ok(NewRecord { kind: Kind::Put, id, previous: entry.location(), value })
+    }
+
+    /// A record that deletes. Under the writer lock.
+    fn deletion(&self, id: u32) -> Result<NewRecord<'static>> {
+        self.check_id(id)?;
+        let entry = self.lookup.get(id);
+        if !entry.is_live() {
+            return Err(Error::NotFound(NotFound::Record(id)));
+        }
+        Ok(NewRecord { kind: Kind::Delete, id, previous: entry.location(), value: &[] })
+    }
+
+    /// Appends one commit. The ids of `records` are all different. Failing, it changes nothing
+    /// that a reader or a later opening could see.
+    fn append(&self, writer: &mut Writer, records: &[NewRecord<'_>]) -> Result<u64> {
+        // Another thread's failure may have come while we waited for the lock.
+        self.check_poison()?;
+        let len = records.iter().map(NewRecord::len).sum();
+        for record in records {
+            self.lookup.prepare(record.id).map_err(|error| {
+                let path = self.storage().describe(crate::lookup::checkpoint::TABLE);
+                Error::from_io("reserve space in", path, error)
+            })?;
+        }
+        self.mark_open(writer)?;
+        let commit = writer.commit + 1;
+        writer.tail.reserve(&self.log, len, commit)?;
+        let time_us = self.storage().now_us().max(writer.time_us);
+        let first = writer.tail.append(&self.log, commit, time_us, records);
+        let first = first.map_err(|(error, intact)| {
+            if intact { error } else { self.poison_with(error) }
+        })?;
+        writer.commit = commit;
+        writer.time_us = time_us;
+        self.counters.appended.store(commit, Ordering::Release);
+        let mut position = u64::from(first.position);
+        for record in records {
+            let location = Location { file: first.file, position: position as u32 };
+            position += record.len();
+            let was_live = self.lookup.get(record.id).is_live();
+            let entry = match record.kind {
+                Kind::Put => Entry::live(location, record.value.len()),
+                _ => Entry::deleted(location),
+            };
+            self.lookup.publish(record.id, entry);
+            match (was_live, entry.is_live()) {
+                (false, true) => writer.live += 1,
+                (true, false) => {
+                    writer.live -= 1;
+                    writer.forget.push_back((commit, record.id));
+                }
+                _ => {}
+            }
+        }
+        if self.sync != Sync::Commit {
+            self.make_visible(writer, commit, writer.live);
+        }
+        Ok(commit)
+    }
+
+    /// Lets readers see everything up to `commit`, as of which `live` records are live.
+    pub(super) fn make_visible(&self, writer: &mut Writer, commit: u64, live: u64) {
+        self.counters.live.store(live, Ordering::Release);
+        self.counters.visible.store(commit, Ordering::Release);
+        while let Some(&(deleted, id)) = writer.forget.front()
+            && deleted <= commit
+        {
+            writer.forget.pop_front();
+            self.lookup.forget(id);
+        }
+    }
+
+    /// Before the first change since a clean close: says in the manifest that lengths and
+    /// checkpoint are not exact any more, and removes the herolib dump, which they stand in.
+    fn mark_open(&self, writer: &mut Writer) -> Result<()> {
+        if writer.manifest.state == State::Open {
+            return Ok(());
+        }
+        let manifest = Manifest { state: State::Open, dump: None, ..writer.manifest.clone() };
+        if !self.volatile {
+            manifest.write(self.storage())?;
+            if !manifest.native {
+                herolib::remove_dump(self.storage())?;
+            }
+        }
+        writer.manifest = manifest;
+        writer.changed = true;
+        Ok(())
+    }
+
+    /// After the writer lock is given back: waits until a commit is as durable as asked.
+    fn finish(&self, commit: u64) -> Result<()> {
+        match self.sync {
+            Sync::Commit => self.sync_to(commit),
+            Sync::Os | Sync::Interval(_) => Ok(()),
+        }
+    }
+}
+
+impl Db {
+    /// Stores a value under the next id, which it returns.
+    pub fn insert(&self, value: &[u8]) -> Result<u32> {
+        let shared = &*self.shared;
+        shared.check_writable("insert")?;
+        shared.check_incremental("insert")?;
+        shared.check_len(value)?;
+        let (id, commit) = {
+            let mut writer = shared.writer();
+            let id = shared.id_from(writer.next_id)?;
+            let record =
+                NewRecord { kind: Kind::Put, id, previous: Location::NONE, value };
+            let commit = shared.append(&mut writer, &[record])?;
+            shared.give_out(&mut writer, 1);
+            (id, commit)
+        };
+        shared.finish(commit)?;
+        Ok(id)
+    }
+
+    /// Stores a value under an id. In an incremental database the id must hold a live record.
+    pub fn set(&self, id: u32, value: &[u8]) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable("set")?;
+        let commit = {
+            let mut writer = shared.writer();
+            let record = shared.put(id, value)?;
+            shared.append(&mut writer, &[record])?
+        };
+        shared.finish(commit)
+    }
+
+    /// Deletes a record. Its versions stay; the deletion is one more.
+    pub fn delete(&self, id: u32) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable("delete")?;
+        let commit = {
+            let mut writer = shared.writer();
+            let record = shared.deletion(id)?;
+            shared.append(&mut writer, &[record])?
+        };
+        shared.finish(commit)
+    }
+
+    /// Stores values under the next ids, in one commit: all or nothing.
+    pub fn insert_many(&self, values: &[&[u8]]) -> Result<Vec<u32>> {
+        let shared = &*self.shared;
+        shared.check_writable("insert")?;
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        shared.check_incremental("insert")?;
+        for value in values {
+            shared.check_len(value)?;
+        }
+        let (ids, commit) = {
+            let mut writer = shared.writer();
+            let first = shared.id_from(writer.next_id)?;
+            shared.id_from(u64::from(first) + values.len() as u64 - 1)?;
+            let records: Vec<NewRecord<'_>> = values
+                .iter()
+                .zip(first..)
+                .map(|(value, id)| NewRecord {
+                    kind: Kind::Put,
+                    id,
+                    previous: Location::NONE,
+                    value,
+                })
+                .collect();
+            let commit = shared.append(&mut writer, &records)?;
+            shared.give_out(&mut writer, values.len() as u64);
+            (records.iter().map(|record| record.id).collect(), commit)
+        };
+        shared.finish(commit)?;
+        Ok(ids)
+    }
+
+    /// Stores many values in one commit: all or nothing. Of an id that comes twice the last value
+    /// counts, and makes one version.
+    pub fn set_many(&self, records: &[(u32, &[u8])]) -> Result<()> {
+        let ids = records.iter().map(|&(id, _)| id);
+        self.change_many("set", ids, |index, _| {
+            let (id, value) = records[index];
+            self.shared.put(id, value)
+        })
+    }
+
+    /// Deletes many records in one commit: all or nothing. If one of them isn't there, it is
+    /// [`Error::NotFound`]; one that comes twice is deleted once.
+    pub fn delete_many(&self, ids: &[u32]) -> Result<()> {
+        self.change_many("delete", ids.iter().copied(), |_, id| self.shared.deletion(id))
+    }
+
+    /// One commit out of what `record` makes of each place in `ids`. All places are checked; of
+    /// an id that comes more than once the last place is written.
+    fn change_many<'a>(
+        &self,
+        action: &'static str,
+        ids: impl ExactSizeIterator<Item = u32>,
+        record: impl Fn(usize, u32) -> Result<NewRecord<'a>>,
+    ) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable(action)?;
+        if ids.len() == 0 {
+            return Ok(());
+        }
+        let commit = {
+            let mut writer = shared.writer();
+            let mut records: Vec<NewRecord<'a>> = Vec::with_capacity(ids.len());
+            let mut ascending = true;
+            for (index, id) in ids.enumerate() {
+                ascending &= records.last().is_none_or(|last| last.id < id);
+                records.push(record(index, id)?);
+            }
+            if !ascending {
+                keep_last_of_each_id(&mut records);
+            }
+            shared.append(&mut writer, &records)?
+        };
+        shared.finish(commit)
+    }
+}
+
+impl Shared {
+    /// Notes that `count` ids are used up.
+    fn give_out(&self, writer: &mut Writer, count: u64) {
+        writer.next_id += count;
+        self.counters.next_id.store(writer.next_id, Ordering::Release);
+    }
+}
+
+/// Of records with the same id only the last one stays, in the order of the last ones.
+fn keep_last_of_each_id(records: &mut Vec<NewRecord<'_>>) {
+    let last: HashMap<u32, usize> =
+        records.iter().enumerate().map(|(index, record)| (record.id, index)).collect();
+    let mut index = 0;
+    records.retain(|record| {
+        index += 1;
+        last[&record.id] == index - 1
+    });
+}

@@ -1,0 +1,44 @@
+//! OurDB: an embedded, versioned record store.
+//!
+//! A database is a directory of records under 32-bit ids. A value is never overwritten: each
+//! version of a record knows the one before it, its commit and its time, and a deletion is a
+//! version too. Current values are found through a direct-address table and read from mapped
+//! files without a lock or a system call.
+//!
+//! This is the Rust interface. The C interface (`include/ourdb.h`) lies over it in `ffi`, and
+//! says of each function what it costs and guarantees; the architecture is in
+//! `docs/ARCHITECTURE.md`, the bytes on disk in `docs/FORMAT.md`.
+//!
+//! ```
+//! # fn main() -> ourdb::Result<()> {
+//! let db = ourdb::Db::open("", &ourdb::Options { memory: true, ..Default::default() })?;
+//! let id = db.insert(b"first")?;
+//! db.set(id, b"second")?;
+//! assert_eq!(db.get(id)?, b"second");
+//! assert_eq!(db.history(id, 0)?.len(), 2);
+//! db.close()
+//! # }
+//! ```
+
+#[cfg(not(all(unix, target_endian = "little")))]
+compile_error!("OurDB maps its files as little-endian words, on Unix");
+
+mod base;
+mod bytes;
+mod db;
+pub mod error;
+mod herolib;
+mod history;
+mod location;
+mod log;
+mod lookup;
+mod manifest;
+pub mod options;
+pub mod records;
+#[allow(unsafe_code)]
+pub mod storage;
+
+pub use db::Db;
+pub use error::{Error, Neighbour, NotFound, Result};
+pub use options::{IoMode, LookupKind, Options, Sync};
+pub use records::{Record, Records, State};

@@ -1,0 +1,228 @@
+//! Bytes <-> record: the envelope and the herolib header before every value.
+//!
+//! ```text
+//!  0  4  CRC32 of bytes 4..40, seeded with the database uuid, the file number and the position
+//!  4  1  kind: 1 put, 2 delete, 3 sync mark; 0 = nothing was written here
+//!  5  1  flags: bit 0 = last record of its commit
+//!  6  2  length of the value, high 16 bits
+//!  8  4  id
+//! 12  8  commit number
+//! 20  8  commit time, microseconds since the Unix epoch
+//! 28  2  length of the value, low 16 bits       <- herolib's header; locations point here
+//! 30  4  CRC32 of the value
+//! 34  6  location of the version before (file number u16, position u32, both big-endian)
+//! 40     the value
+//! ```
+//!
+//! Little-endian but for the location, as in herolib. The seed makes a record valid in one place
+//! only: a stale, misplaced or foreign one never verifies. CRC32 is the one of IEEE 802.3.
+
+use crate::bytes::{array_at, u32_at, u64_at};
+use crate::location::Location;
+
+/// Length of what stands before the value.
+pub(crate) const HEAD: usize = 40;
+/// Offset of the herolib header in a record: what a [`Location`] points at.
+pub(crate) const HEROLIB_HEADER: u64 = 28;
+
+const FLAG_COMMIT: u8 = 1;
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A value.
+    Put,
+    /// A deletion.
+    Delete,
+    /// Everything before the location in `previous` was on disk when this was written.
+    SyncMark,
+}
+
+impl Kind {
+    fn to_byte(self) -> u8 {
+        match self {
+            Kind::Put => 1,
+            Kind::Delete => 2,
+            Kind::SyncMark => 3,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Kind> {
+        match byte {
+            1 => Some(Kind::Put),
+            2 => Some(Kind::Delete),
+            3 => Some(Kind::SyncMark),
+            _ => None,
+        }
+    }
+}
+
+/// Everything of a record but its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) kind: Kind,
+    /// Last record of its commit.
+    pub(crate) last: bool,
+    pub(crate) id: u32,
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+    /// Length of the value.
+    pub(crate) len: u32,
+    /// CRC32 of the value.
+    pub(crate) crc: u32,
+    /// The version before; in a sync mark the end of what was on disk.
+    pub(crate) previous: Location,
+}
+
+/// The CRC that envelopes of one data file start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seed(u32);
+
+impl Seed {
+    pub(crate) fn new(uuid: &[u8; 16], file: u16) -> Seed {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(uuid);
+        hasher.update(&file.to_le_bytes());
+        Seed(hasher.finalize())
+    }
+
+    /// CRC of the envelope of a record that begins at `position`.
+    fn envelope(self, position: u32, head: &[u8; HEAD]) -> u32 {
+        let mut bytes = *head;
+        bytes[..4].copy_from_slice(&position.to_le_bytes());
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(&bytes);
+        hasher.finalize()
+    }
+}
+
+/// CRC of a value, as herolib computes it.
+#[inline]
+pub(crate) fn value_crc(value: &[u8]) -> u32 {
+    crc32fast::hash(value)
+}
+
+impl Head {
+    /// The bytes of a record that begins at `position`.
+    pub(crate) fn encode(&self, seed: Seed, position: u32) -> [u8; HEAD] {
+        let mut bytes = [0u8; HEAD];
+        let len = self.len.to_le_bytes();
+        bytes[4] = self.kind.to_byte();
+        bytes[5] = if self.last { FLAG_COMMIT } else { 0 };
+        bytes[6..8].copy_from_slice(&len[2..]);
+        bytes[8..12].copy_from_slice(&self.id.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.commit.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.time_us.to_le_bytes());
+        bytes[28..30].copy_from_slice(&len[..2]);
+        bytes[30..34].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[34..36].copy_from_slice(&self.previous.file.to_be_bytes());
+        bytes[36..40].copy_from_slice(&self.previous.position.to_be_bytes());
+        let crc = seed.envelope(position, &bytes);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The fields as they stand, without verifying the envelope. `None` if there is no such kind
+    /// of record or an unknown flag. Enough to find a value whose own CRC is then checked.
+    #[inline]
+    pub(crate) fn parse(bytes: &[u8; HEAD]) -> Option<Head> {
+        let kind = Kind::from_byte(bytes[4])?;
+        if bytes[5] & !FLAG_COMMIT != 0 {
+            return None;
+        }
+        Some(Head {
+            kind,
+            last: bytes[5] & FLAG_COMMIT != 0,
+            id: u32_at(bytes, 8),
+            commit: u64_at(bytes, 12),
+            time_us: u64_at(bytes, 20),
+            len: u32::from_le_bytes([bytes[28], bytes[29], bytes[6], bytes[7]]),
+            crc: u32_at(bytes, 30),
+            previous: Location {
+                file: u16::from_be_bytes(array_at(bytes, 34)),
+                position: u32::from_be_bytes(array_at(bytes, 36)),
+            },
+        })
+    }
+
+    /// The fields of a record that begins at `position`, if its envelope verifies.
+    pub(crate) fn verify(bytes: &[u8; HEAD], seed: Seed, position: u32) -> Option<Head> {
+        let head = Head::parse(bytes)?;
+        let crc = u32_at(bytes, 0);
+        (seed.envelope(position, bytes) == crc).then_some(head)
+    }
+
+    /// Length of the whole record.
+    pub(crate) fn record_len(&self) -> u64 {
+        HEAD as u64 + u64::from(self.len)
+    }
+}
+
+/// Whether `bytes` may be a sync mark, judged by the fields that are fixed in one. Cheap, so that
+/// a search over many positions computes few CRCs.
+pub(crate) fn looks_like_sync_mark(bytes: &[u8]) -> bool {
+    bytes.len() >= HEAD
+        && bytes[4] == Kind::SyncMark.to_byte()
+        && bytes[5] == FLAG_COMMIT
+        && bytes[6..12].iter().all(|&byte| byte == 0)
+        && bytes[28..34].iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Head {
+        Head {
+            kind: Kind::Put,
+            last: true,
+            id: 0x0102_0304,
+            commit: 7,
+            time_us: 1_700_000_000_000_000,
+            len: 0x0003_0005,
+            crc: 0xdead_beef,
+            previous: Location { file: 2, position: 0x0a0b_0c0d },
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_as_written() {
+        let seed = Seed::new(&[9; 16], 3);
+        let bytes = sample().encode(seed, 64);
+        assert_eq!(Head::verify(&bytes, seed, 64), Some(sample()));
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_format() {
+        let bytes = sample().encode(Seed::new(&[9; 16], 3), 64);
+        assert_eq!(bytes[4..8], [1, 1, 3, 0]);
+        assert_eq!(bytes[8..12], [4, 3, 2, 1]);
+        // What herolib reads: u16 LE size, u32 LE CRC, u16 BE file, u32 BE position.
+        assert_eq!(bytes[28..40], [5, 0, 0xef, 0xbe, 0xad, 0xde, 0, 2, 0x0a, 0x0b, 0x0c, 0x0d]);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let seed = Seed::new(&[9; 16], 3);
+        let bytes = sample().encode(seed, 64);
+        for bit in 0..HEAD * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Head::verify(&flipped, seed, 64), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_valid_in_its_own_place_only() {
+        let seed = Seed::new(&[9; 16], 3);
+        let bytes = sample().encode(seed, 64);
+        assert_eq!(Head::verify(&bytes, seed, 65), None, "another position");
+        assert_eq!(Head::verify(&bytes, Seed::new(&[9; 16], 4), 64), None, "another file");
+        assert_eq!(Head::verify(&bytes, Seed::new(&[8; 16], 3), 64), None, "another database");
+    }
+
+    #[test]
+    fn zeros_are_no_record() {
+        assert_eq!(Head::parse(&[0; HEAD]), None);
+    }
+}

@@ -1,0 +1,450 @@
+//! Reading the log from front to back, and deciding where it ends.
+//!
+//! The rule has two sides. The log is read up to the first place that doesn't hold a valid
+//! record. If anything proves that what should be there had been on disk (the manifest, the
+//! checkpoint, a sync mark further on), it is damage and nothing is changed. Otherwise it is the
+//! torn end of writes that were never synced: the log ends with the last whole commit before it.
+
+use std::sync::Arc;
+
+use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark, value_crc};
+use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::storage::{Access, File, Storage, remove_if_there};
+
+/// A data file of the log that is to be read.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    pub(crate) number: u16,
+    pub(crate) len: u64,
+    /// `None` where it doesn't verify.
+    pub(crate) header: Option<FileHeader>,
+}
+
+/// One version, as the log tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replayed {
+    pub(crate) kind: Kind,
+    pub(crate) id: u32,
+    pub(crate) location: Location,
+    pub(crate) len: u32,
+}
+
+/// What the log is read against, and from where.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Where to begin: the end of what the checkpoint stands for. `None`: with the first file.
+    pub(crate) from: Option<LogEnd>,
+    /// The commit before that.
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+    /// The log was on disk up to here, for all that is known outside of it.
+    pub(crate) synced: Option<LogEnd>,
+    /// Go on after damage with the next record that verifies.
+    pub(crate) salvage: bool,
+}
+
+/// Where the log ends, and what lies behind.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// `None`: there is no log.
+    pub(crate) end: Option<LogEnd>,
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+    /// Bytes that were read.
+    pub(crate) read: u64,
+    /// Whether anything but reserved space lies behind the end.
+    pub(crate) torn: bool,
+    /// Numbers of the data files behind the end.
+    pub(crate) behind: Vec<u16>,
+}
+
+/// Reads the log in `files` (ascending) and hands each commit's records to `apply`.
+pub(crate) fn replay(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    files: &[LogFile],
+    start: &Start,
+    mut apply: impl FnMut(&[Replayed]) -> Result<()>,
+) -> Result<Outcome> {
+    let mut outcome = Outcome {
+        end: start.from,
+        commit: start.commit,
+        time_us: start.time_us,
+        read: 0,
+        torn: false,
+        behind: Vec::new(),
+    };
+    let mut replay = Replay { storage, uuid, salvage: start.salvage, pending: Vec::new() };
+    let mut expected = start.from;
+    let first = match start.from {
+        None => 0,
+        Some(from) => match files.iter().position(|file| file.number == from.file) {
+            Some(index) => index,
+            None => {
+                return Err(Error::corrupt(
+                    storage.describe(&name(from.file)),
+                    0,
+                    "the data file is missing, and the checkpoint says that it was there",
+                ));
+            }
+        },
+    };
+    let mut broken = None;
+    let mut index = first;
+    while let Some(file) = files.get(index) {
+        let is_first = index == first && start.from.is_some();
+        let follows = file.header.as_ref().is_some_and(|header| {
+            header.number == file.number
+                && header.uuid == *uuid
+                && (is_first || header.after == expected)
+        });
+        if !follows && !(start.salvage && file.header.is_some()) {
+            // The file before ended where nothing was torn, but this one doesn't go on from there.
+            broken = Some((index, 0, "the data file does not go on where the one before ends"));
+            break;
+        }
+        let from = match start.from {
+            Some(from) if is_first => u64::from(from.position),
+            _ => FILE_HEADER as u64,
+        };
+        if from > file.len {
+            broken = Some((index, file.len, "the data file is shorter than what was written"));
+            break;
+        }
+        if !is_first {
+            outcome.end = Some(LogEnd { file: file.number, position: FILE_HEADER as u32 });
+        }
+        if let Some((offset, why)) = replay.file(file, from, &mut outcome, &mut apply)? {
+            broken = Some((index, offset, why));
+            break;
+        }
+        expected = outcome.end;
+        index += 1;
+    }
+    let Some((index, offset, why)) = broken else {
+        return match start.synced.filter(|&synced| outcome.end.is_none_or(|end| end < synced)) {
+            Some(synced) if !start.salvage => Err(lost(storage, outcome.end, synced)),
+            _ => Ok(outcome),
+        };
+    };
+    let place = LogEnd { file: files[index].number, position: offset as u32 };
+    let damaged = |proof: String| {
+        Error::corrupt(
+            storage.describe(&name(place.file)),
+            offset,
+            format!("{why}, and it was on disk: {proof}"),
+        )
+    };
+    let end = outcome.end;
+    if let Some(synced) = start.synced.filter(|&synced| end.is_none_or(|end| end < synced)) {
+        return Err(damaged(format!("the log was synced up to {synced}")));
+    }
+    for (later, file) in files.iter().enumerate().skip(index) {
+        let from = if later == index { offset } else { 0 };
+        if let Some((mark, synced)) = find_sync_mark(storage, uuid, file, from, end)? {
+            return Err(damaged(format!("the sync mark at {mark} covers the log up to {synced}")));
+        }
+    }
+    outcome.torn = true;
+    outcome.behind = files[index..]
+        .iter()
+        .map(|file| file.number)
+        .filter(|&number| outcome.end.is_none_or(|end| end.file != number))
+        .collect();
+    Ok(outcome)
+}
+
+fn lost(storage: &dyn Storage, end: Option<LogEnd>, synced: LogEnd) -> Error {
+    let (file, offset) = end.map_or((synced.file, 0), |end| (end.file, end.position));
+    Error::corrupt(
+        storage.describe(&name(file)),
+        u64::from(offset),
+        format!("the log ends here, and it was synced up to {synced}"),
+    )
+}
+
+struct Replay<'a> {
+    storage: &'a dyn Storage,
+    uuid: &'a [u8; 16],
+    salvage: bool,
+    /// The records of a commit whose last one has not come yet.
+    pending: Vec<Replayed>,
+}
+
+impl Replay<'_> {
+    /// Reads one data file; where and why it broke off, if it did.
+    fn file(
+        &mut self,
+        file: &LogFile,
+        from: u64,
+        outcome: &mut Outcome,
+        apply: &mut impl FnMut(&[Replayed]) -> Result<()>,
+    ) -> Result<Option<(u64, &'static str)>> {
+        let seed = Seed::new(self.uuid, file.number);
+        let mut reader = Reader::new(self.storage, file)?;
+        let mut at = from;
+        self.pending.clear();
+        let broke = loop {
+            if at == file.len {
+                break None;
+            }
+            let (head, why) = match reader.record(at, seed)? {
+                Ok(head) => (Some(head), ""),
+                Err(why) => (None, why),
+            };
+            let Some(head) = head.filter(|head| self.continues(head, outcome)) else {
+                if reader.written_end(at)? == at {
+                    break None;
+                }
+                if self.salvage
+                    && let Some(next) = reader.next_record(at + 1, seed)?
+                {
+                    self.pending.clear();
+                    at = next;
+                    continue;
+                }
+                break Some((at, if why.is_empty() { "the record is out of order" } else { why }));
+            };
+            let position = at + HEROLIB_HEADER;
+            at += head.record_len();
+            if head.kind != Kind::SyncMark {
+                self.pending.push(Replayed {
+                    kind: head.kind,
+                    id: head.id,
+                    location: Location { file: file.number, position: position as u32 },
+                    len: head.len,
+                });
+                if !head.last {
+                    continue;
+                }
+                apply(&self.pending)?;
+                self.pending.clear();
+                outcome.commit = head.commit;
+                outcome.time_us = outcome.time_us.max(head.time_us);
+            }
+            outcome.end = Some(LogEnd { file: file.number, position: at as u32 });
+        };
+        outcome.read += at - from;
+        if broke.is_none() && !self.pending.is_empty() {
+            return Ok(Some((at, "the last record of the commit is missing")));
+        }
+        Ok(broke)
+    }
+
+    /// Whether a valid record is the one that must come now.
+    fn continues(&self, head: &Head, outcome: &Outcome) -> bool {
+        if self.salvage {
+            return true;
+        }
+        match head.kind {
+            Kind::SyncMark => self.pending.is_empty() && head.commit <= outcome.commit,
+            Kind::Put | Kind::Delete => Some(head.commit) == outcome.commit.checked_add(1),
+        }
+    }
+}
+
+/// A sync mark at or after `from` that says more was on disk than `end`: where, and up to where.
+fn find_sync_mark(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    file: &LogFile,
+    from: u64,
+    end: Option<LogEnd>,
+) -> Result<Option<(LogEnd, LogEnd)>> {
+    let seed = Seed::new(uuid, file.number);
+    let mut reader = Reader::new(storage, file)?;
+    let mut at = from;
+    while at + HEAD as u64 <= file.len {
+        let bytes = reader.chunk(at)?;
+        let tried = bytes.len() - HEAD + 1;
+        for (index, candidate) in bytes.windows(HEAD).enumerate() {
+            if !looks_like_sync_mark(candidate) {
+                continue;
+            }
+            let position = at + index as u64;
+            let Some(candidate) = candidate.first_chunk::<HEAD>() else { continue };
+            let Some(head) = Head::verify(candidate, seed, position as u32) else { continue };
+            let synced = LogEnd::from_location(head.previous);
+            if end.is_none_or(|end| end < synced) {
+                let mark = LogEnd { file: file.number, position: position as u32 };
+                return Ok(Some((mark, synced)));
+            }
+        }
+        at += tried as u64;
+    }
+    Ok(None)
+}
+
+/// Reads a data file in large pieces.
+struct Reader<'a> {
+    storage: &'a dyn Storage,
+    file: &'a LogFile,
+    open: Arc<dyn File>,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl<'a> Reader<'a> {
+    const CHUNK: u64 = 1 << 20;
+
+    fn new(storage: &'a dyn Storage, file: &'a LogFile) -> Result<Reader<'a>> {
+        let name = name(file.number);
+        let open = storage
+            .open(&name, Access::Read)
+            .map_err(|error| Error::from_io("open", storage.describe(&name), error))?;
+        Ok(Reader { storage, file, open, buffer: Vec::new(), start: 0 })
+    }
+
+    /// `len` bytes at `at`, or fewer where the file ends.
+    fn bytes(&mut self, at: u64, len: u64) -> Result<&[u8]> {
+        let stop = at.saturating_add(len).min(self.file.len);
+        let held = self.start..self.start + self.buffer.len() as u64;
+        if at < held.start || stop > held.end {
+            let fill = (stop - at).max(Reader::CHUNK).min(self.file.len - at);
+            self.buffer.resize(fill as usize, 0);
+            self.start = at;
+            if let Err(error) = self.open.read_at(at, &mut self.buffer) {
+                self.buffer.clear();
+                let path = self.storage.describe(&name(self.file.number));
+                return Err(Error::from_io("read", path, error));
+            }
+        }
+        let from = (at - self.start) as usize;
+        Ok(&self.buffer[from..from + (stop - at) as usize])
+    }
+
+    /// A large piece from `at` on.
+    fn chunk(&mut self, at: u64) -> Result<&[u8]> {
+        self.bytes(at, Reader::CHUNK)
+    }
+
+    /// The record at `at`, its value's CRC checked; or what is wrong with it.
+    fn record(&mut self, at: u64, seed: Seed) -> Result<std::result::Result<Head, &'static str>> {
+        let bytes = self.bytes(at, HEAD as u64)?;
+        let Some(bytes) = bytes.first_chunk::<HEAD>() else {
+            return Ok(Err("the file ends within a record's head"));
+        };
+        let Some(head) = Head::verify(bytes, seed, at as u32) else {
+            return Ok(Err("the record's envelope does not match its checksum"));
+        };
+        let value = self.bytes(at + HEAD as u64, u64::from(head.len))?;
+        if value.len() < head.len as usize {
+            return Ok(Err("the file ends within a value"));
+        }
+        if value_crc(value) != head.crc {
+            return Ok(Err("the value does not match its checksum"));
+        }
+        Ok(Ok(head))
+    }
+
+    /// Where the last byte at or after `from` that isn't zero ends; `from` if all are zero.
+    fn written_end(&mut self, from: u64) -> Result<u64> {
+        let mut end = from;
+        let mut at = from;
+        while at < self.file.len {
+            let bytes = self.chunk(at)?;
+            if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
+                end = at + last as u64 + 1;
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(end)
+    }
+
+    /// The next place from `at` on that holds a valid record.
+    fn next_record(&mut self, mut at: u64, seed: Seed) -> Result<Option<u64>> {
+        while at + HEAD as u64 <= self.file.len {
+            let bytes = self.chunk(at)?;
+            let tried = bytes.len() - HEAD + 1;
+            let candidates: Vec<u64> = bytes
+                .windows(HEAD)
+                .enumerate()
+                .filter_map(|(index, window)| {
+                    let position = at + index as u64;
+                    let head = Head::verify(window.first_chunk()?, seed, position as u32)?;
+                    (head.kind != Kind::SyncMark).then_some(position)
+                })
+                .collect();
+            for candidate in candidates {
+                if self.record(candidate, seed)?.is_ok() {
+                    return Ok(Some(candidate));
+                }
+            }
+            at += tried as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// Cuts the log at `outcome.end`. What lay behind is kept in `torn-*` files: first copied or moved
+/// aside, durably, then cut, so that recovery can be interrupted anywhere and run again.
+pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -> Result<()> {
+    let failed = |action, name: &str, error| Error::from_io(action, storage.describe(name), error);
+    for &number in outcome.behind.iter().rev() {
+        let from = name(number);
+        let aside = free_name(storage, &format!("torn-{number}"))?;
+        storage.rename(&from, &aside).map_err(|error| failed("rename", &from, error))?;
+    }
+    if !outcome.behind.is_empty() {
+        storage.sync_directory("").map_err(|error| failed("sync", "", error))?;
+    }
+    let Some(end) = outcome.end else { return Ok(()) };
+    let Some(last) = files.iter().find(|file| file.number == end.file) else { return Ok(()) };
+    let position = u64::from(end.position);
+    if last.len > position {
+        let mut reader = Reader::new(storage, last)?;
+        let stop = reader.written_end(position)?;
+        if stop > position {
+            let aside = free_name(storage, &format!("torn-{}-{position}", end.file))?;
+            keep_aside(storage, &mut reader, position, stop, &aside)?;
+        }
+    }
+    let number = name(end.file);
+    let file = storage.open(&number, Access::Write).map_err(|e| failed("open", &number, e))?;
+    file.set_len(position).map_err(|error| failed("cut", &number, error))?;
+    file.sync().map_err(|error| failed("sync", &number, error))
+}
+
+fn keep_aside(
+    storage: &dyn Storage,
+    reader: &mut Reader<'_>,
+    from: u64,
+    to: u64,
+    aside: &str,
+) -> Result<()> {
+    let written = (|| {
+        let file = storage.open(aside, Access::CreateNew).map_err(Ok)?;
+        let mut at = from;
+        while at < to {
+            let bytes = reader.bytes(at, (to - at).min(Reader::CHUNK)).map_err(Err)?;
+            file.write_at(at - from, &[bytes]).map_err(Ok)?;
+            at += bytes.len() as u64;
+        }
+        file.sync().map_err(Ok)?;
+        storage.sync_directory("").map_err(Ok)
+    })();
+    written.map_err(|error: std::result::Result<std::io::Error, Error>| {
+        // A copy that isn't whole is worth nothing; the original is still in its place.
+        let _ = remove_if_there(storage, aside);
+        match error {
+            Ok(error) => Error::from_io("write", storage.describe(aside), error),
+            Err(error) => error,
+        }
+    })
+}
+
+/// `wanted`, or with a number behind it where that is taken.
+fn free_name(storage: &dyn Storage, wanted: &str) -> Result<String> {
+    let names = storage
+        .list("")
+        .map_err(|error| Error::from_io("list", storage.describe(""), error))?;
+    let mut name = wanted.to_owned();
+    let mut count = 0u32;
+    while names.contains(&name) {
+        count += 1;
+        name = format!("{wanted}.{count}");
+    }
+    Ok(name)
+}

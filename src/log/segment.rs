@@ -1,0 +1,387 @@
+//! One data file: its header, and reading versions out of it.
+//!
+//! ```text
+//!  0   1  0: herolib never reads it, its records begin at 1
+//!  1   7  "OurDB" 0x1a 0x0a
+//!  8   4  format version, 1
+//! 12  16  database uuid
+//! 28   2  number of this file
+//! 30   2  number of the data file before; 0xffff with end 0 if this is the first
+//! 32   4  length of that file's log: where it ends and this one goes on
+//! 36   8  generation
+//! 44   8  number of the first commit in this file
+//! 52   8  0
+//! 60   4  CRC32 of bytes 0..60
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, value_crc};
+use crate::bytes::{array_at, u16_at, u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::herolib;
+use crate::location::Location;
+use crate::storage::{Access, File, Storage, View, prefetch};
+
+/// Length of a data file's header.
+pub(crate) const FILE_HEADER: usize = 64;
+/// No data file is longer: every position fits 32 bits.
+pub(crate) const LONGEST_FILE: u64 = u32::MAX as u64;
+/// Version of the format of data files.
+const FORMAT: u32 = 1;
+const MAGIC: [u8; 8] = [0, b'O', b'u', b'r', b'D', b'B', 0x1a, 0x0a];
+
+/// The end of a data file's log: the file, and the position after its last record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct LogEnd {
+    pub(crate) file: u16,
+    pub(crate) position: u32,
+}
+
+impl LogEnd {
+    /// As a location in a sync mark.
+    pub(crate) fn to_location(self) -> Location {
+        Location { file: self.file, position: self.position }
+    }
+
+    pub(crate) fn from_location(location: Location) -> LogEnd {
+        LogEnd { file: location.file, position: location.position }
+    }
+}
+
+impl fmt::Display for LogEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset {} of {}", self.position, name(self.file))
+    }
+}
+
+/// What the header of a data file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) number: u16,
+    /// Where the log goes on from; `None` in the first data file.
+    pub(crate) after: Option<LogEnd>,
+    pub(crate) generation: u64,
+    pub(crate) first_commit: u64,
+}
+
+impl FileHeader {
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER] {
+        let mut bytes = [0u8; FILE_HEADER];
+        let after = self.after.unwrap_or(LogEnd { file: u16::MAX, position: 0 });
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[12..28].copy_from_slice(&self.uuid);
+        bytes[28..30].copy_from_slice(&self.number.to_le_bytes());
+        bytes[30..32].copy_from_slice(&after.file.to_le_bytes());
+        bytes[32..36].copy_from_slice(&after.position.to_le_bytes());
+        bytes[36..44].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[44..52].copy_from_slice(&self.first_commit.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header, if these are the first bytes of a data file of ours and none was changed.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<FileHeader> {
+        let bytes = bytes.get(..FILE_HEADER)?;
+        if bytes[..8] != MAGIC
+            || u32_at(bytes, 8) != FORMAT
+            || u32_at(bytes, 60) != crc32fast::hash(&bytes[..60])
+        {
+            return None;
+        }
+        let after = LogEnd { file: u16_at(bytes, 30), position: u32_at(bytes, 32) };
+        Some(FileHeader {
+            uuid: array_at(bytes, 12),
+            number: u16_at(bytes, 28),
+            after: (after.position != 0).then_some(after),
+            generation: u64_at(bytes, 36),
+            first_commit: u64_at(bytes, 44),
+        })
+    }
+
+    /// Reads the header of `file`; `None` where there is none of ours.
+    pub(crate) fn read(file: &dyn File) -> std::io::Result<Option<FileHeader>> {
+        if file.len()? < FILE_HEADER as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0u8; FILE_HEADER];
+        file.read_at(0, &mut bytes)?;
+        Ok(FileHeader::decode(&bytes))
+    }
+}
+
+/// The name of data file `number`.
+pub(crate) fn name(number: u16) -> String {
+    format!("{number}.db")
+}
+
+/// Open files of segments that can't be mapped, so that any number of data files is readable with
+/// a bounded number of descriptors.
+#[derive(Debug)]
+pub(crate) struct OpenFiles {
+    storage: Arc<dyn Storage>,
+    files: Mutex<Vec<(u16, Arc<dyn File>)>>,
+}
+
+impl OpenFiles {
+    const MOST: usize = 128;
+
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> OpenFiles {
+        OpenFiles { storage, files: Mutex::new(Vec::new()) }
+    }
+
+    fn get(&self, number: u16) -> Result<Arc<dyn File>> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, file)) = files.iter().find(|(known, _)| *known == number) {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.storage.open(&name(number), Access::Read).map_err(|error| {
+            Error::from_io("open", self.storage.describe(&name(number)), error)
+        })?;
+        if files.len() >= OpenFiles::MOST {
+            files.remove(0);
+        }
+        files.push((number, Arc::clone(&file)));
+        Ok(file)
+    }
+}
+
+/// A data file, as readers see it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u16,
+    seed: Seed,
+    /// Records that begin below this have an envelope; what lies above was written by herolib.
+    own_until: u64,
+    view: View,
+    open_files: Arc<OpenFiles>,
+}
+
+/// One version, found but with its value's CRC not yet checked.
+#[derive(Debug)]
+pub(crate) struct Unverified<'a> {
+    pub(crate) head: Head,
+    value: Cow<'a, [u8]>,
+}
+
+impl Segment {
+    /// A data file of ours.
+    pub(crate) fn own(number: u16, uuid: &[u8; 16], view: View, open: Arc<OpenFiles>) -> Segment {
+        Segment::mixed(number, uuid, u64::MAX, view, open)
+    }
+
+    /// A data file with records of ours up to `own_until`, and records of herolib's after that.
+    pub(crate) fn mixed(
+        number: u16,
+        uuid: &[u8; 16],
+        own_until: u64,
+        view: View,
+        open_files: Arc<OpenFiles>,
+    ) -> Segment {
+        Segment { number, seed: Seed::new(uuid, number), own_until, view, open_files }
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    pub(crate) fn corrupt(&self, offset: u64, what: impl Into<Cow<'static, str>>) -> Error {
+        Error::corrupt(self.open_files.storage.describe(&name(self.number)), offset, what)
+    }
+
+    fn file(&self) -> Result<Arc<dyn File>> {
+        self.open_files.get(self.number)
+    }
+
+    /// `len` bytes from `position`.
+    pub(crate) fn bytes(&self, position: u64, len: usize) -> Result<Cow<'_, [u8]>> {
+        if let Some(bytes) = self.view.slice(position, len) {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let end = self.view.end();
+        if position.checked_add(len as u64).is_none_or(|stop| stop > end) {
+            return Err(self.corrupt(
+                position,
+                format!("{len} bytes are wanted here, and the file's data ends at {end}"),
+            ));
+        }
+        let mut bytes = vec![0u8; len];
+        self.file()?.read_at(position, &mut bytes).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                self.corrupt(position, "the file has become shorter than it was")
+            } else {
+                let path = self.open_files.storage.describe(&name(self.number));
+                Error::from_io("read", path, error)
+            }
+        })?;
+        Ok(Cow::Owned(bytes))
+    }
+
+    fn head_bytes(&self, position: u64) -> Result<[u8; HEAD]> {
+        let mut head = [0u8; HEAD];
+        head.copy_from_slice(&self.bytes(position, HEAD)?);
+        Ok(head)
+    }
+
+    /// Begins to load the version at `location` into the processor's cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, location: Location, len_hint: usize) {
+        let start = u64::from(location.position).saturating_sub(HEROLIB_HEADER);
+        let stop = u64::from(location.position) + 12 + len_hint as u64;
+        let mut at = start;
+        while at < stop {
+            match self.view.slice(at, 1) {
+                Some([byte]) => prefetch(byte),
+                _ => return,
+            }
+            at += 64;
+        }
+    }
+
+    fn is_own(&self, location: Location) -> bool {
+        u64::from(location.position) < self.own_until
+    }
+
+    /// The version of record `id` at `location`, without verifying its envelope: of the head only
+    /// what the value's CRC and the comparison with `id` cover may be relied on. Anything that
+    /// looks wrong is looked at again by [`Segment::head`], which tells damage from the rest.
+    #[inline]
+    pub(crate) fn unverified(&self, location: Location, id: u32) -> Result<Unverified<'_>> {
+        let position = u64::from(location.position);
+        if let Some(start) = position.checked_sub(HEROLIB_HEADER)
+            && self.is_own(location)
+            && let Some(bytes) = self.view.slice(start, HEAD)
+            && let Some(bytes) = bytes.first_chunk::<HEAD>()
+            && let Some(head) = Head::parse(bytes)
+            && head.id == id
+            && let Some(value) = self.view.slice(start + HEAD as u64, head.len as usize)
+        {
+            return Ok(Unverified { head, value: Cow::Borrowed(value) });
+        }
+        let head = self.head(location, id)?;
+        Ok(Unverified { value: self.bytes(position + 12, head.len as usize)?, head })
+    }
+
+    /// What the version of record `id` at `location` says of itself, verified. Where herolib
+    /// wrote it, commit and time are 0.
+    pub(crate) fn head(&self, location: Location, id: u32) -> Result<Head> {
+        let position = u64::from(location.position);
+        if !self.is_own(location) {
+            let bytes = self.bytes(position, herolib::record::HEADER)?;
+            let header = herolib::record::Header::decode(&bytes).ok_or_else(|| {
+                self.corrupt(position, "no herolib record header fits here")
+            })?;
+            return Ok(Head {
+                kind: Kind::Put,
+                last: true,
+                id,
+                commit: 0,
+                time_us: 0,
+                len: u32::from(header.size),
+                crc: header.crc,
+                previous: header.previous,
+            });
+        }
+        let start = position.checked_sub(HEROLIB_HEADER).filter(|&start| start >= FILE_HEADER as u64);
+        let start = start.ok_or_else(|| self.corrupt(position, "no record can begin here"))?;
+        let bytes = self.head_bytes(start)?;
+        let head = Head::verify(&bytes, self.seed, start as u32)
+            .ok_or_else(|| self.corrupt(start, "the record's envelope does not match its checksum"))?;
+        if head.id != id || head.kind == Kind::SyncMark {
+            return Err(self.corrupt(
+                start,
+                format!("a record of id {id} was expected, and {:?} of id {} is there", head.kind, head.id),
+            ));
+        }
+        Ok(head)
+    }
+
+    /// The lookup says that the version at `location` is live, and it isn't: either its envelope
+    /// is damaged or the lookup is.
+    pub(crate) fn not_live(&self, location: Location, id: u32) -> Error {
+        match self.head(location, id) {
+            Err(error) => error,
+            Ok(_) => self.corrupt(
+                u64::from(location.position),
+                format!("a deletion of id {id} is here, and the lookup knows it as live"),
+            ),
+        }
+    }
+
+    /// The value of a version whose head is known, checked against its CRC.
+    pub(crate) fn value(&self, location: Location, head: &Head) -> Result<Cow<'_, [u8]>> {
+        let value = self.bytes(u64::from(location.position) + 12, head.len as usize)?;
+        self.check_value(location, head, &value)?;
+        Ok(value)
+    }
+
+    fn check_value(&self, location: Location, head: &Head, value: &[u8]) -> Result<()> {
+        let found = value_crc(value);
+        if found == head.crc {
+            return Ok(());
+        }
+        Err(self.corrupt(
+            u64::from(location.position) + 12,
+            format!(
+                "the value of id {}, {} bytes, has checksum {found:08x} instead of {:08x}",
+                head.id, head.len, head.crc
+            ),
+        ))
+    }
+
+    /// Checks an unverified value's CRC.
+    #[inline]
+    pub(crate) fn verified<'a>(
+        &self,
+        location: Location,
+        version: Unverified<'a>,
+    ) -> Result<Cow<'a, [u8]>> {
+        if value_crc(&version.value) == version.head.crc {
+            return Ok(version.value);
+        }
+        // Either the value or its description is damaged; say which.
+        let head = self.head(location, version.head.id)?;
+        self.check_value(location, &head, &version.value)?;
+        Err(self.corrupt(u64::from(location.position), "the record changes while it is read"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_and_every_flipped_bit_is_noticed() {
+        let header = FileHeader {
+            uuid: [7; 16],
+            number: 513,
+            after: Some(LogEnd { file: 512, position: 99 }),
+            generation: 3,
+            first_commit: 1 << 40,
+        };
+        let bytes = header.encode();
+        assert_eq!(FileHeader::decode(&bytes), Some(header));
+        assert_eq!(bytes[0], 0);
+        for bit in 0..FILE_HEADER * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FileHeader::decode(&flipped), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_first_file_comes_after_nothing() {
+        let header =
+            FileHeader { uuid: [7; 16], number: 0, after: None, generation: 0, first_commit: 1 };
+        assert_eq!(FileHeader::decode(&header.encode()), Some(header));
+    }
+}

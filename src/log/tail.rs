@@ -1,0 +1,379 @@
+//! Appending to the log: the active data file, space ahead of its end, roll-over to the next one,
+//! and what has yet to be synced.
+//!
+//! One thread at a time appends: the [`Tail`] belongs to the writer lock.
+
+use std::sync::Arc;
+
+use super::Log;
+use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, value_crc};
+use super::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::storage::{Access, File, remove_if_there};
+
+/// Space is reserved ahead of the end in steps between these, growing with the file.
+const SMALLEST_STEP: u64 = 64 << 10;
+const LARGEST_STEP: u64 = 16 << 20;
+/// Records of one commit are gathered up to this size before they are written.
+const GATHER: usize = 256 << 10;
+/// So many finished data files may wait for a sync; then the next roll-over syncs them first, to
+/// bound the descriptors they hold.
+const MOST_UNSYNCED: usize = 64;
+
+/// A record to be appended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewRecord<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) id: u32,
+    pub(crate) previous: Location,
+    pub(crate) value: &'a [u8],
+}
+
+impl NewRecord<'_> {
+    pub(crate) fn len(&self) -> u64 {
+        HEAD as u64 + self.value.len() as u64
+    }
+}
+
+/// The file that is appended to.
+#[derive(Debug)]
+struct Active {
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    /// Where the next record goes.
+    end: u64,
+    /// Up to where space is reserved.
+    reserved: u64,
+    /// Whether anything was written since the last sync.
+    unsynced: bool,
+}
+
+/// Where the log goes on.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    active: Option<Active>,
+    /// Number of the next data file; 65,536 when none is left.
+    next_file: u32,
+    /// Data files that were finished but not yet synced.
+    unsynced: Vec<Arc<dyn File>>,
+    /// Whether data files were made whose directory entry isn't durable yet.
+    directory_unsynced: bool,
+    file_size: u64,
+    gathered: Vec<u8>,
+}
+
+/// What must be synced for the log to be on disk up to `end`.
+#[derive(Debug)]
+pub(crate) struct SyncWork {
+    files: Vec<Arc<dyn File>>,
+    directory: bool,
+    pub(crate) end: Option<LogEnd>,
+}
+
+impl SyncWork {
+    /// Does it. On failure the state of the files is unknown: never try again, poison.
+    pub(crate) fn run(&self, log: &Log) -> Result<()> {
+        let failed = |error| Error::from_io("sync", log.storage.describe(""), error);
+        for file in &self.files {
+            file.sync().map_err(failed)?;
+        }
+        if self.directory {
+            log.storage.sync_directory("").map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty() && !self.directory
+    }
+}
+
+impl Tail {
+    /// The log goes on in a new file, numbered from `next_file`.
+    pub(crate) fn new(next_file: u32, file_size: u32) -> Tail {
+        Tail {
+            active: None,
+            next_file,
+            unsynced: Vec::new(),
+            directory_unsynced: false,
+            file_size: u64::from(file_size),
+            gathered: Vec::new(),
+        }
+    }
+
+    /// The log goes on at `end` of an existing file.
+    pub(crate) fn resume(&mut self, segment: Arc<Segment>, file: Arc<dyn File>, end: u64) {
+        self.active = Some(Active { segment, file, end, reserved: end, unsynced: false });
+    }
+
+    /// The end of the log; `None` before the first record.
+    pub(crate) fn end(&self) -> Option<LogEnd> {
+        let active = self.active.as_ref()?;
+        Some(LogEnd { file: active.segment.number, position: active.end as u32 })
+    }
+
+    /// Makes room for `len` bytes in one piece: rolls over to a new data file if need be and
+    /// reserves space on disk. Failing, it leaves everything as it was.
+    pub(crate) fn reserve(&mut self, log: &Log, len: u64, commit: u64) -> Result<()> {
+        let limit = LONGEST_FILE - FILE_HEADER as u64;
+        if len > limit {
+            return Err(Error::RecordTooLarge {
+                what: "a commit",
+                len,
+                limit,
+                which: "the longest data file",
+            });
+        }
+        let fits = |a: &Active| a.end < self.file_size && a.end + len <= LONGEST_FILE;
+        if !self.active.as_ref().is_some_and(fits) {
+            self.roll_over(log, commit)?;
+        }
+        let Some(active) = self.active.as_mut() else { unreachable!("rolled over to a new file") };
+        let needed = active.end + len;
+        if needed <= active.reserved {
+            return Ok(());
+        }
+        let step = (active.end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
+        let ahead = (active.end + step).min(self.file_size.next_multiple_of(4096));
+        let ahead = ahead.max(needed).min(LONGEST_FILE);
+        // On a nearly full disk what is needed may still fit where the step doesn't.
+        let reserved = match active.file.allocate(active.end, ahead) {
+            Ok(()) => ahead,
+            Err(error) => {
+                if ahead == needed {
+                    return Err(self.failed("reserve space in", log, error));
+                }
+                match active.file.allocate(active.end, needed) {
+                    Ok(()) => needed,
+                    Err(error) => return Err(self.failed("reserve space in", log, error)),
+                }
+            }
+        };
+        active.reserved = reserved;
+        Ok(())
+    }
+
+    fn failed(&self, action: &'static str, log: &Log, error: std::io::Error) -> Error {
+        let number = self.active.as_ref().map(|active| active.segment.number);
+        Error::from_io(action, log.storage.describe(&number.map(name).unwrap_or_default()), error)
+    }
+
+    fn roll_over(&mut self, log: &Log, commit: u64) -> Result<()> {
+        if self.unsynced.len() >= MOST_UNSYNCED {
+            let work = SyncWork { files: self.unsynced.clone(), directory: false, end: None };
+            work.run(log)?;
+            self.unsynced.clear();
+        }
+        if let Some(active) = self.active.as_mut()
+            && active.reserved > active.end
+        {
+            if let Err(error) = active.file.set_len(active.end) {
+                return Err(self.failed("cut", log, error));
+            }
+            active.reserved = active.end;
+        }
+        let (number, file) = self.create_file(log, commit)?;
+        if let Some(done) = self.active.take() {
+            done.segment.view().seal();
+            if done.unsynced {
+                self.unsynced.push(done.file);
+            }
+        }
+        let view = file.view(LONGEST_FILE + 1);
+        view.extend_to(FILE_HEADER as u64);
+        let segment = log.add(Segment::own(number, &log.uuid, view, log.open_files()));
+        let end = FILE_HEADER as u64;
+        self.active = Some(Active { segment, file, end, reserved: end, unsynced: true });
+        self.directory_unsynced = true;
+        Ok(())
+    }
+
+    /// Makes the next data file, with its header.
+    fn create_file(&mut self, log: &Log, first_commit: u64) -> Result<(u16, Arc<dyn File>)> {
+        loop {
+            let Ok(number) = u16::try_from(self.next_file) else {
+                return Err(Error::Full("all 65,536 data file numbers are used".into()));
+            };
+            let name = name(number);
+            let failed = |error| Error::from_io("make", log.storage.describe(&name), error);
+            let file = match log.storage.open(&name, Access::CreateNew) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    // Somebody else's; it stays as it is.
+                    self.next_file += 1;
+                    continue;
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            let header = FileHeader {
+                uuid: log.uuid,
+                number,
+                after: self.end(),
+                generation: log.generation,
+                first_commit,
+            };
+            if let Err(error) = file.write_at(0, &[&header.encode()]) {
+                // Left behind it would only cost a file number.
+                let _ = remove_if_there(&*log.storage, &name);
+                return Err(failed(error));
+            }
+            self.next_file += 1;
+            return Ok((number, file));
+        }
+    }
+
+    /// Appends the records of one commit, for which room was [reserved](Tail::reserve), and lets
+    /// readers see the bytes. Returns the location of the first; the others follow back to back.
+    ///
+    /// Failing, it leaves the log as it was, if that could be done: `Err((error, false))` says
+    /// that it could not, and that the handle must not write any more.
+    pub(crate) fn append(
+        &mut self,
+        log: &Log,
+        commit: u64,
+        time_us: u64,
+        records: &[NewRecord<'_>],
+    ) -> std::result::Result<Location, (Error, bool)> {
+        let Some(active) = self.active.as_mut() else { unreachable!("room was reserved") };
+        let start = active.end;
+        active.unsynced = true;
+        match write(active, &mut self.gathered, commit, time_us, records) {
+            Ok(end) => {
+                active.end = end;
+                active.segment.view().extend_to(end);
+                let position = (start + HEROLIB_HEADER) as u32;
+                Ok(Location { file: active.segment.number, position })
+            }
+            Err(error) => {
+                let full = matches!(
+                    error.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                );
+                // What was written of it must not be there when the next commit comes.
+                let cut = full && active.file.set_len(start).is_ok();
+                active.reserved = start;
+                Err((self.failed("write", log, error), cut))
+            }
+        }
+    }
+
+    /// Notes in the log that it was on disk up to `end`. Costs no commit.
+    pub(crate) fn mark_synced(
+        &mut self,
+        log: &Log,
+        end: LogEnd,
+        commit: u64,
+        time_us: u64,
+    ) -> std::result::Result<(), (Error, bool)> {
+        let Some(active) = &self.active else { return Ok(()) };
+        if active.end + HEAD as u64 > LONGEST_FILE {
+            // There is no place for it here; the next sync leaves its mark in the next file.
+            return Ok(());
+        }
+        let needed = active.end + HEAD as u64;
+        if needed > active.reserved {
+            let target = (active.end + SMALLEST_STEP).min(LONGEST_FILE);
+            let active = self.active.as_mut();
+            let Some(active) = active else { return Ok(()) };
+            match active.file.allocate(active.end, target) {
+                Ok(()) => active.reserved = target,
+                // The mark is a proof more, not a promise: on a full disk it is left out.
+                Err(_) => return Ok(()),
+            }
+        }
+        let mark = NewRecord {
+            kind: Kind::SyncMark,
+            id: 0,
+            previous: end.to_location(),
+            value: &[],
+        };
+        let unsynced = self.active.as_ref().is_some_and(|active| active.unsynced);
+        let result = self.append(log, commit, time_us, &[mark]).map(drop);
+        // The mark itself need not be on disk: it isn't what makes a sync due.
+        if let Some(active) = self.active.as_mut() {
+            active.unsynced = unsynced;
+        }
+        result
+    }
+
+    /// What must be synced for everything appended so far to be on disk. Taking it says that it
+    /// will be: a failed sync must poison the handle.
+    pub(crate) fn take_sync_work(&mut self) -> SyncWork {
+        let end = self.end();
+        let mut files = std::mem::take(&mut self.unsynced);
+        if let Some(active) = self.active.as_mut()
+            && std::mem::take(&mut active.unsynced)
+        {
+            files.push(Arc::clone(&active.file));
+        }
+        SyncWork { files, directory: std::mem::take(&mut self.directory_unsynced), end }
+    }
+
+    /// Gives reserved space back.
+    pub(crate) fn trim(&mut self, log: &Log) -> Result<()> {
+        if let Some(active) = self.active.as_mut()
+            && active.reserved > active.end
+        {
+            if let Err(error) = active.file.set_len(active.end) {
+                return Err(self.failed("cut", log, error));
+            }
+            active.reserved = active.end;
+            active.unsynced = true;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the records from the end of the active file on; the end after them.
+fn write(
+    active: &Active,
+    gathered: &mut Vec<u8>,
+    commit: u64,
+    time_us: u64,
+    records: &[NewRecord<'_>],
+) -> std::io::Result<u64> {
+    let seed = active.segment.seed();
+    let head = |record: &NewRecord<'_>, position: u64, last: bool| {
+        let head = Head {
+            kind: record.kind,
+            last,
+            id: record.id,
+            commit,
+            time_us,
+            len: record.value.len() as u32,
+            crc: if record.kind == Kind::Put { value_crc(record.value) } else { 0 },
+            previous: record.previous,
+        };
+        head.encode(seed, position as u32)
+    };
+    let mut end = active.end;
+    if let [record] = records {
+        active.file.write_at(end, &[&head(record, end, true), record.value])?;
+        return Ok(end + record.len());
+    }
+    // Many small records become few large writes.
+    gathered.clear();
+    let mut start = end;
+    for (index, record) in records.iter().enumerate() {
+        let head = head(record, end, index + 1 == records.len());
+        end += record.len();
+        if record.value.len() >= GATHER / 4 {
+            active.file.write_at(start, &[gathered, &head, record.value])?;
+            gathered.clear();
+            start = end;
+            continue;
+        }
+        gathered.extend_from_slice(&head);
+        gathered.extend_from_slice(record.value);
+        if gathered.len() >= GATHER {
+            active.file.write_at(start, &[gathered])?;
+            gathered.clear();
+            start = end;
+        }
+    }
+    if !gathered.is_empty() {
+        active.file.write_at(start, &[gathered])?;
+    }
+    Ok(end)
+}

@@ -1,0 +1,326 @@
+//! The checkpoint of the lookup: file `index`, and file `lookup` for a table on disk.
+//!
+//! ```text
+//!  0   8  "OURDBIDX"
+//!  8   4  format version, 1
+//! 12  16  database uuid
+//! 28   4  flags: bit 0 = the blocks stand in file `lookup`, block b at offset 4096 * b
+//! 32   8  generation
+//! 40   8  last commit that it stands for
+//! 48   8  time of that commit, microseconds since the Unix epoch
+//! 56   8  next id
+//! 64   8  live records
+//! 72   4  length of the log that it stands for: position in its last data file; 0 = no log yet
+//! 76   2  number of that data file
+//! 78   2  0
+//! 80   4  number of blocks n
+//! 84   4  CRC32 of the directory
+//! 88   4  CRC32 of bytes 0..88
+//! 92   4  0
+//! 96  8n  directory, ascending: number of the block u32, CRC32 of its 4096 bytes
+//!         zeros up to a multiple of 4096, then the blocks in the order of the directory
+//! ```
+//!
+//! Block b holds the entries of ids 512 b .. 512 b + 511, 8 bytes each, little-endian. Blocks
+//! without entries are left out. A checkpoint that doesn't verify is not used: the lookup can be
+//! built from the log.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::{BLOCK_IDS, Lookup};
+use crate::bytes::{array_at, u16_at, u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::log::segment::LogEnd;
+use crate::options::LookupKind;
+use crate::storage::{Access, File, Storage, replace_with};
+
+/// The checkpoint.
+pub(crate) const INDEX: &str = "index";
+/// The table on disk.
+pub(crate) const TABLE: &str = "lookup";
+
+const MAGIC: &[u8; 8] = b"OURDBIDX";
+const FORMAT: u32 = 1;
+const HEADER: usize = 96;
+const BLOCK: usize = BLOCK_IDS * 8;
+const FLAG_EXTERNAL: u32 = 1;
+/// Blocks are read and written so many at a time.
+const BLOCKS_AT_ONCE: usize = 256;
+
+/// What a checkpoint stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) generation: u64,
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+    pub(crate) next_id: u64,
+    pub(crate) live: u64,
+    pub(crate) log_end: Option<LogEnd>,
+}
+
+struct Header {
+    state: State,
+    external: bool,
+    blocks: u32,
+    directory_crc: u32,
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0u8; HEADER];
+        let end = self.state.log_end.unwrap_or_default();
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[12..28].copy_from_slice(&self.state.uuid);
+        let flags = if self.external { FLAG_EXTERNAL } else { 0 };
+        bytes[28..32].copy_from_slice(&flags.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.state.generation.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.state.commit.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.state.time_us.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.state.next_id.to_le_bytes());
+        bytes[64..72].copy_from_slice(&self.state.live.to_le_bytes());
+        bytes[72..76].copy_from_slice(&end.position.to_le_bytes());
+        bytes[76..78].copy_from_slice(&end.file.to_le_bytes());
+        bytes[80..84].copy_from_slice(&self.blocks.to_le_bytes());
+        bytes[84..88].copy_from_slice(&self.directory_crc.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..88]);
+        bytes[88..92].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER]) -> Option<Header> {
+        let flags = u32_at(bytes, 28);
+        if bytes[..8] != *MAGIC
+            || u32_at(bytes, 8) != FORMAT
+            || u32_at(bytes, 88) != crc32fast::hash(&bytes[..88])
+            || flags & !FLAG_EXTERNAL != 0
+        {
+            return None;
+        }
+        let end = LogEnd { file: u16_at(bytes, 76), position: u32_at(bytes, 72) };
+        Some(Header {
+            state: State {
+                uuid: array_at(bytes, 12),
+                generation: u64_at(bytes, 32),
+                commit: u64_at(bytes, 40),
+                time_us: u64_at(bytes, 48),
+                next_id: u64_at(bytes, 56),
+                live: u64_at(bytes, 64),
+                log_end: (end.position != 0).then_some(end),
+            },
+            external: flags & FLAG_EXTERNAL != 0,
+            blocks: u32_at(bytes, 80),
+            directory_crc: u32_at(bytes, 84),
+        })
+    }
+}
+
+fn blocks_offset(blocks: usize) -> u64 {
+    ((HEADER + blocks * 8) as u64).next_multiple_of(BLOCK as u64)
+}
+
+/// Writes a checkpoint of `lookup` as it is. Nothing may change the lookup meanwhile.
+pub(crate) fn write(storage: &dyn Storage, lookup: &Lookup, state: State) -> Result<()> {
+    let external = lookup.is_on_disk();
+    let write = |file: &dyn File| {
+        lookup.sync()?;
+        let count = lookup.used_blocks().count();
+        let mut directory = Vec::with_capacity(count * 8);
+        let mut offset = blocks_offset(count);
+        let mut gathered = Vec::with_capacity(if external { BLOCK } else { BLOCKS_AT_ONCE * BLOCK });
+        for block in lookup.used_blocks() {
+            let start = gathered.len();
+            for word in lookup.block(block) {
+                gathered.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+            }
+            gathered.resize(start + BLOCK, 0);
+            directory.extend_from_slice(&block.to_le_bytes());
+            directory.extend_from_slice(&crc32fast::hash(&gathered[start..]).to_le_bytes());
+            if external {
+                gathered.clear();
+            } else if gathered.len() == BLOCKS_AT_ONCE * BLOCK {
+                file.write_at(offset, &[&gathered])?;
+                offset += gathered.len() as u64;
+                gathered.clear();
+            }
+        }
+        if !gathered.is_empty() {
+            file.write_at(offset, &[&gathered])?;
+        }
+        let header = Header {
+            state,
+            external,
+            blocks: count as u32,
+            directory_crc: crc32fast::hash(&directory),
+        };
+        file.write_at(0, &[&header.encode(), &directory])
+    };
+    replace_with(storage, INDEX, write)
+        .map_err(|error| Error::from_io("write", storage.describe(INDEX), error))
+}
+
+/// How a table is to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) limit: u32,
+    pub(crate) kind: LookupKind,
+    /// Whether the table on disk is as the last clean close left it. Otherwise it may be anything.
+    pub(crate) table_is_clean: bool,
+}
+
+/// Makes the file for a table on disk anew, empty.
+pub(crate) fn new_table(storage: &dyn Storage, limit: u32) -> Result<Lookup> {
+    let path = storage.describe(TABLE);
+    let file = storage
+        .open(TABLE, Access::Truncate)
+        .map_err(|error| Error::from_io("make", path.clone(), error))?;
+    Lookup::on_disk(limit, file, &path)
+}
+
+/// The lookup as of the last checkpoint; `None` if there is none of this database and generation
+/// that verifies.
+pub(crate) fn load(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    generation: u64,
+    wanted: Load,
+) -> Result<Option<(Lookup, State)>> {
+    let unreadable = |error| Error::from_io("read", storage.describe(INDEX), error);
+    let file = match storage.open(INDEX, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let len = file.len().map_err(unreadable)?;
+    let mut header = [0u8; HEADER];
+    if len < HEADER as u64 {
+        return Ok(None);
+    }
+    file.read_at(0, &mut header).map_err(unreadable)?;
+    let Some(header) = Header::decode(&header) else { return Ok(None) };
+    let count = header.blocks as usize;
+    if header.state.uuid != *uuid
+        || header.state.generation != generation
+        || len - (HEADER as u64) < count as u64 * 8
+        || (header.external && !wanted.table_is_clean)
+    {
+        return Ok(None);
+    }
+    let mut directory = vec![0u8; count * 8];
+    file.read_at(HEADER as u64, &mut directory).map_err(unreadable)?;
+    if crc32fast::hash(&directory) != header.directory_crc {
+        return Ok(None);
+    }
+    let directory: Vec<(u32, u32)> = directory
+        .chunks_exact(8)
+        .map(|entry| (u32_at(entry, 0), u32_at(entry, 4)))
+        .collect();
+    let highest = u64::from(wanted.limit).div_ceil(BLOCK_IDS as u64);
+    let ascending = directory.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    if !ascending || directory.last().is_some_and(|last| u64::from(last.0) >= highest) {
+        return Ok(None);
+    }
+    let verified = match (wanted.kind, header.external) {
+        (LookupKind::Memory, false) => {
+            let lookup = Lookup::in_memory(wanted.limit)?;
+            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup).map(|ok| (ok, lookup))
+        }
+        (LookupKind::Disk, false) => {
+            let lookup = new_table(storage, wanted.limit)?;
+            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup).map(|ok| (ok, lookup))
+        }
+        (kind, true) => {
+            let access = if kind == LookupKind::Disk { Access::Write } else { Access::Read };
+            let table = match storage.open(TABLE, access) {
+                Ok(table) => table,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(Error::from_io("open", storage.describe(TABLE), error)),
+            };
+            if kind == LookupKind::Disk {
+                let lookup = Lookup::on_disk(wanted.limit, table, &storage.describe(TABLE))?;
+                Ok((verify_in_place(&directory, &lookup), lookup))
+            } else {
+                let lookup = Lookup::in_memory(wanted.limit)?;
+                read_blocks(&*table, None, &directory, &lookup).map(|ok| (ok, lookup))
+            }
+        }
+    };
+    let (live, lookup) = verified.map_err(unreadable)?;
+    Ok((live == Some(header.state.live)).then_some((lookup, header.state)))
+}
+
+/// Reads the blocks into the table; the number of live ids, or `None` where a block is damaged.
+/// They lie one after the other from `packed_at`, or each in its own place in a table.
+fn read_blocks(
+    file: &dyn File,
+    packed_at: Option<u64>,
+    directory: &[(u32, u32)],
+    lookup: &Lookup,
+) -> io::Result<Option<u64>> {
+    let len = file.len()?;
+    let mut live = 0;
+    let mut buffer = vec![0u8; BLOCKS_AT_ONCE.min(directory.len().max(1)) * BLOCK];
+    let mut packed = packed_at;
+    let mut rest = directory;
+    while let Some(&(first, _)) = rest.first() {
+        // A run of blocks that lie next to each other in the file.
+        let run = match packed {
+            Some(_) => rest.len().min(BLOCKS_AT_ONCE),
+            None => rest
+                .iter()
+                .take(BLOCKS_AT_ONCE)
+                .enumerate()
+                .take_while(|(index, (block, _))| u64::from(*block) == u64::from(first) + *index as u64)
+                .count(),
+        };
+        let offset = packed.unwrap_or(u64::from(first) * BLOCK as u64);
+        let bytes = &mut buffer[..run * BLOCK];
+        let available = len.saturating_sub(offset).min(bytes.len() as u64) as usize;
+        if packed.is_some() && available < bytes.len() {
+            return Ok(None);
+        }
+        // The last block of a table may be cut short by the limit.
+        file.read_at(offset, &mut bytes[..available])?;
+        bytes[available..].fill(0);
+        for (&(block, crc), bytes) in rest[..run].iter().zip(bytes.chunks_exact(BLOCK)) {
+            if crc32fast::hash(bytes) != crc {
+                return Ok(None);
+            }
+            lookup.prepare(block * BLOCK_IDS as u32)?;
+            live += lookup.adopt_block(block, &words_of(bytes), true);
+        }
+        packed = packed.map(|at| at + (run * BLOCK) as u64);
+        rest = &rest[run..];
+    }
+    Ok(Some(live))
+}
+
+/// Checks the blocks of a mapped table where they stand.
+fn verify_in_place(directory: &[(u32, u32)], lookup: &Lookup) -> Option<u64> {
+    let mut live = 0;
+    for &(block, crc) in directory {
+        let mut words = [0u64; BLOCK_IDS];
+        for (value, word) in words.iter_mut().zip(lookup.block(block)) {
+            *value = word.load(Ordering::Relaxed);
+        }
+        let mut bytes = [0u8; BLOCK];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(&words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        if crc32fast::hash(&bytes) != crc {
+            return None;
+        }
+        live += lookup.adopt_block(block, &words, false);
+    }
+    Some(live)
+}
+
+fn words_of(bytes: &[u8]) -> [u64; BLOCK_IDS] {
+    let mut words = [0u64; BLOCK_IDS];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = u64_at(bytes, 0);
+    }
+    words
+}

@@ -1,0 +1,215 @@
+//! id -> newest version: a direct-address table, with the set of ids that may be live beside it.
+//!
+//! The table is derived: it can be built again from the log. One thread at a time changes it,
+//! under the writer lock; any number of threads read it without a lock.
+
+pub(crate) mod checkpoint;
+mod entry;
+mod id_set;
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::storage::{File, Words, prefetch};
+pub(crate) use entry::Entry;
+use id_set::IdSet;
+
+/// Ids whose entries share a block, the unit of the checkpoint: 512 entries, 4096 bytes.
+pub(crate) const BLOCK_IDS: usize = 512;
+/// Blocks of the table on disk that get their space together: 1 MiB.
+const GROUP_BLOCKS: usize = 256;
+
+/// The lookup table.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    /// Ids are below this.
+    limit: u32,
+    table: Words,
+    /// Every id that is live for some reader, and perhaps more.
+    live: IdSet,
+    /// One bit per block that holds an entry.
+    blocks: IdSet,
+    /// The file that `table` maps, for the table on disk, and the groups of blocks in it whose
+    /// space is reserved.
+    disk: Option<Disk>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    file: Arc<dyn File>,
+    reserved: Mutex<Vec<u64>>,
+}
+
+impl Lookup {
+    /// An empty table in memory.
+    pub(crate) fn in_memory(limit: u32) -> Result<Lookup> {
+        let table = Words::zeroed(limit as usize).map_err(|error| no_memory(limit, &error))?;
+        Lookup::over(limit, table, None)
+    }
+
+    /// A table over `file`, which is made as long as the limit asks (without taking space).
+    pub(crate) fn on_disk(limit: u32, file: Arc<dyn File>, path: &str) -> Result<Lookup> {
+        let map = || {
+            let bytes = u64::from(limit) * 8;
+            if file.len()? < bytes {
+                file.set_len(bytes)?;
+            }
+            file.words(u64::from(limit))
+        };
+        let table = map().map_err(|error| Error::from_io("map", path, error))?;
+        let groups = (limit as usize).div_ceil(BLOCK_IDS * GROUP_BLOCKS).div_ceil(64);
+        let disk = Disk { file, reserved: Mutex::new(vec![0; groups]) };
+        Lookup::over(limit, table, Some(disk))
+    }
+
+    fn over(limit: u32, table: Words, disk: Option<Disk>) -> Result<Lookup> {
+        let live = IdSet::new(u64::from(limit)).map_err(|error| no_memory(limit, &error))?;
+        let blocks = IdSet::new(u64::from(limit).div_ceil(BLOCK_IDS as u64))
+            .map_err(|error| no_memory(limit, &error))?;
+        Ok(Lookup { limit, table, live, blocks, disk })
+    }
+
+    /// Ids are below this.
+    #[inline]
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The entry of an id; [`Entry::NONE`] past the limit.
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> Entry {
+        match self.table.get(id as usize) {
+            Some(word) => Entry::from_word(word.load(Ordering::Acquire)),
+            None => Entry::NONE,
+        }
+    }
+
+    /// Begins to load the entry of an id into the processor's cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, id: u32) {
+        if let Some(word) = self.table.get(id as usize) {
+            prefetch(word);
+        }
+    }
+
+    /// Makes sure that an entry can be stored for `id`. On disk this reserves space, so that a
+    /// full disk is an error here and not a fault later.
+    pub(crate) fn prepare(&self, id: u32) -> io::Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let group = id as usize / (BLOCK_IDS * GROUP_BLOCKS);
+        let mut reserved = disk.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let (word, bit) = (group / 64, 1u64 << (group % 64));
+        if reserved[word] & bit == 0 {
+            let bytes = (BLOCK_IDS * GROUP_BLOCKS * 8) as u64;
+            let from = group as u64 * bytes;
+            let to = (from + bytes).min(u64::from(self.limit) * 8);
+            disk.file.allocate(from, to)?;
+            reserved[word] |= bit;
+        }
+        Ok(())
+    }
+
+    /// Publishes the newest version of an id. An id that is live is found by neighbour searches
+    /// from here on; one that is not may still be met by them until [`Lookup::forget`].
+    pub(crate) fn publish(&self, id: u32, entry: Entry) {
+        let Some(word) = self.table.get(id as usize) else { return };
+        if word.load(Ordering::Relaxed) == 0 {
+            self.blocks.insert(id / BLOCK_IDS as u32);
+        }
+        // The set first: who sees the entry must find the id.
+        if entry.is_live() {
+            self.live.insert(id);
+        }
+        word.store(entry.to_word(), Ordering::Release);
+    }
+
+    /// Takes an id out of neighbour searches, once no reader sees it live any more.
+    pub(crate) fn forget(&self, id: u32) {
+        if !self.get(id).is_live() {
+            self.live.remove(id);
+        }
+    }
+
+    /// The lowest id at or above `from` that may be live.
+    #[inline]
+    pub(crate) fn at_or_above(&self, from: u64) -> Option<u32> {
+        self.live.at_or_above(from)
+    }
+
+    /// The highest id at or below `from` that may be live.
+    #[inline]
+    pub(crate) fn at_or_below(&self, from: u64) -> Option<u32> {
+        self.live.at_or_below(from)
+    }
+
+    /// All known ids with their entries, ascending.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
+        self.used_blocks().flat_map(|block| {
+            self.block(block).iter().enumerate().filter_map(move |(index, word)| {
+                let entry = Entry::from_word(word.load(Ordering::Acquire));
+                entry.is_known().then_some((block * BLOCK_IDS as u32 + index as u32, entry))
+            })
+        })
+    }
+
+    /// The numbers of the blocks that hold entries, ascending.
+    fn used_blocks(&self) -> impl Iterator<Item = u32> + '_ {
+        let mut from = 0u64;
+        std::iter::from_fn(move || {
+            let block = self.blocks.at_or_above(from)?;
+            from = u64::from(block) + 1;
+            Some(block)
+        })
+    }
+
+    /// The words of a block; the last one of the table may be shorter.
+    fn block(&self, block: u32) -> &[std::sync::atomic::AtomicU64] {
+        let from = block as usize * BLOCK_IDS;
+        let to = (from + BLOCK_IDS).min(self.limit as usize);
+        self.table.range(from, to).unwrap_or_default()
+    }
+
+    /// Takes the entries of a block out of `words`, before there are readers; how many ids in it
+    /// are live. For a table on disk they stand in the table already.
+    fn adopt_block(&self, block: u32, words: &[u64; BLOCK_IDS], store: bool) -> u64 {
+        self.blocks.insert(block);
+        if store {
+            for (word, &value) in self.block(block).iter().zip(words) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        let mut live = 0;
+        for (index, words) in words.chunks_exact(64).enumerate() {
+            let mut bits = 0u64;
+            for (bit, &word) in words.iter().enumerate() {
+                bits |= u64::from(Entry::from_word(word).is_live()) << bit;
+            }
+            live += u64::from(bits.count_ones());
+            self.live.fill_word(u64::from(block) * (BLOCK_IDS / 64) as u64 + index as u64, bits);
+        }
+        live
+    }
+
+    /// Makes what a table on disk holds durable.
+    fn sync(&self) -> io::Result<()> {
+        self.disk.as_ref().map_or(Ok(()), |disk| disk.file.sync())
+    }
+
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+}
+
+fn no_memory(limit: u32, error: &io::Error) -> Error {
+    Error::OutOfMemory {
+        what: format!(
+            "address space for a lookup table of {limit} ids, {} bytes: {error}",
+            u64::from(limit) * 8
+        )
+        .into(),
+    }
+}

@@ -1,0 +1,315 @@
+//! The manifest: the small file that says what database this is, which data files belong to it,
+//! and how far they are known to be on disk. Replaced atomically, never changed in place.
+//!
+//! ```text
+//!  0   8  "OURDBMAN"
+//!  8   4  format version, 1
+//! 12   4  features that a reader must know; none so far, and an unknown one refuses to open
+//! 16  16  database uuid
+//! 32   8  generation
+//! 40   1  mode: 0 incremental, 1 key-value
+//! 41   1  flags: bit 0 = native (no herolib dump at close), bit 1 = has a base, bit 2 = dump known
+//! 42   1  state: 0 closed cleanly, 1 open, 2 being reset
+//! 43   1  0
+//! 44   4  record_nr_max
+//! 48   4  record_size_max
+//! 52   4  file_size
+//! 56   8  next id
+//! 64   8  last commit
+//! 72   8  time of the last commit, microseconds since the Unix epoch
+//! 80   8  CRC32 of the base file (low half), its number of entries (high half)
+//! 88   8  length of the herolib dump as we wrote it
+//! 96   4  CRC32 of the herolib dump
+//! 100  4  number of data files n
+//! 104  8  when the herolib dump was last changed, nanoseconds since the Unix epoch; 0 = unknown
+//! 112 16n data files, ascending: number u16, kind u16 (0 log, 1 frozen), 4 bytes 0, own_until u32,
+//!         length u32
+//! +    4  CRC32 of everything before
+//! ```
+
+use std::io;
+
+use crate::bytes::{array_at, u16_at, u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::herolib::DumpStamp;
+use crate::options::Limits;
+use crate::storage::{Storage, read_all, replace};
+
+/// Its name.
+pub(crate) const MANIFEST: &str = "MANIFEST";
+
+const MAGIC: &[u8; 8] = b"OURDBMAN";
+const FORMAT: u32 = 1;
+const HEADER: usize = 112;
+const FILE_ENTRY: usize = 16;
+const LONGEST: u64 = (HEADER + FILE_ENTRY * 65_536 + 4) as u64;
+const FLAG_NATIVE: u8 = 1;
+const FLAG_BASE: u8 = 2;
+const FLAG_DUMP: u8 = 4;
+
+/// Whether the database was left in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Closed cleanly: lengths and counters are exact, the checkpoint is current.
+    Clean,
+    /// Written to since the last clean close: lengths and counters are lower bounds.
+    Open,
+    /// Its files are being removed, to begin anew.
+    Resetting,
+}
+
+/// What a data file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    /// Part of the log.
+    Log,
+    /// Not part of the log any more, or never: versions are found in it through the base and
+    /// through chains alone. Records that begin below `own_until` have our envelope, the others
+    /// are herolib's.
+    Frozen {
+        /// 0 in a file that herolib made.
+        own_until: u32,
+    },
+}
+
+/// A data file that belongs to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DataFile {
+    pub(crate) number: u16,
+    pub(crate) kind: FileKind,
+    /// This many bytes of it are on disk.
+    pub(crate) len: u32,
+}
+
+/// The lookup that the log builds upon, when it doesn't begin with nothing (see `base`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BaseStamp {
+    pub(crate) crc: u32,
+    pub(crate) entries: u32,
+}
+
+/// A herolib dump that we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownDump {
+    pub(crate) stamp: DumpStamp,
+    /// As long as it was not touched since, its checksum need not be computed again.
+    pub(crate) modified_ns: u64,
+}
+
+/// The manifest's contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) generation: u64,
+    pub(crate) key_value: bool,
+    pub(crate) native: bool,
+    pub(crate) state: State,
+    pub(crate) limits: Limits,
+    pub(crate) next_id: u64,
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+    pub(crate) base: Option<BaseStamp>,
+    /// The herolib dump as we wrote it.
+    pub(crate) dump: Option<KnownDump>,
+    /// Ascending.
+    pub(crate) files: Vec<DataFile>,
+}
+
+impl Manifest {
+    /// Of a database that is just being made.
+    pub(crate) fn new(uuid: [u8; 16], key_value: bool, native: bool, limits: Limits) -> Manifest {
+        Manifest {
+            uuid,
+            generation: 0,
+            key_value,
+            native,
+            state: State::Clean,
+            limits,
+            next_id: 1,
+            commit: 0,
+            time_us: 0,
+            base: None,
+            dump: None,
+            files: Vec::new(),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let base = self.base.unwrap_or(BaseStamp { crc: 0, entries: 0 });
+        let no_dump = KnownDump { stamp: DumpStamp { len: 0, crc32: 0 }, modified_ns: 0 };
+        let dump = self.dump.unwrap_or(no_dump);
+        let flags = if self.native { FLAG_NATIVE } else { 0 }
+            | if self.base.is_some() { FLAG_BASE } else { 0 }
+            | if self.dump.is_some() { FLAG_DUMP } else { 0 };
+        let state = match self.state {
+            State::Clean => 0,
+            State::Open => 1,
+            State::Resetting => 2,
+        };
+        let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * self.files.len() + 4);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&0u32.to_le_bytes());
+        bytes.extend_from_slice(&self.uuid);
+        bytes.extend_from_slice(&self.generation.to_le_bytes());
+        bytes.extend_from_slice(&[u8::from(self.key_value), flags, state, 0]);
+        bytes.extend_from_slice(&self.limits.record_nr_max.to_le_bytes());
+        bytes.extend_from_slice(&self.limits.record_size_max.to_le_bytes());
+        bytes.extend_from_slice(&self.limits.file_size.to_le_bytes());
+        bytes.extend_from_slice(&self.next_id.to_le_bytes());
+        bytes.extend_from_slice(&self.commit.to_le_bytes());
+        bytes.extend_from_slice(&self.time_us.to_le_bytes());
+        bytes.extend_from_slice(&base.crc.to_le_bytes());
+        bytes.extend_from_slice(&base.entries.to_le_bytes());
+        bytes.extend_from_slice(&dump.stamp.len.to_le_bytes());
+        bytes.extend_from_slice(&dump.stamp.crc32.to_le_bytes());
+        bytes.extend_from_slice(&(self.files.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&dump.modified_ns.to_le_bytes());
+        for file in &self.files {
+            let (kind, own_until) = match file.kind {
+                FileKind::Log => (0u16, 0u32),
+                FileKind::Frozen { own_until } => (1, own_until),
+            };
+            bytes.extend_from_slice(&file.number.to_le_bytes());
+            bytes.extend_from_slice(&kind.to_le_bytes());
+            bytes.extend_from_slice(&0u32.to_le_bytes());
+            bytes.extend_from_slice(&own_until.to_le_bytes());
+            bytes.extend_from_slice(&file.len.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8], path: &str) -> Result<Manifest> {
+        let damaged = |offset, what: &'static str| Error::corrupt(path, offset, what);
+        if bytes.len() < HEADER + 4 {
+            return Err(damaged(bytes.len() as u64, "the manifest is too short"));
+        }
+        if bytes[..8] != *MAGIC {
+            return Err(damaged(0, "this is no manifest of OurDB"));
+        }
+        let body = bytes.len() - 4;
+        if crc32fast::hash(&bytes[..body]) != u32_at(bytes, body) {
+            return Err(damaged(body as u64, "the manifest does not match its checksum"));
+        }
+        if u32_at(bytes, 8) != FORMAT || u32_at(bytes, 12) != 0 {
+            return Err(Error::incompatible(format!(
+                "{path} has format {} with features {:#x}, and this library knows format {FORMAT} \
+                 without features: the database was written by a newer version",
+                u32_at(bytes, 8),
+                u32_at(bytes, 12)
+            )));
+        }
+        let flags = bytes[41];
+        let state = match bytes[42] {
+            0 => State::Clean,
+            1 => State::Open,
+            2 => State::Resetting,
+            _ => return Err(damaged(42, "there is no such state")),
+        };
+        if bytes[40] > 1 || flags & !(FLAG_NATIVE | FLAG_BASE | FLAG_DUMP) != 0 {
+            return Err(damaged(40, "there is no such mode or flag"));
+        }
+        let count = u32_at(bytes, 100) as usize;
+        if body != HEADER + FILE_ENTRY * count {
+            return Err(damaged(100, "the number of data files does not fit the manifest's length"));
+        }
+        let mut files = Vec::with_capacity(count);
+        for index in 0..count {
+            let at = HEADER + FILE_ENTRY * index;
+            let kind = match u16_at(bytes, at + 2) {
+                0 => FileKind::Log,
+                1 => FileKind::Frozen { own_until: u32_at(bytes, at + 8) },
+                _ => return Err(damaged(at as u64, "there is no such kind of data file")),
+            };
+            files.push(DataFile { number: u16_at(bytes, at), kind, len: u32_at(bytes, at + 12) });
+        }
+        if !files.windows(2).all(|pair| pair[0].number < pair[1].number) {
+            return Err(damaged(HEADER as u64, "the data files are not in order"));
+        }
+        Ok(Manifest {
+            uuid: array_at(bytes, 16),
+            generation: u64_at(bytes, 32),
+            key_value: bytes[40] == 1,
+            native: flags & FLAG_NATIVE != 0,
+            state,
+            limits: Limits {
+                record_nr_max: u32_at(bytes, 44),
+                record_size_max: u32_at(bytes, 48),
+                file_size: u32_at(bytes, 52),
+            },
+            next_id: u64_at(bytes, 56),
+            commit: u64_at(bytes, 64),
+            time_us: u64_at(bytes, 72),
+            base: (flags & FLAG_BASE != 0)
+                .then(|| BaseStamp { crc: u32_at(bytes, 80), entries: u32_at(bytes, 84) }),
+            dump: (flags & FLAG_DUMP != 0).then(|| KnownDump {
+                stamp: DumpStamp { len: u64_at(bytes, 88), crc32: u32_at(bytes, 96) },
+                modified_ns: u64_at(bytes, 104),
+            }),
+            files,
+        })
+    }
+
+    /// The manifest of a directory, if it has one.
+    pub(crate) fn read(storage: &dyn Storage) -> Result<Option<Manifest>> {
+        let path = storage.describe(MANIFEST);
+        match read_all(storage, MANIFEST, LONGEST) {
+            Ok(bytes) => Manifest::decode(&bytes, &path).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Err(Error::corrupt(path, LONGEST, "the manifest is longer than it can be"))
+            }
+            Err(error) => Err(Error::from_io("read", path, error)),
+        }
+    }
+
+    /// Makes this the manifest, atomically and durably.
+    pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
+        replace(storage, MANIFEST, &[&self.encode()])
+            .map_err(|error| Error::from_io("write", storage.describe(MANIFEST), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        let mut manifest = Manifest::new([5; 16], true, true, Limits::DEFAULT);
+        manifest.state = State::Open;
+        manifest.base = Some(BaseStamp { crc: 77, entries: 3 });
+        manifest.dump = Some(KnownDump {
+            stamp: DumpStamp { len: 99, crc32: 0xffee_ddcc },
+            modified_ns: 12,
+        });
+        manifest.files = vec![
+            DataFile { number: 0, kind: FileKind::Frozen { own_until: 0 }, len: 854 },
+            DataFile { number: 7, kind: FileKind::Frozen { own_until: 500 }, len: 600 },
+            DataFile { number: 9, kind: FileKind::Log, len: u32::MAX },
+        ];
+        manifest
+    }
+
+    #[test]
+    fn it_reads_back_as_written() {
+        let bytes = sample().encode();
+        assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), sample());
+        let plain = Manifest::new([1; 16], false, false, Limits::DEFAULT);
+        assert_eq!(Manifest::decode(&plain.encode(), "m").expect("valid"), plain);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_other_length_is_refused() {
+        let bytes = sample().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::decode(&flipped, "m").is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..len], "m").is_err(), "length {len}");
+        }
+    }
+}

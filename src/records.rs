@@ -1,0 +1,98 @@
+//! Versions of records as they are handed out: what was read, with the bytes of all in one piece.
+
+use std::ops::Range;
+
+/// What a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It holds a value.
+    Live,
+    /// It is a deletion.
+    Deleted,
+    /// There is no such record (in an answer that keeps the order of what was asked).
+    Missing,
+}
+
+/// One version of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The record's id.
+    pub id: u32,
+    /// Whether it holds a value.
+    pub state: State,
+    /// The commit that wrote it; 0 if herolib did, or if it is missing.
+    pub commit: u64,
+    /// When, in microseconds since the Unix epoch; 0 if unknown.
+    pub time_us: u64,
+    /// The value; empty unless [`State::Live`].
+    pub value: &'a [u8],
+}
+
+#[derive(Debug)]
+struct Item {
+    id: u32,
+    state: State,
+    commit: u64,
+    time_us: u64,
+    value: Range<usize>,
+}
+
+/// A list of versions. Two allocations, whatever their number.
+#[derive(Debug, Default)]
+pub struct Records {
+    items: Vec<Item>,
+    bytes: Vec<u8>,
+}
+
+impl Records {
+    pub(crate) fn with_capacity(records: usize, bytes: usize) -> Records {
+        Records { items: Vec::with_capacity(records), bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// Makes room for so many bytes more.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    pub(crate) fn push(&mut self, record: Record<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(record.value);
+        self.items.push(Item {
+            id: record.id,
+            state: record.state,
+            commit: record.commit,
+            time_us: record.time_us,
+            value: start..self.bytes.len(),
+        });
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The one at `index`, if there are so many.
+    pub fn get(&self, index: usize) -> Option<Record<'_>> {
+        self.items.get(index).map(|item| self.record(item))
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> + '_ {
+        self.items.iter().map(|item| self.record(item))
+    }
+
+    fn record(&self, item: &Item) -> Record<'_> {
+        Record {
+            id: item.id,
+            state: item.state,
+            commit: item.commit,
+            time_us: item.time_us,
+            value: &self.bytes[item.value.clone()],
+        }
+    }
+}

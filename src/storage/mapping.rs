@@ -1,0 +1,123 @@
+//! A piece of address space, and the one place that asks the kernel for it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What backs a mapping, and what may be done with it.
+#[derive(Clone, Copy)]
+pub(super) enum Backing<'a> {
+    /// Zeroed memory, taken page by page as it is touched.
+    Zeroed,
+    /// Address space only, until [`Mapping::make_writable`].
+    Reserved,
+    /// A file from `offset` on, for reading. It may end before the mapping does.
+    Read(&'a File, u64),
+    /// A file from `offset` on, for reading and writing; stores go to the file.
+    Write(&'a File, u64),
+}
+
+/// A mapping, unmapped when dropped.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    /// What is still mapped: [`Mapping::trim`] makes it less.
+    len: AtomicUsize,
+}
+
+// SAFETY: a `Mapping` is an address range that it owns; who may read or write which bytes of it
+// is decided by the types built on it (`View`, `Words`, the write window).
+unsafe impl Send for Mapping {}
+// SAFETY: as above; its own methods only read `base` and exchange `len` atomically.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes, which must not be 0.
+    pub(super) fn new(len: usize, backing: Backing<'_>) -> io::Result<Mapping> {
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let read_write = libc::PROT_READ | libc::PROT_WRITE;
+        let (protection, flags, descriptor, offset) = match backing {
+            Backing::Zeroed => (read_write, anonymous, -1, 0),
+            Backing::Reserved => (libc::PROT_NONE, anonymous, -1, 0),
+            Backing::Read(file, offset) => {
+                (libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), offset)
+            }
+            Backing::Write(file, offset) => {
+                (read_write, libc::MAP_SHARED, file.as_raw_fd(), offset)
+            }
+        };
+        let offset = libc::off_t::try_from(offset)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        // SAFETY: the kernel chooses an address range of its own (no MAP_FIXED), so no memory
+        // that anyone uses changes.
+        let base =
+            unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, descriptor, offset) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Mapping { base, len: AtomicUsize::new(len) })
+    }
+
+    pub(super) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Gives back the address space from `len` on. The caller promises that nothing reads there.
+    pub(super) fn trim(&self, len: usize) {
+        let keep = len.max(1).next_multiple_of(page_size());
+        let old = self.len.fetch_min(keep, Ordering::Relaxed);
+        if keep < old {
+            // SAFETY: [keep, old) lies within this mapping, was taken out of `len` by us alone,
+            // and by the caller's promise nobody reads there.
+            unsafe { libc::munmap(self.base().add(keep).cast(), old - keep) };
+        }
+    }
+
+    /// Makes the first `len` bytes of a [`Backing::Reserved`] mapping usable.
+    pub(super) fn make_writable(&self, len: usize) -> io::Result<()> {
+        let len = len.next_multiple_of(page_size());
+        if len > self.len() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        // SAFETY: the range lies within this mapping.
+        let result = unsafe {
+            libc::mprotect(self.base().cast(), len, libc::PROT_READ | libc::PROT_WRITE)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Asks for the pages of a [`Backing::Write`] mapping at once rather than by one fault each.
+    /// Only a hint: where the kernel doesn't know it, the faults come one by one.
+    pub(super) fn populate_for_writing(&self) {
+        // SAFETY: the range is this mapping; populating changes no content.
+        unsafe { libc::madvise(self.base().cast(), self.len(), libc::MADV_POPULATE_WRITE) };
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours, and whoever could read it borrowed from `self`.
+        unsafe { libc::munmap(self.base().cast(), self.len()) };
+    }
+}
+
+/// The size of a memory page in bytes.
+pub(super) fn page_size() -> usize {
+    static SIZE: AtomicUsize = AtomicUsize::new(0);
+    let known = SIZE.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    // SAFETY: sysconf has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let size = usize::try_from(size).unwrap_or(4096);
+    SIZE.store(size, Ordering::Relaxed);
+    size
+}

@@ -1,0 +1,170 @@
+//! The only place that touches the operating system.
+//!
+//! A [`Storage`] is one directory of files, a [`File`] one of them. [`os::OsStorage`] is the real
+//! one, [`memory::MemoryStorage`] keeps everything in RAM, and the tests have a simulated one that
+//! crashes and fails on request. Everything above speaks to these traits alone, so the same engine
+//! runs on all of them.
+//!
+//! Together with `ffi` this is the only module with `unsafe` code; each block says why it holds.
+
+pub mod fork;
+mod mapping;
+pub mod memory;
+pub mod os;
+mod prefetch;
+mod view;
+mod words;
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+pub use prefetch::prefetch;
+pub use view::View;
+pub use words::Words;
+
+/// How [`Storage::open`] opens a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    Write,
+    /// A new file, for reading and writing; [`io::ErrorKind::AlreadyExists`] if there is one.
+    CreateNew,
+    /// An empty file, for reading and writing; what was there is gone.
+    Truncate,
+}
+
+/// One directory of files.
+///
+/// Names are relative to the directory and use `/`; the empty name is the directory itself.
+/// No call retries or hides a failure: what the operating system said is what comes back
+/// (interrupted calls excepted, which are repeated).
+pub trait Storage: Send + Sync + Debug {
+    /// Makes the directory with its parents, durably, if it isn't there.
+    fn create_root(&self) -> io::Result<()>;
+    /// Removes the directory itself, if it is empty; not an error if it isn't.
+    fn remove_root(&self) -> io::Result<()>;
+    /// Opens a file.
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>>;
+    /// The names in a directory, in no order, without `.` and `..`.
+    /// [`io::ErrorKind::NotFound`] if there is no such directory.
+    fn list(&self, directory: &str) -> io::Result<Vec<String>>;
+    /// Whether `name` is there and is a directory.
+    fn is_directory(&self, name: &str) -> io::Result<bool>;
+    /// Makes one directory; [`io::ErrorKind::AlreadyExists`] if there is one.
+    fn create_directory(&self, name: &str) -> io::Result<()>;
+    /// Removes one empty directory.
+    fn remove_directory(&self, name: &str) -> io::Result<()>;
+    /// Renames a file over another, atomically.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes the creations, renames and removals in a directory durable.
+    fn sync_directory(&self, directory: &str) -> io::Result<()>;
+    /// Takes the exclusive lock on file `name`, which is made if need be. `None`: somebody else,
+    /// in this process or another, holds it. The lock goes with the returned value.
+    fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Whether somebody holds the lock on `name`, without taking it.
+    fn is_locked(&self, name: &str) -> io::Result<bool>;
+    /// Wall clock, microseconds since the Unix epoch.
+    fn now_us(&self) -> u64;
+    /// Sixteen random bytes.
+    fn random(&self) -> io::Result<[u8; 16]>;
+    /// The path of `name` for a message.
+    fn describe(&self, name: &str) -> String;
+}
+
+/// A lock held; released when dropped.
+pub trait Lock: Send + Sync + Debug {}
+
+/// One open file.
+///
+/// Reading is free for all threads at any time. Writing, allocating and truncating are for one
+/// thread at a time: the engine's writer lock sees to that.
+#[allow(clippy::len_without_is_empty)]
+pub trait File: Send + Sync + Debug {
+    /// Length in bytes, as of now.
+    fn len(&self) -> io::Result<u64>;
+    /// When the content was last changed, in nanoseconds since the Unix epoch; 0 if unknown.
+    fn modified_ns(&self) -> io::Result<u64>;
+    /// Fills `buffer` from `position`; [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Writes the parts one after the other from `position`, all of them or an error.
+    /// Where space was allocated before, it can't fail for lack of it.
+    fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()>;
+    /// Makes sure that `[from, to)` can be written: reserves the space on disk and extends the
+    /// file with zeros. Where the file system can't reserve, the file is left as it is and
+    /// [`write_at`](File::write_at) extends it and may run out of space.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
+    /// Cuts or extends the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes content and length durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+    /// A window for reading without system calls, over the first `reserve` bytes, most of which
+    /// may not be there yet; nothing is visible through it before [`View::extend_to`]. Where
+    /// mapping isn't possible the window is empty and readers use [`read_at`](File::read_at).
+    fn view(&self, reserve: u64) -> View;
+    /// The file as a table of 64-bit words, shared: stores go to the file.
+    /// [`io::ErrorKind::Unsupported`] where that can't be had.
+    fn words(&self, count: u64) -> io::Result<Words>;
+}
+
+/// Reads a whole file of at most `limit` bytes; a longer one is [`io::ErrorKind::FileTooLarge`].
+pub fn read_all(storage: &dyn Storage, name: &str, limit: u64) -> io::Result<Vec<u8>> {
+    let file = storage.open(name, Access::Read)?;
+    let len = file.len()?;
+    if len > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.resize(len, 0);
+    file.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Replaces file `name` by one holding `parts`; see [`replace_with`].
+pub fn replace(storage: &dyn Storage, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    replace_with(storage, name, |file| file.write_at(0, parts))
+}
+
+/// Replaces file `name` by what `write` puts into an empty one, atomically and durably: written
+/// beside it under `name` + `.tmp`, synced, renamed, directory synced. A crash leaves the old or
+/// the new file.
+pub fn replace_with(
+    storage: &dyn Storage,
+    name: &str,
+    write: impl FnOnce(&dyn File) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    let written = (|| {
+        let file = storage.open(&temporary, Access::Truncate)?;
+        write(&*file)?;
+        file.sync()?;
+        storage.rename(&temporary, name)
+    })();
+    if let Err(error) = written {
+        // The old file is untouched. What is left of the new one is replaced next time, should
+        // removing it fail as well.
+        let _ = storage.remove(&temporary);
+        return Err(error);
+    }
+    storage.sync_directory(parent(name))
+}
+
+/// The directory part of a name, empty for a file in the root.
+pub fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+/// Removes a file that may not be there; whether it was.
+pub fn remove_if_there(storage: &dyn Storage, name: &str) -> io::Result<bool> {
+    match storage.remove(name) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

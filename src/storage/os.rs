@@ -1,0 +1,396 @@
+//! The real file system.
+//!
+//! Reads go through read-only mappings, appends through a small writable window that slides along
+//! the tail, over space reserved beforehand; where that can't be had, or [`IoMode::File`] asks,
+//! both are system calls. Both ways see the same page cache, so they mix freely.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::mapping::{Backing, Mapping, page_size};
+use super::{Access, File, Lock, Storage, View, Words, fork};
+use crate::options::IoMode;
+
+/// Length of the writable window at the tail of a file.
+const WINDOW: u64 = 1 << 20;
+/// Writes longer than this go through the kernel rather than through the window.
+const LONGEST_WINDOWED_WRITE: u64 = WINDOW / 4;
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct OsStorage {
+    root: PathBuf,
+    io: IoMode,
+}
+
+impl OsStorage {
+    /// The directory `root`, which need not be there yet.
+    pub fn new(root: impl Into<PathBuf>, io: IoMode) -> OsStorage {
+        OsStorage { root: root.into(), io }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.root.clone() } else { self.root.join(name) }
+    }
+}
+
+impl Storage for OsStorage {
+    fn create_root(&self) -> io::Result<()> {
+        if self.root.is_dir() {
+            return Ok(());
+        }
+        // Each directory made is an entry in the one above, and that must be durable too.
+        let mut missing: Vec<&Path> = Vec::new();
+        for directory in self.root.ancestors() {
+            if directory.as_os_str().is_empty() || directory.is_dir() {
+                break;
+            }
+            missing.push(directory);
+        }
+        DirBuilder::new().recursive(true).create(&self.root)?;
+        for directory in missing {
+            let above = match directory.parent() {
+                Some(above) if !above.as_os_str().is_empty() => above,
+                _ => Path::new("."),
+            };
+            fs::File::open(above)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn remove_root(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK);
+        match access {
+            Access::Read => {}
+            Access::Write => drop(options.write(true)),
+            Access::CreateNew => drop(options.write(true).create_new(true)),
+            Access::Truncate => drop(options.write(true).create(true).truncate(true)),
+        }
+        let file = options.open(self.path(name))?;
+        // A pipe or a device in the place of a file would block or lie about its length.
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Arc::new(OsFile {
+            file,
+            io: self.io,
+            reserved: AtomicBool::new(false),
+            window: Mutex::new(None),
+        }))
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(directory))? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn is_directory(&self, name: &str) -> io::Result<bool> {
+        match fs::metadata(self.path(name)) {
+            Ok(metadata) => Ok(metadata.is_dir()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create_directory(&self, name: &str) -> io::Result<()> {
+        fs::create_dir(self.path(name))
+    }
+
+    fn remove_directory(&self, name: &str) -> io::Result<()> {
+        fs::remove_dir(self.path(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        fs::File::open(self.path(directory))?.sync_all()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path(name))?;
+        let mut request = whole_file(libc::F_WRLCK);
+        // SAFETY: the descriptor is open and `request` is a valid flock structure.
+        let result =
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request) };
+        if result == -1 {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EACCES) => Ok(None),
+                _ => Err(error),
+            };
+        }
+        fork::remember_lock(file.as_raw_fd());
+        Ok(Some(Box::new(OsLock { file: Some(file), fork_generation: fork::generation() })))
+    }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        let file = match fs::File::open(self.path(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let mut request = whole_file(libc::F_WRLCK);
+        // SAFETY: the descriptor is open and `request` is a valid flock structure, into which the
+        // kernel writes who holds the lock.
+        let result =
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut request) };
+        if result == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(i32::from(request.l_type) != libc::F_UNLCK)
+    }
+
+    fn now_us(&self) -> u64 {
+        now_us()
+    }
+
+    fn random(&self) -> io::Result<[u8; 16]> {
+        random()
+    }
+
+    fn describe(&self, name: &str) -> String {
+        String::from_utf8_lossy(self.path(name).as_os_str().as_bytes()).into_owned()
+    }
+}
+
+/// A request about the whole file, for open file description locks. Those belong to the open
+/// file and not to the process, so they also hold between two handles of one process, and they
+/// can be asked about without being taken.
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+pub(super) fn now_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+}
+
+pub(super) fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the kernel writes at most the 16 bytes of the array.
+    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Up to 256 bytes come whole once the pool is ready.
+    if filled == 16 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}
+
+#[derive(Debug)]
+struct OsLock {
+    file: Option<fs::File>,
+    fork_generation: u32,
+}
+
+impl Lock for OsLock {}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if self.fork_generation == fork::generation() {
+            fork::forget_lock(file.as_raw_fd());
+        } else {
+            // We are in a forked child, where the handler has closed the descriptor: its number
+            // may belong to another file by now.
+            std::mem::forget(file);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OsFile {
+    file: fs::File,
+    io: IoMode,
+    /// Whether the space at the tail is reserved, so that stores through a mapping can't fail.
+    reserved: AtomicBool,
+    window: Mutex<Option<Window>>,
+}
+
+/// The part of the file that is mapped for writing, and the bytes of it that may be written.
+#[derive(Debug)]
+struct Window {
+    mapping: Mapping,
+    start: u64,
+    end: u64,
+}
+
+impl OsFile {
+    /// Writes through the window; `false` where it can't be had and the kernel must be asked.
+    fn write_window(&self, position: u64, parts: &[&[u8]], len: u64) -> io::Result<bool> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |w: &Window| position >= w.start && position + len <= w.end;
+        if !window.as_ref().is_some_and(fits) {
+            *window = None;
+            let start = position - position % page_size() as u64;
+            let end = (start + WINDOW).min(self.file.metadata()?.len());
+            if position + len > end {
+                return Ok(false);
+            }
+            let backing = Backing::Write(&self.file, start);
+            let Ok(mapping) = Mapping::new((end - start) as usize, backing) else {
+                return if self.io == IoMode::Map {
+                    Err(io::Error::last_os_error())
+                } else {
+                    Ok(false)
+                };
+            };
+            mapping.populate_for_writing();
+            *window = Some(Window { mapping, start, end });
+        }
+        let Some(window) = window.as_ref() else { return Ok(false) };
+        let mut offset = (position - window.start) as usize;
+        for part in parts {
+            // SAFETY: the destination lies within the window (checked above), whose pages exist
+            // in the file and have space reserved. Nobody reads there yet: readers stop at the
+            // mark of their view, which the engine moves after this write. `part` is memory of
+            // this process that can't overlap with a fresh mapping of ours.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    part.as_ptr(),
+                    window.mapping.base().add(offset),
+                    part.len(),
+                );
+            }
+            offset += part.len();
+        }
+        Ok(true)
+    }
+}
+
+impl File for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn modified_ns(&self) -> io::Result<u64> {
+        let metadata = self.file.metadata()?;
+        let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
+        let nanoseconds = u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
+        Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+    }
+
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, position)
+    }
+
+    fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        if self.io != IoMode::File
+            && self.reserved.load(Ordering::Relaxed)
+            && len <= LONGEST_WINDOWED_WRITE
+            && self.write_window(position, parts, len)?
+        {
+            return Ok(());
+        }
+        let mut position = position;
+        if let [head, value] = parts
+            && len <= 4096
+        {
+            // The common case of a short record: one call instead of two.
+            let mut both = [0u8; 4096];
+            both[..head.len()].copy_from_slice(head);
+            both[head.len()..head.len() + value.len()].copy_from_slice(value);
+            return self.file.write_all_at(&both[..len as usize], position);
+        }
+        for part in parts {
+            self.file.write_all_at(part, position)?;
+            position += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let offset = libc::off_t::try_from(from).map_err(invalid)?;
+        let len = libc::off_t::try_from(to.saturating_sub(from)).map_err(invalid)?;
+        loop {
+            // SAFETY: the descriptor is open; nothing but the file changes.
+            if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, offset, len) } == 0 {
+                self.reserved.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // This file system can't reserve; writes go through the kernel, which says so
+                // when the disk is full.
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => {
+                    self.reserved.store(false, Ordering::Relaxed);
+                    return Ok(());
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        // A window over bytes that are cut off would fault when written to.
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        loop {
+            match self.file.sync_data() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn view(&self, reserve: u64) -> View {
+        if self.io == IoMode::File || reserve == 0 {
+            return View::unmapped();
+        }
+        let Ok(len) = usize::try_from(reserve) else { return View::unmapped() };
+        match Mapping::new(len.next_multiple_of(page_size()), Backing::Read(&self.file, 0)) {
+            Ok(mapping) => View::mapped(Arc::new(mapping)),
+            Err(_) => View::unmapped(),
+        }
+    }
+
+    fn words(&self, count: u64) -> io::Result<Words> {
+        let count = usize::try_from(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let bytes = count.max(1).checked_mul(8).ok_or(io::ErrorKind::OutOfMemory)?;
+        if self.len()? < bytes as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Words::over(Mapping::new(bytes, Backing::Write(&self.file, 0))?, count))
+    }
+}

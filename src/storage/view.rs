@@ -1,0 +1,63 @@
+//! A window for reading a growing file without system calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::mapping::Mapping;
+
+/// The bytes of a file below a mark that only moves up ([`View::extend_to`]). Bytes below the
+/// mark never change, so any number of threads may read them beside the writer.
+#[derive(Debug)]
+pub struct View {
+    mapping: Option<Arc<Mapping>>,
+    end: AtomicU64,
+}
+
+impl View {
+    /// A view without a mapping: [`View::slice`] gives nothing and readers use the file.
+    pub fn unmapped() -> View {
+        View { mapping: None, end: AtomicU64::new(0) }
+    }
+
+    pub(super) fn mapped(mapping: Arc<Mapping>) -> View {
+        View { mapping: Some(mapping), end: AtomicU64::new(0) }
+    }
+
+    /// Whether bytes can be had by [`View::slice`].
+    pub fn is_mapped(&self) -> bool {
+        self.mapping.is_some()
+    }
+
+    /// Up to where the file may be read.
+    #[inline]
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Moves the mark up: everything below `end` is in the file and will not change any more.
+    pub fn extend_to(&self, end: u64) {
+        self.end.fetch_max(end, Ordering::Release);
+    }
+
+    /// `len` bytes from `position`; nothing where that is past the mark or not mapped.
+    #[inline]
+    pub fn slice(&self, position: u64, len: usize) -> Option<&[u8]> {
+        let mapping = self.mapping.as_ref()?;
+        let stop = position.checked_add(len as u64)?;
+        if stop > self.end() || stop > mapping.len() as u64 {
+            return None;
+        }
+        // SAFETY: [position, stop) lies in the mapping and below the mark. Bytes below the mark
+        // were written before it moved (Release/Acquire) and are not written again; the mapping
+        // lives as long as the borrow of `self`. That another process truncates the file under
+        // us can't be excluded; it is documented as outside of what is guarded.
+        Some(unsafe { std::slice::from_raw_parts(mapping.base().add(position as usize), len) })
+    }
+
+    /// Gives back address space that a finished file doesn't need.
+    pub fn seal(&self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.trim(self.end() as usize);
+        }
+    }
+}

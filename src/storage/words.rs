@@ -1,0 +1,62 @@
+//! Large arrays of 64-bit words that threads share: zeroed memory that costs only the pages
+//! touched, or a file.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::mapping::{Backing, Mapping};
+
+/// An array of atomic words. Its length can grow up to what was reserved.
+#[derive(Debug)]
+pub struct Words {
+    mapping: Mapping,
+    len: AtomicUsize,
+}
+
+impl Words {
+    /// `count` words of lazily zeroed memory.
+    pub fn zeroed(count: usize) -> io::Result<Words> {
+        let bytes = count.max(1).checked_mul(8).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Words::over(Mapping::new(bytes, Backing::Zeroed)?, count))
+    }
+
+    /// The first `len` words of a mapping that is readable and writable at least so far.
+    pub(super) fn over(mapping: Mapping, len: usize) -> Words {
+        assert!(len * 8 <= mapping.len(), "more words than mapped");
+        Words { mapping, len: AtomicUsize::new(len) }
+    }
+
+    /// How many words can be used.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether none can.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The word at `index`, if there are so many.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&AtomicU64> {
+        if index >= self.len() {
+            return None;
+        }
+        // SAFETY: the word lies within the mapping (`len` never exceeds it), is aligned (mappings
+        // begin on a page), is initialized (zeroed memory or file), and is only accessed
+        // atomically as long as the mapping lives.
+        Some(unsafe { &*self.mapping.base().cast::<AtomicU64>().add(index) })
+    }
+
+    /// Words `[from, to)` as they are; `None` if there are not so many.
+    pub fn range(&self, from: usize, to: usize) -> Option<&[AtomicU64]> {
+        if from > to || to > self.len() {
+            return None;
+        }
+        // SAFETY: as in `get`, for each word of the range.
+        Some(unsafe {
+            std::slice::from_raw_parts(self.mapping.base().cast::<AtomicU64>().add(from), to - from)
+        })
+    }
+}
