@@ -27,6 +27,8 @@ mod base;
 mod bytes;
 mod db;
 pub mod error;
+#[allow(unsafe_code)]
+pub mod ffi;
 mod herolib;
 mod history;
 mod location;

@@ -9,7 +9,7 @@
 //! 32   8  generation
 //! 40   1  mode: 0 incremental, 1 key-value
 //! 41   1  flags: bit 0 = native (no herolib dump at close), bit 1 = has a base, bit 2 = dump known
-//! 42   1  state: 0 closed cleanly, 1 open, 2 being reset
+//! 42   1  state: 0 closed cleanly, 1 open, 2 being reset, 3 open, and a sync has failed
 //! 43   1  0
 //! 44   4  record_nr_max
 //! 48   4  record_size_max
@@ -56,6 +56,9 @@ pub(crate) enum State {
     Open,
     /// Its files are being removed, to begin anew.
     Resetting,
+    /// As `Open`, and a sync has failed since: the kernel may hold pages of the log that it
+    /// believes to be on disk and that are not.
+    SyncFailed,
 }
 
 /// What a data file holds.
@@ -145,6 +148,7 @@ impl Manifest {
             State::Clean => 0,
             State::Open => 1,
             State::Resetting => 2,
+            State::SyncFailed => 3,
         };
         let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * self.files.len() + 4);
         bytes.extend_from_slice(MAGIC);
@@ -206,6 +210,7 @@ impl Manifest {
             0 => State::Clean,
             1 => State::Open,
             2 => State::Resetting,
+            3 => State::SyncFailed,
             _ => return Err(damaged(42, "there is no such state")),
         };
         if bytes[40] > 1 || flags & !(FLAG_NATIVE | FLAG_BASE | FLAG_DUMP) != 0 {

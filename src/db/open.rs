@@ -17,7 +17,7 @@ use crate::herolib::{self, Presence};
 use crate::log::Log;
 use crate::log::record::{HEAD, Head, Kind};
 use crate::log::recovery::{self, LogFile, Outcome, Replayed, Start};
-use crate::log::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
+use crate::log::segment::{FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
 use crate::lookup::checkpoint::{self, Load};
 use crate::lookup::{Entry, Lookup};
@@ -30,6 +30,11 @@ use crate::storage::{Access, Lock, Storage, fork};
 /// A database that is opened for reading while a writer is at work may be read in the middle of a
 /// change; then it is read again, so many times at most.
 const MOST_ATTEMPTS: u32 = 10;
+
+/// After the death of a writer the part of the log that was perhaps not synced is written again,
+/// if it isn't longer than this; for why, see [`recovery::rewrite`]. A longer one is when the
+/// manifest says that a sync has failed.
+const LONGEST_REWRITE: u64 = 64 << 20;
 
 /// Stands in the manifest of a database that is being reset and whose own could not be read.
 const UNKNOWN: [u8; 16] = [0; 16];
@@ -413,18 +418,16 @@ impl<'a> Opening<'a> {
                     read_header(file.number)?
                 }
                 None => {
-                    // Begun after the manifest was written, if it is ours; a crash may have left
-                    // it without its header.
+                    // Begun after the manifest was written, if it is ours. Without a header it may
+                    // still be: a crash has left it so, or it is damaged.
                     let header = read_header(file.number)?;
                     let ours = header.is_some_and(|header| {
                         header.uuid == self.manifest.uuid
                             && header.generation == self.manifest.generation
                     });
-                    let unfinished = header.is_none()
-                        && self.manifest.state == State::Open
-                        && is_blank(storage, file)?;
+                    let unknown = header.is_none() && self.manifest.state != State::Clean;
                     let later = last_listed.is_none_or(|last| file.number > last);
-                    if !(later && (ours || unfinished)) {
+                    if !(later && (ours || unknown)) {
                         continue;
                     }
                     header
@@ -721,14 +724,16 @@ impl<'a> Opening<'a> {
             next_id: recovered.next_id,
             live: recovered.live,
             forget: VecDeque::new(),
-            changed: self.changed || outcome.read > 0,
+            changed: self.changed || outcome.read > 0 || outcome.has_unsynced(),
         };
         let counters = Counters::default();
         counters.appended.store(outcome.commit, Ordering::Relaxed);
         counters.visible.store(outcome.commit, Ordering::Relaxed);
         counters.live.store(recovered.live, Ordering::Relaxed);
         counters.next_id.store(recovered.next_id, Ordering::Relaxed);
-        let group = GroupSync::new(outcome.commit);
+        // What was recovered may not be on disk yet.
+        let unsynced = outcome.has_unsynced() && self.options.sync != Sync::Commit;
+        let group = GroupSync::new(outcome.commit.saturating_sub(u64::from(unsynced)));
         let shared = Arc::new(Shared {
             log,
             lookup: recovered.lookup,
@@ -764,20 +769,49 @@ impl<'a> Opening<'a> {
         });
         if outcome.torn || behind_end {
             recovery::cut(storage, &self.log_files, outcome)?;
+            for file in &mut self.log_files {
+                if let Some(end) = outcome.end.filter(|end| end.file == file.number) {
+                    file.len = u64::from(end.position);
+                }
+            }
         }
         self.log_files.retain(|file| !outcome.behind.contains(&file.number));
-        if outcome.read > 0 {
-            let failed = |name: &str, error| Error::from_io("sync", storage.describe(name), error);
-            for file in &self.log_files {
+        let Some(end) = outcome.end.filter(|_| outcome.has_unsynced()) else { return Ok(()) };
+        let failed = |name: &str, error| Error::from_io("sync", storage.describe(name), error);
+        let unsynced = self.unsynced_files(outcome);
+        let total: u64 = unsynced.iter().map(|(_, from, to)| to - from).sum();
+        let again = total <= LONGEST_REWRITE || self.manifest.state == State::SyncFailed;
+        for (file, from, to) in unsynced {
+            if again {
+                recovery::rewrite(storage, file, from, to)?;
+            }
+            // The last one is synced with what is going to be appended to it, unless whatever
+            // readers see must be on disk.
+            if file.number != end.file || self.options.sync == Sync::Commit {
                 let name = name(file.number);
                 storage
                     .open(&name, Access::Write)
                     .and_then(|file| file.sync())
                     .map_err(|error| failed(&name, error))?;
             }
-            storage.sync_directory("").map_err(|error| failed("", error))?;
         }
-        Ok(())
+        storage.sync_directory("").map_err(|error| failed("", error))
+    }
+
+    /// The parts of the log that may not be on disk: data file, from, to.
+    fn unsynced_files(&self, outcome: &Outcome) -> Vec<(&LogFile, u64, u64)> {
+        let Some(end) = outcome.end else { return Vec::new() };
+        let synced = outcome.synced.unwrap_or_default();
+        let files = self.log_files.iter().filter(|file| {
+            file.header.is_some() && synced.file <= file.number && file.number <= end.file
+        });
+        files
+            .map(|file| {
+                let from = if file.number == synced.file { synced.position } else { 0 };
+                let to = if file.number == end.file { u64::from(end.position) } else { file.len };
+                (file, u64::from(from).min(to), to)
+            })
+            .collect()
     }
 
     /// Lets readers at the data files, and the writer at the last one of the log.
@@ -801,10 +835,11 @@ impl<'a> Opening<'a> {
             log.add(Segment::mixed(file.number, &log.uuid, own_until, view, log.open_files()));
         }
         for (index, file) in self.log_files.iter().enumerate() {
-            let next = self.log_files.get(index + 1).and_then(|next| next.header);
+            let next = self.log_files[index + 1..].iter().find_map(|next| next.header);
             let end = match (outcome.end, next.and_then(|header| header.after)) {
                 (Some(end), _) if end.file < file.number => continue,
                 (None, _) => continue,
+                _ if file.header.is_none() => continue,
                 (Some(end), _) if end.file == file.number => u64::from(end.position),
                 (_, Some(after)) if after.file == file.number => u64::from(after.position),
                 _ => file.len,
@@ -825,7 +860,7 @@ impl<'a> Opening<'a> {
             let segment =
                 log.add(Segment::own(file.number, &log.uuid, view, log.open_files()));
             if active {
-                tail.resume(segment, opened, end);
+                tail.resume(segment, opened, end, outcome.has_unsynced());
             }
         }
         Ok(())
@@ -841,18 +876,6 @@ fn publish(storage: &dyn Storage, lookup: &Lookup, id: u32, entry: Entry) -> Res
         lookup.forget(id);
     }
     Ok(())
-}
-
-/// Whether a data file has no header yet: it is empty, or zeros stand in the header's place.
-fn is_blank(storage: &dyn Storage, file: &herolib::DataFile) -> Result<bool> {
-    let len = file.len.min(FILE_HEADER as u64) as usize;
-    let mut bytes = [0u8; FILE_HEADER];
-    let name = name(file.number);
-    storage
-        .open(&name, Access::Read)
-        .and_then(|file| file.read_at(0, &mut bytes[..len]))
-        .map_err(|error| Error::from_io("read", storage.describe(&name), error))?;
-    Ok(bytes.iter().all(|&byte| byte == 0))
 }
 
 /// Whether a record of ours begins at `position` of a data file.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Db, Shared};
 use crate::error::{Error, Result};
+use crate::manifest::State;
 use crate::storage::fork;
 
 /// Who waits for a sync, and who does it: the first to come syncs for all that have appended by
@@ -65,27 +66,37 @@ impl Shared {
     /// Syncs what was appended so far, says so in the log, and lets readers see it; the last
     /// commit that is on disk now. One thread at a time.
     fn sync_all(&self) -> Result<u64> {
-        let (work, commit, time_us, live) = {
+        let (work, moment) = {
             let mut writer = self.writer();
             self.check_poison()?;
-            (writer.tail.take_sync_work(), writer.commit, writer.time_us, writer.live)
+            (writer.tail.take_sync_work(), writer.now())
         };
-        // The kernel may have dropped what it could not write, and a second sync would not say so
-        // again: only a reopen finds out what is really there.
-        work.run(&self.log).map_err(|error| self.poison_with(error))?;
+        if let Err(error) = work.run(&self.log) {
+            return Err(self.sync_failed(error));
+        }
         let mut writer = self.writer();
         if let Some(end) = work.end
             && !work.is_empty()
         {
-            let marked = writer.tail.mark_synced(&self.log, end, commit, time_us);
-            marked.map_err(|(error, intact)| {
-                if intact { error } else { self.poison_with(error) }
-            })?;
+            writer.tail.mark_synced(&self.log, end, moment.commit, moment.time_us);
         }
-        if self.visible() < commit {
-            self.make_visible(&mut writer, commit, live);
+        if self.visible() < moment.commit {
+            self.make_visible(&mut writer, moment);
         }
-        Ok(commit)
+        Ok(moment.commit)
+    }
+
+    /// The kernel may have dropped what it could not write, and a second sync would not say so
+    /// again: nothing more is written, and the next opening must write again what it finds.
+    fn sync_failed(&self, error: Error) -> Error {
+        let error = self.poison_with(error);
+        let mut writer = self.writer();
+        writer.manifest.state = State::SyncFailed;
+        if !self.volatile {
+            // If this fails as well, the next opening still writes a shorter log again.
+            let _ = writer.manifest.write(self.storage());
+        }
+        error
     }
 }
 

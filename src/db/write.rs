@@ -33,6 +33,23 @@ pub(super) struct Writer {
     pub(super) changed: bool,
 }
 
+/// The counters as of one commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) commit: u64,
+    pub(super) time_us: u64,
+    pub(super) live: u64,
+    pub(super) next_id: u64,
+}
+
+impl Writer {
+    /// As of the last commit.
+    pub(super) fn now(&self) -> Moment {
+        let Writer { commit, time_us, live, next_id, .. } = *self;
+        Moment { commit, time_us, live, next_id }
+    }
+}
+
 impl Shared {
     fn check_writable(&self, action: &'static str) -> Result<()> {
         self.check_process()?;
@@ -103,12 +120,14 @@ impl Shared {
         let commit = writer.commit + 1;
         writer.tail.reserve(&self.log, len, commit)?;
         let time_us = self.storage().now_us().max(writer.time_us);
+        // Another attempt after a failed one must have another time, see `Tail`.
+        writer.time_us = time_us + 1;
         let first = writer.tail.append(&self.log, commit, time_us, records);
         let first = first.map_err(|(error, intact)| {
             if intact { error } else { self.poison_with(error) }
         })?;
-        writer.commit = commit;
         writer.time_us = time_us;
+        writer.commit = commit;
         self.counters.appended.store(commit, Ordering::Release);
         let mut position = u64::from(first.position);
         for record in records {
@@ -120,6 +139,7 @@ impl Shared {
                 _ => Entry::deleted(location),
             };
             self.lookup.publish(record.id, entry);
+            writer.next_id = writer.next_id.max(u64::from(record.id) + 1);
             match (was_live, entry.is_live()) {
                 (false, true) => writer.live += 1,
                 (true, false) => {
@@ -130,17 +150,19 @@ impl Shared {
             }
         }
         if self.sync != Sync::Commit {
-            self.make_visible(writer, commit, writer.live);
+            let now = writer.now();
+            self.make_visible(writer, now);
         }
         Ok(commit)
     }
 
-    /// Lets readers see everything up to `commit`, as of which `live` records are live.
-    pub(super) fn make_visible(&self, writer: &mut Writer, commit: u64, live: u64) {
-        self.counters.live.store(live, Ordering::Release);
-        self.counters.visible.store(commit, Ordering::Release);
+    /// Lets readers see everything up to the commit of `moment`.
+    pub(super) fn make_visible(&self, writer: &mut Writer, moment: Moment) {
+        self.counters.live.store(moment.live, Ordering::Release);
+        self.counters.next_id.store(moment.next_id, Ordering::Release);
+        self.counters.visible.store(moment.commit, Ordering::Release);
         while let Some(&(deleted, id)) = writer.forget.front()
-            && deleted <= commit
+            && deleted <= moment.commit
         {
             writer.forget.pop_front();
             self.lookup.forget(id);
@@ -150,7 +172,7 @@ impl Shared {
     /// Before the first change since a clean close: says in the manifest that lengths and
     /// checkpoint are not exact any more, and removes the herolib dump, which they stand in.
     fn mark_open(&self, writer: &mut Writer) -> Result<()> {
-        if writer.manifest.state == State::Open {
+        if writer.manifest.state != State::Clean {
             return Ok(());
         }
         let manifest = Manifest { state: State::Open, dump: None, ..writer.manifest.clone() };
@@ -186,9 +208,7 @@ impl Db {
             let id = shared.id_from(writer.next_id)?;
             let record =
                 NewRecord { kind: Kind::Put, id, previous: Location::NONE, value };
-            let commit = shared.append(&mut writer, &[record])?;
-            shared.give_out(&mut writer, 1);
-            (id, commit)
+            (id, shared.append(&mut writer, &[record])?)
         };
         shared.finish(commit)?;
         Ok(id)
@@ -244,7 +264,6 @@ impl Db {
                 })
                 .collect();
             let commit = shared.append(&mut writer, &records)?;
-            shared.give_out(&mut writer, values.len() as u64);
             (records.iter().map(|record| record.id).collect(), commit)
         };
         shared.finish(commit)?;
@@ -294,14 +313,6 @@ impl Db {
             shared.append(&mut writer, &records)?
         };
         shared.finish(commit)
-    }
-}
-
-impl Shared {
-    /// Notes that `count` ids are used up.
-    fn give_out(&self, writer: &mut Writer, count: u64) {
-        writer.next_id += count;
-        self.counters.next_id.store(writer.next_id, Ordering::Release);
     }
 }
 

@@ -37,17 +37,25 @@ pub(crate) enum Presence {
     /// Data files, but no dump.
     DataFiles,
     /// A dump, of either form. Data files there may be none yet.
-    Dump { incremental: bool },
+    Dump {
+        incremental: bool,
+    },
 }
 
 /// Looks what of herolib's is in the directory, by the names alone. An empty directory
 /// `lookup_dump.db` is no dump: V's close fails where there is none, so users make one by hand.
 pub(crate) fn presence(storage: &dyn Storage) -> Result<Presence> {
     if let Some(found) = find(storage)? {
-        return Ok(Presence::Dump { incremental: found.incremental });
+        return Ok(Presence::Dump {
+            incremental: found.incremental,
+        });
     }
     let none = data_files(storage)?.is_empty();
-    Ok(if none { Presence::Nothing } else { Presence::DataFiles })
+    Ok(if none {
+        Presence::Nothing
+    } else {
+        Presence::DataFiles
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,6 +89,13 @@ struct Found {
     incremental: bool,
 }
 
+impl Found {
+    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let inc = self.incremental.then_some(self.form.inc());
+        [self.form.data()].into_iter().chain(inc)
+    }
+}
+
 fn find(storage: &dyn Storage) -> Result<Option<Found>> {
     let root = list(storage, "")?;
     if !root.iter().any(|name| name == DIRECTORY) {
@@ -89,8 +104,11 @@ fn find(storage: &dyn Storage) -> Result<Option<Found>> {
     let is_directory = storage
         .is_directory(DIRECTORY)
         .map_err(|error| failed(storage, "look at", DIRECTORY, error))?;
-    let (form, names) =
-        if is_directory { (Form::Directory, list(storage, DIRECTORY)?) } else { (Form::Plain, root) };
+    let (form, names) = if is_directory {
+        (Form::Directory, list(storage, DIRECTORY)?)
+    } else {
+        (Form::Plain, root)
+    };
     let is_there = |path: &str| {
         let name = path.strip_prefix("lookup_dump.db/").unwrap_or(path);
         names.iter().any(|known| known == name)
@@ -107,7 +125,9 @@ fn find(storage: &dyn Storage) -> Result<Option<Found>> {
 /// records lie where it says. Single records may well be missing or damaged, herolib itself does
 /// that; reading such an id later says so. A dump that fits no width is refused.
 pub(crate) fn read_dump(storage: &dyn Storage, hints: Option<(u32, u32)>) -> Result<Adopted> {
-    let Some(found) = find(storage)? else { return Err(not_adopted(storage)) };
+    let Some(found) = find(storage)? else {
+        return Err(not_adopted(storage));
+    };
     let files = data_files(storage)?;
     let data = found.form.data();
     let trial = choose_width(storage, data, &files, found.incremental, hints)?;
@@ -121,7 +141,12 @@ pub(crate) fn read_dump(storage: &dyn Storage, hints: Option<(u32, u32)>) -> Res
         }
     };
     let entries = Entries::open(storage, data, trial.width)?;
-    Ok(Adopted::new(files, next_id, trial.last_id, trial.live, Lookup::Dump(entries)))
+    Ok(Adopted::new(
+        files,
+        next_id,
+        trial.last_id,
+        Lookup::Dump(entries),
+    ))
 }
 
 fn read_inc(storage: &dyn Storage, form: Form) -> Result<u32> {
@@ -156,9 +181,14 @@ pub(super) struct Entries {
 
 impl Entries {
     fn open(storage: &dyn Storage, name: &str, width: u8) -> Result<Entries> {
-        Ok(Entries { reader: Reader::sequential(storage, name)?, width, at: 0 })
+        Ok(Entries {
+            reader: Reader::sequential(storage, name)?,
+            width,
+            at: 0,
+        })
     }
 
+    #[cfg(test)]
     pub(super) fn width(&self) -> u8 {
         self.width
     }
@@ -170,13 +200,20 @@ impl Entries {
     fn read(&mut self) -> Result<Option<(u32, Location)>> {
         let len = self.entry_len();
         let bytes = self.reader.bytes(self.at, len)?;
-        let Some((id, location)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+        let Some((id, location)) = bytes.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
         if (bytes.len() as u64) < len {
             return Ok(None);
         }
         self.at += len;
-        let location = location.iter().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-        let location = Location { file: (location >> 32) as u16, position: location as u32 };
+        let location = location
+            .iter()
+            .fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+        let location = Location {
+            file: (location >> 32) as u16,
+            position: location as u32,
+        };
         Ok(Some((u32::from_le_bytes(*id), location)))
     }
 }
@@ -192,7 +229,6 @@ impl Iterator for Entries {
 /// The dump, read in one width that it can have.
 struct Trial {
     width: u8,
-    live: u64,
     last_id: Option<u32>,
     /// Entries that point out of the data files.
     outside: u64,
@@ -210,9 +246,8 @@ fn choose_width(
     incremental: bool,
     hints: Option<(u32, u32)>,
 ) -> Result<Trial> {
-    let hinted = hints.map(|(record_nr_max, record_size_max)| {
-        lookup_width(record_nr_max, record_size_max)
-    });
+    let hinted =
+        hints.map(|(record_nr_max, record_size_max)| lookup_width(record_nr_max, record_size_max));
     let others = WIDTHS.into_iter().filter(|&width| Some(width) != hinted);
     let mut trials: Vec<Trial> = Vec::new();
     let mut first_misfit = None;
@@ -252,7 +287,12 @@ fn choose_width(
         (None, _) => {
             let (offset, what) =
                 first_misfit.unwrap_or((0, "no entry points at a record".to_owned()));
-            Err(corrupt(storage, data, offset, format!("this is no lookup dump: {what}")))
+            Err(corrupt(
+                storage,
+                data,
+                offset,
+                format!("this is no lookup dump: {what}"),
+            ))
         }
     }
 }
@@ -273,8 +313,17 @@ fn try_width(
         return Ok(Err((len - len % entry_len, what)));
     }
     let stride = (len / entry_len).div_ceil(SAMPLES).max(1);
-    let mut samples = Samples { storage, open: None };
-    let mut trial = Trial { width, live: 0, last_id: None, outside: 0, proofs: 0, damaged: 0 };
+    let mut samples = Samples {
+        storage,
+        open: None,
+    };
+    let mut trial = Trial {
+        width,
+        last_id: None,
+        outside: 0,
+        proofs: 0,
+        damaged: 0,
+    };
     while let Some((id, location)) = entries.read()? {
         let offset = entries.at - entry_len;
         if id == u32::MAX {
@@ -288,9 +337,11 @@ fn try_width(
             if incremental && location == Location::NONE {
                 continue;
             }
-            return Ok(Err((offset, format!("id {id} is at position 0, where no record can be"))));
+            return Ok(Err((
+                offset,
+                format!("id {id} is at position 0, where no record can be"),
+            )));
         }
-        trial.live += 1;
         let end = u64::from(location.position) + HEADER as u64;
         let file = files.binary_search_by_key(&location.file, |file| file.number);
         if !file.is_ok_and(|index| end <= files[index].len) {
@@ -329,12 +380,16 @@ impl Samples<'_> {
             }
         };
         let position = u64::from(location.position);
-        let Some(header) = reader.header(position)? else { return Ok(Sample::Damaged) };
-        Ok(match (reader.value_holds(position, &header)?, header.size) {
-            (false, _) => Sample::Damaged,
-            (true, 0) => Sample::Empty,
-            (true, _) => Sample::Proof,
-        })
+        let Some(header) = reader.header(position)? else {
+            return Ok(Sample::Damaged);
+        };
+        Ok(
+            match (reader.value_holds(position, &header)?, header.size) {
+                (false, _) => Sample::Damaged,
+                (true, 0) => Sample::Empty,
+                (true, _) => Sample::Proof,
+            },
+        )
     }
 }
 
@@ -347,11 +402,12 @@ pub(crate) struct DumpStamp {
 
 /// Computes the stamp of the dump that is there; `None` if there is none.
 pub(crate) fn stamp(storage: &dyn Storage) -> Result<Option<DumpStamp>> {
-    let Some(found) = find(storage)? else { return Ok(None) };
+    let Some(found) = find(storage)? else {
+        return Ok(None);
+    };
     let mut hasher = crc32fast::Hasher::new();
     let mut len = 0;
-    let inc = found.incremental.then_some(found.form.inc());
-    for name in [found.form.data()].into_iter().chain(inc) {
+    for name in found.names() {
         let mut reader = Reader::sequential(storage, name)?;
         let mut at = 0;
         while at < reader.len() {
@@ -361,7 +417,27 @@ pub(crate) fn stamp(storage: &dyn Storage) -> Result<Option<DumpStamp>> {
         }
         len += at;
     }
-    Ok(Some(DumpStamp { len, crc32: hasher.finalize() }))
+    Ok(Some(DumpStamp {
+        len,
+        crc32: hasher.finalize(),
+    }))
+}
+
+/// When the dump was last changed, in nanoseconds since the Unix epoch; 0 if there is none or it
+/// is unknown.
+pub(crate) fn dump_modified_ns(storage: &dyn Storage) -> Result<u64> {
+    let Some(found) = find(storage)? else {
+        return Ok(0);
+    };
+    let mut latest = 0;
+    for name in found.names() {
+        let modified = storage
+            .open(name, Access::Read)
+            .and_then(|file| file.modified_ns())
+            .map_err(|error| failed(storage, "open", name, error))?;
+        latest = latest.max(modified);
+    }
+    Ok(latest)
 }
 
 /// Writes a dump of `entries` (ascending) that V and Go read with settings that give this
@@ -416,7 +492,13 @@ impl Writer {
 
     fn new(width: u8) -> Writer {
         let buffer = Vec::with_capacity(Writer::PIECE);
-        Writer { width, buffer, len: 0, hasher: crc32fast::Hasher::new(), misfit: false }
+        Writer {
+            width,
+            buffer,
+            len: 0,
+            hasher: crc32fast::Hasher::new(),
+            misfit: false,
+        }
     }
 
     fn write(
@@ -472,7 +554,10 @@ impl Writer {
     fn stamp(self, inc: &[u8]) -> DumpStamp {
         let mut hasher = self.hasher;
         hasher.update(inc);
-        DumpStamp { len: self.len + inc.len() as u64, crc32: hasher.finalize() }
+        DumpStamp {
+            len: self.len + inc.len() as u64,
+            crc32: hasher.finalize(),
+        }
     }
 }
 
@@ -511,17 +596,4 @@ fn rename_if_there(storage: &dyn Storage, from: &str, to: &str) -> io::Result<bo
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// When the dump was last changed, in nanoseconds since the Unix epoch; 0 if there is none or it
-/// is unknown.
-pub(crate) fn dump_modified_ns(storage: &dyn Storage) -> Result<u64> {
-    let Some(found) = find(storage)? else { return Ok(0) };
-    let mut latest = 0;
-    let inc = found.incremental.then_some(found.form.inc());
-    for name in [found.form.data()].into_iter().chain(inc) {
-        let modified = storage.open(name, Access::Read).and_then(|file| file.modified_ns());
-        latest = latest.max(modified.map_err(|error| failed(storage, "open", name, error))?);
-    }
-    Ok(latest)
 }

@@ -25,6 +25,8 @@ mod dump;
 mod reader;
 mod reconstruct;
 pub(crate) mod record;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::max;
 use std::io;
@@ -32,7 +34,9 @@ use std::io;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::{Access, Storage};
-pub(crate) use dump::{DumpStamp, Presence, dump_modified_ns, presence, read_dump, remove_dump, stamp, write_dump};
+pub(crate) use dump::{
+    DumpStamp, Presence, dump_modified_ns, presence, read_dump, remove_dump, stamp, write_dump,
+};
 pub(crate) use reconstruct::reconstruct;
 
 /// The name of data file `number`.
@@ -53,12 +57,18 @@ pub(crate) struct DataFile {
 pub(crate) fn data_files(storage: &dyn Storage) -> Result<Vec<DataFile>> {
     let mut files = Vec::new();
     for name in list(storage, "")? {
-        let number = name.strip_suffix(".db").and_then(|number| number.parse().ok());
+        let number = name
+            .strip_suffix(".db")
+            .and_then(|number| number.parse().ok());
         let Some(number) = number.filter(|&number| data_file_name(number) == name) else {
             continue;
         };
         let len = storage.is_directory(&name).and_then(|is_directory| {
-            if is_directory { Ok(None) } else { storage.open(&name, Access::Read)?.len().map(Some) }
+            if is_directory {
+                Ok(None)
+            } else {
+                storage.open(&name, Access::Read)?.len().map(Some)
+            }
         });
         match len {
             Ok(Some(len)) => files.push(DataFile { number, len }),
@@ -92,12 +102,8 @@ pub(crate) struct Adopted {
     pub(crate) files: Vec<DataFile>,
     /// The next id to give out, at least 1; `None` if the directory is in key-value mode.
     pub(crate) next_id: Option<u32>,
-    /// How many ids hold a record.
-    pub(crate) live: u64,
     /// The smallest `record_nr_max` that has room for all ids, those given out and deleted too.
     pub(crate) record_nr_max: u32,
-    /// In how many bytes the dump keeps a location; `None` if there was no dump.
-    pub(crate) width: Option<u8>,
     lookup: Lookup,
 }
 
@@ -113,16 +119,16 @@ impl Adopted {
         files: Vec<DataFile>,
         next_id: Option<u32>,
         last_id: Option<u32>,
-        live: u64,
         lookup: Lookup,
     ) -> Adopted {
         // Ids end before u32::MAX: the limit above them all is a u32 itself.
         let record_nr_max = max(last_id.map_or(0, |id| id + 1), next_id.unwrap_or(0));
-        let width = match &lookup {
-            Lookup::Dump(entries) => Some(entries.width()),
-            Lookup::Reconstructed(_) => None,
-        };
-        Adopted { files, next_id, live, record_nr_max, width, lookup }
+        Adopted {
+            files,
+            next_id,
+            record_nr_max,
+            lookup,
+        }
     }
 
     /// Every id that holds a record, ascending, and where its newest version should be.
@@ -132,7 +138,10 @@ impl Adopted {
                 entries.filter(|entry| !matches!(entry, Ok((_, location)) if location.is_none())),
             ),
             Lookup::Reconstructed(locations) => Box::new(
-                (1..).zip(locations).filter(|(_, location)| !location.is_none()).map(Ok),
+                (1..)
+                    .zip(locations)
+                    .filter(|(_, location)| !location.is_none())
+                    .map(Ok),
             ),
         }
     }

@@ -31,11 +31,18 @@ impl Reader {
 
     fn open(storage: &dyn Storage, name: &str, piece: u64) -> Result<Reader> {
         let path = storage.describe(name);
-        let opened = storage.open(name, Access::Read).and_then(|file| Ok((file.len()?, file)));
+        let opened = storage
+            .open(name, Access::Read)
+            .and_then(|file| Ok((file.len()?, file)));
         match opened {
-            Ok((len, file)) => {
-                Ok(Reader { file, path, len, piece, buffer: Vec::new(), start: 0 })
-            }
+            Ok((len, file)) => Ok(Reader {
+                file,
+                path,
+                len,
+                piece,
+                buffer: Vec::new(),
+                start: 0,
+            }),
             Err(error) => Err(Error::from_io("open", path, error)),
         }
     }
@@ -65,7 +72,11 @@ impl Reader {
     /// Bytes from `position` on, as many as are at hand; none at the end of the file.
     pub(super) fn piece(&mut self, position: u64) -> Result<&[u8]> {
         let held = (self.start + self.buffer.len() as u64).saturating_sub(position);
-        let len = if position >= self.start && held > 0 { held } else { self.piece };
+        let len = if position >= self.start && held > 0 {
+            held
+        } else {
+            self.piece
+        };
         self.bytes(position, len)
     }
 

@@ -117,7 +117,10 @@ struct Current {
 impl Current {
     fn location(&self, position: u64) -> Location {
         // Files of 4 GiB and more are refused before anything is looked at.
-        Location { file: self.number, position: position as u32 }
+        Location {
+            file: self.number,
+            position: position as u32,
+        }
     }
 }
 
@@ -144,7 +147,11 @@ impl<'a> Walk<'a> {
         for (index, file) in files.iter().enumerate() {
             if usize::from(file.number) != index {
                 let missing = data_file_name(index.min(usize::from(u16::MAX)) as u16);
-                self.damage(file.number, 0, format!("the data file before it, {missing}, is missing"))?;
+                self.damage(
+                    file.number,
+                    0,
+                    format!("the data file before it, {missing}, is missing"),
+                )?;
             }
             self.file(file.number, index + 1 == files.len())?;
         }
@@ -159,7 +166,9 @@ impl<'a> Walk<'a> {
     /// place where the last record of any file begins.
     fn lengths(&mut self, files: &[DataFile]) {
         let closed = files.split_last().map_or(&[][..], |(_, closed)| closed);
-        let Some(shortest) = closed.iter().min_by_key(|file| file.len) else { return };
+        let Some(shortest) = closed.iter().min_by_key(|file| file.len) else {
+            return;
+        };
         if shortest.len <= self.highest_start {
             self.doubtful(
                 shortest.number,
@@ -175,13 +184,21 @@ impl<'a> Walk<'a> {
 
     fn file(&mut self, number: u16, is_last: bool) -> Result<()> {
         let reader = Reader::sequential(self.storage, &data_file_name(number))?;
-        let mut current = Current { number, is_last, reader };
+        let mut current = Current {
+            number,
+            is_last,
+            reader,
+        };
         let len = current.reader.len();
         if len > u64::from(u32::MAX) {
             return Err(self.damaged(number, u64::from(u32::MAX), "no location reaches so far"));
         }
         if current.reader.bytes(0, 1)?.iter().any(|&byte| byte != 0) {
-            self.damage(number, 0, "a data file of herolib begins with a zero byte".to_owned())?;
+            self.damage(
+                number,
+                0,
+                "a data file of herolib begins with a zero byte".to_owned(),
+            )?;
         }
         let mut at = 1;
         while at < len {
@@ -208,7 +225,11 @@ impl<'a> Walk<'a> {
         if len - at >= HEADER_LEN {
             self.stretch(current, at, len)?;
         } else if !current.is_last {
-            self.damage(current.number, at, "the file ends within a record's header".to_owned())?;
+            self.damage(
+                current.number,
+                at,
+                "the file ends within a record's header".to_owned(),
+            )?;
         }
         Ok(len)
     }
@@ -228,13 +249,20 @@ impl<'a> Walk<'a> {
             if start != at && start - at < HEADER_LEN {
                 continue;
             }
-            let Some(header) = current.reader.header(start)? else { continue };
+            let Some(header) = current.reader.header(start)? else {
+                continue;
+            };
             if header.size > 0 {
                 if current.reader.value_holds(start, &header)? {
                     return Ok(Some((start, header)));
                 }
-            } else if header.crc == 0 && self.goes_on(header.previous) {
-                empty.push((start, header));
+            } else if header.crc == 0 {
+                let Location { file, position } = header.previous;
+                // The version before may be in the very zeros that this record ends.
+                let in_zeros = (at..start).contains(&u64::from(position));
+                if self.goes_on(header.previous) || file == current.number && in_zeros {
+                    empty.push((start, header));
+                }
             }
         }
         if empty.len() > 1 {
@@ -256,7 +284,9 @@ impl<'a> Walk<'a> {
         if current.reader.end_of_zeros(at)? - at >= HEADER_LEN {
             return Ok(true);
         }
-        let Some(header) = current.reader.header(at)? else { return Ok(false) };
+        let Some(header) = current.reader.header(at)? else {
+            return Ok(false);
+        };
         Ok(header.size > 0 && current.reader.value_holds(at, &header)?)
     }
 
@@ -265,9 +295,17 @@ impl<'a> Walk<'a> {
         self.newest.contains_key(&previous) || self.is_uncertain(previous)
     }
 
+    fn is_plausible(&self, previous: Location) -> bool {
+        previous == Location::NONE || self.goes_on(previous)
+    }
+
     fn is_uncertain(&self, location: Location) -> bool {
-        let after = self.uncertain.partition_point(|&(from, _)| from <= location);
-        let before = after.checked_sub(1).and_then(|index| self.uncertain.get(index));
+        let after = self
+            .uncertain
+            .partition_point(|&(from, _)| from <= location);
+        let before = after
+            .checked_sub(1)
+            .and_then(|index| self.uncertain.get(index));
         before.is_some_and(|&(_, to)| location.file == to.file && location < to)
     }
 
@@ -275,7 +313,7 @@ impl<'a> Walk<'a> {
         self.highest_start = self.highest_start.max(start);
         self.record_before = Some(header.record_len());
         let location = current.location(start);
-        if header.previous.is_none() {
+        if header.previous == Location::NONE {
             self.awaiting = None;
             return self.begin(location);
         }
@@ -285,7 +323,9 @@ impl<'a> Walk<'a> {
         self.updated = true;
         let chain = match self.newest.remove(&header.previous) {
             Some(chain) => chain,
-            None if self.is_uncertain(header.previous) && !self.splits.contains(&header.previous) => {
+            None if self.is_uncertain(header.previous)
+                && !self.splits.contains(&header.previous) =>
+            {
                 self.empties.insert(header.previous);
                 Chain::Hidden
             }
@@ -315,7 +355,9 @@ impl<'a> Walk<'a> {
 
     /// The next id begins at `location`.
     fn begin(&mut self, location: Location) -> Result<()> {
-        let memory = |_| Error::OutOfMemory { what: "the ids of a herolib directory".into() };
+        let memory = |_| Error::OutOfMemory {
+            what: "the ids of a herolib directory".into(),
+        };
         self.ids.try_reserve(1).map_err(memory)?;
         self.newest.try_reserve(1).map_err(memory)?;
         self.newest.insert(location, Chain::Id(self.ids.len()));
@@ -379,10 +421,13 @@ impl<'a> Walk<'a> {
                          and so how many ids, can't be told"
                     ),
                 );
-                self.uncertain.push((current.location(from), current.location(to)));
+                self.uncertain
+                    .push((current.location(from), current.location(to)));
                 if self.salvage {
                     // Likeliest are records as long as the one before; else as few as can be.
-                    let whole = self.record_before.filter(|&record| len.is_multiple_of(record));
+                    let whole = self
+                        .record_before
+                        .filter(|&record| len.is_multiple_of(record));
                     self.deleted(len.div_ceil(whole.unwrap_or(LONGEST_RECORD)))?;
                 }
             }
@@ -393,9 +438,11 @@ impl<'a> Walk<'a> {
     /// `count` ids are given out and deleted.
     fn deleted(&mut self, count: u64) -> Result<()> {
         let count = count as usize;
-        self.ids.try_reserve(count).map_err(|_| Error::OutOfMemory {
-            what: "the ids of a herolib directory".into(),
-        })?;
+        self.ids
+            .try_reserve(count)
+            .map_err(|_| Error::OutOfMemory {
+                what: "the ids of a herolib directory".into(),
+            })?;
         self.ids.resize(self.ids.len() + count, Location::NONE);
         Ok(())
     }
@@ -404,7 +451,11 @@ impl<'a> Walk<'a> {
     /// last file, torn off within a record, or damage. Where to go on.
     fn broken(&mut self, current: &mut Current, at: u64, zeros_end: u64) -> Result<u64> {
         let len = current.reader.len();
-        let start = if zeros_end - at < HEADER_LEN { at } else { zeros_end };
+        let start = if zeros_end - at < HEADER_LEN {
+            at
+        } else {
+            zeros_end
+        };
         self.stretch(current, at, start)?;
         let header = current.reader.header(start)?;
         let is_cut = header.is_none_or(|header| start + header.record_len() > len);
@@ -414,14 +465,18 @@ impl<'a> Walk<'a> {
         }
         let next = self.find_record(current, start + 1)?;
         if is_cut {
-            if current.is_last && next.is_none() {
+            if current.is_last && next.is_none() && !self.is_whole(current, start)? {
                 return Ok(len);
             }
-            self.damage(current.number, start, "the file ends within a record".to_owned())?;
+            self.damage(
+                current.number,
+                start,
+                "the file ends within a record".to_owned(),
+            )?;
         }
         // One record is damaged, and takes what lies before the next one.
         if let Some(header) = header
-            && (header.previous.is_none() || self.goes_on(header.previous))
+            && self.is_plausible(header.previous)
         {
             self.record(current, start, &header)?;
         }
@@ -431,9 +486,11 @@ impl<'a> Walk<'a> {
     /// The first place from `from` on where a record with a value that isn't empty begins.
     fn find_record(&self, current: &mut Current, from: u64) -> Result<Option<u64>> {
         for start in from..current.reader.len() {
-            let Some(header) = current.reader.header(start)? else { break };
+            let Some(header) = current.reader.header(start)? else {
+                break;
+            };
             if header.size > 0
-                && (header.previous.is_none() || self.goes_on(header.previous))
+                && self.is_plausible(header.previous)
                 && current.reader.value_holds(start, &header)?
             {
                 return Ok(Some(start));
@@ -442,13 +499,29 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
+    /// Whether all bytes from the header at `start` to the end of the file match the header's CRC,
+    /// so that it is the length that is wrong.
+    fn is_whole(&self, current: &mut Current, start: u64) -> Result<bool> {
+        let Some(header) = current.reader.header(start)? else {
+            return Ok(false);
+        };
+        let value = current
+            .reader
+            .bytes(start + HEADER_LEN, u64::from(header.size))?;
+        Ok(crc32fast::hash(value) == header.crc)
+    }
+
     fn damaged(&self, number: u16, offset: u64, what: impl Into<String>) -> Error {
         corrupt(self.storage, &data_file_name(number), offset, what.into())
     }
 
     /// Something is not as herolib writes it.
     fn damage(&self, number: u16, offset: u64, what: String) -> Result<()> {
-        if self.salvage { Ok(()) } else { Err(self.damaged(number, offset, what)) }
+        if self.salvage {
+            Ok(())
+        } else {
+            Err(self.damaged(number, offset, what))
+        }
     }
 
     /// Something can have come about in several ways.
@@ -460,7 +533,9 @@ impl<'a> Walk<'a> {
 
     fn finish(mut self, files: Vec<DataFile>) -> Result<Adopted> {
         self.ids.append(&mut self.orphans);
-        let next_id = u32::try_from(self.ids.len()).ok().and_then(|last| last.checked_add(1));
+        let next_id = u32::try_from(self.ids.len())
+            .ok()
+            .and_then(|last| last.checked_add(1));
         let Some(next_id) = next_id else {
             return Err(Error::incompatible(format!(
                 "{} records in {} are more than there are ids",
@@ -468,8 +543,12 @@ impl<'a> Walk<'a> {
                 self.storage.describe("")
             )));
         };
-        let live = self.ids.iter().filter(|location| !location.is_none()).count() as u64;
         let last_id = Some(next_id - 1);
-        Ok(Adopted::new(files, Some(next_id), last_id, live, Lookup::Reconstructed(self.ids)))
+        Ok(Adopted::new(
+            files,
+            Some(next_id),
+            last_id,
+            Lookup::Reconstructed(self.ids),
+        ))
     }
 }

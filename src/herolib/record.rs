@@ -69,14 +69,23 @@ mod tests {
         assert!(hello.previous.is_none() && hello.describes(b"hello"));
         assert!(!hello.describes(b"hellp") && !hello.describes(b"hell"));
         let world = Header::decode(&file[1 + hello.record_len() as usize..]).unwrap();
-        assert_eq!(world.previous, Location { file: 0, position: 1 });
+        assert_eq!(
+            world.previous,
+            Location {
+                file: 0,
+                position: 1
+            }
+        );
         assert!(world.describes(b"world!"));
     }
 
     #[test]
     fn the_location_before_is_big_endian() {
         let header = Header::decode(&[0, 0, 0, 0, 0, 0, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
-        let before = Location { file: 0x1234, position: 0x5678_9abc };
+        let before = Location {
+            file: 0x1234,
+            position: 0x5678_9abc,
+        };
         assert_eq!(header.map(|header| header.previous), Some(before));
     }
 

@@ -52,12 +52,21 @@ pub(crate) struct Outcome {
     pub(crate) end: Option<LogEnd>,
     pub(crate) commit: u64,
     pub(crate) time_us: u64,
+    /// Up to here the log was on disk at some time, as the start or a sync mark says.
+    pub(crate) synced: Option<LogEnd>,
     /// Bytes that were read.
     pub(crate) read: u64,
     /// Whether anything but reserved space lies behind the end.
     pub(crate) torn: bool,
     /// Numbers of the data files behind the end.
     pub(crate) behind: Vec<u16>,
+}
+
+impl Outcome {
+    /// Whether a part of the log may not be on disk.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.end > self.synced
+    }
 }
 
 /// Reads the log in `files` (ascending) and hands each commit's records to `apply`.
@@ -72,11 +81,13 @@ pub(crate) fn replay(
         end: start.from,
         commit: start.commit,
         time_us: start.time_us,
+        synced: start.synced,
         read: 0,
         torn: false,
         behind: Vec::new(),
     };
-    let mut replay = Replay { storage, uuid, salvage: start.salvage, pending: Vec::new() };
+    let mut replay =
+        Replay { storage, uuid, salvage: start.salvage, pending: Vec::new(), pending_time_us: 0 };
     let mut expected = start.from;
     let first = match start.from {
         None => 0,
@@ -100,7 +111,17 @@ pub(crate) fn replay(
                 && header.uuid == *uuid
                 && (is_first || header.after == expected)
         });
-        if !follows && !(start.salvage && file.header.is_some()) {
+        if file.header.is_none() && !is_first {
+            // A file that was just being made, or somebody else's: unless it proves to be part of
+            // the log, the log goes on without it.
+            if !start.salvage && find_sync_mark(storage, uuid, file, 0, outcome.end)?.is_some() {
+                broken = Some((index, 0, "the data file's header does not match its checksum"));
+                break;
+            }
+            index += 1;
+            continue;
+        }
+        if !follows && !start.salvage {
             // The file before ended where nothing was torn, but this one doesn't go on from there.
             broken = Some((index, 0, "the data file does not go on where the one before ends"));
             break;
@@ -150,6 +171,7 @@ pub(crate) fn replay(
     outcome.torn = true;
     outcome.behind = files[index..]
         .iter()
+        .filter(|file| file.header.is_some())
         .map(|file| file.number)
         .filter(|&number| outcome.end.is_none_or(|end| end.file != number))
         .collect();
@@ -169,8 +191,9 @@ struct Replay<'a> {
     storage: &'a dyn Storage,
     uuid: &'a [u8; 16],
     salvage: bool,
-    /// The records of a commit whose last one has not come yet.
+    /// The records of a commit whose last one has not come yet, and their time.
     pending: Vec<Replayed>,
+    pending_time_us: u64,
 }
 
 impl Replay<'_> {
@@ -209,7 +232,10 @@ impl Replay<'_> {
             };
             let position = at + HEROLIB_HEADER;
             at += head.record_len();
-            if head.kind != Kind::SyncMark {
+            if head.kind == Kind::SyncMark {
+                outcome.synced = outcome.synced.max(Some(LogEnd::from_location(head.previous)));
+            } else {
+                self.pending_time_us = head.time_us;
                 self.pending.push(Replayed {
                     kind: head.kind,
                     id: head.id,
@@ -240,7 +266,12 @@ impl Replay<'_> {
         }
         match head.kind {
             Kind::SyncMark => self.pending.is_empty() && head.commit <= outcome.commit,
-            Kind::Put | Kind::Delete => Some(head.commit) == outcome.commit.checked_add(1),
+            // One commit, one time: what is left of an attempt that failed in the same place has
+            // another one.
+            Kind::Put | Kind::Delete => {
+                Some(head.commit) == outcome.commit.checked_add(1)
+                    && (self.pending.is_empty() || head.time_us == self.pending_time_us)
+            }
         }
     }
 }
@@ -404,7 +435,25 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
     let number = name(end.file);
     let file = storage.open(&number, Access::Write).map_err(|e| failed("open", &number, e))?;
     file.set_len(position).map_err(|error| failed("cut", &number, error))?;
+    // Before anything new is written there: after a power loss nothing of the old may be found
+    // among the new.
     file.sync().map_err(|error| failed("sync", &number, error))
+}
+
+/// Writes `[from, to)` of a data file over itself. After a failed sync the kernel may hold pages
+/// that it believes to be on disk and that are not; written again, they are synced again.
+pub(crate) fn rewrite(storage: &dyn Storage, file: &LogFile, from: u64, to: u64) -> Result<()> {
+    let name = name(file.number);
+    let mut reader = Reader::new(storage, file)?;
+    let failed = |error| Error::from_io("write", storage.describe(&name), error);
+    let opened = storage.open(&name, Access::Write).map_err(failed)?;
+    let mut at = from;
+    while at < to {
+        let bytes = reader.bytes(at, (to - at).min(Reader::CHUNK))?;
+        opened.write_at(at, &[bytes]).map_err(failed)?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 fn keep_aside(

@@ -47,6 +47,10 @@ struct Active {
     reserved: u64,
     /// Whether anything was written since the last sync.
     unsynced: bool,
+    /// Whether the remains of a failed append lie behind the end, to be cut off before the next.
+    /// Should some of them come back after a power loss, among what was written later in their
+    /// place, they give themselves away: the next commit has another time.
+    remains: bool,
 }
 
 /// Where the log goes on.
@@ -102,9 +106,16 @@ impl Tail {
         }
     }
 
-    /// The log goes on at `end` of an existing file.
-    pub(crate) fn resume(&mut self, segment: Arc<Segment>, file: Arc<dyn File>, end: u64) {
-        self.active = Some(Active { segment, file, end, reserved: end, unsynced: false });
+    /// The log goes on at `end` of an existing file, which may not be on disk yet.
+    pub(crate) fn resume(
+        &mut self,
+        segment: Arc<Segment>,
+        file: Arc<dyn File>,
+        end: u64,
+        unsynced: bool,
+    ) {
+        self.active =
+            Some(Active { segment, file, end, reserved: end, unsynced, remains: false });
     }
 
     /// The end of the log; `None` before the first record.
@@ -125,6 +136,7 @@ impl Tail {
                 which: "the longest data file",
             });
         }
+        self.clear_remains(log)?;
         let fits = |a: &Active| a.end < self.file_size && a.end + len <= LONGEST_FILE;
         if !self.active.as_ref().is_some_and(fits) {
             self.roll_over(log, commit)?;
@@ -159,6 +171,17 @@ impl Tail {
         Error::from_io(action, log.storage.describe(&number.map(name).unwrap_or_default()), error)
     }
 
+    /// Cuts off what a failed append left behind.
+    fn clear_remains(&mut self, log: &Log) -> Result<()> {
+        if let Some(active) = self.active.as_mut().filter(|active| active.remains) {
+            if let Err(error) = active.file.set_len(active.end) {
+                return Err(self.failed("cut", log, error));
+            }
+            active.remains = false;
+        }
+        Ok(())
+    }
+
     fn roll_over(&mut self, log: &Log, commit: u64) -> Result<()> {
         if self.unsynced.len() >= MOST_UNSYNCED {
             let work = SyncWork { files: self.unsynced.clone(), directory: false, end: None };
@@ -184,7 +207,8 @@ impl Tail {
         view.extend_to(FILE_HEADER as u64);
         let segment = log.add(Segment::own(number, &log.uuid, view, log.open_files()));
         let end = FILE_HEADER as u64;
-        self.active = Some(Active { segment, file, end, reserved: end, unsynced: true });
+        self.active =
+            Some(Active { segment, file, end, reserved: end, unsynced: true, remains: false });
         self.directory_unsynced = true;
         Ok(())
     }
@@ -226,8 +250,8 @@ impl Tail {
     /// Appends the records of one commit, for which room was [reserved](Tail::reserve), and lets
     /// readers see the bytes. Returns the location of the first; the others follow back to back.
     ///
-    /// Failing, it leaves the log as it was, if that could be done: `Err((error, false))` says
-    /// that it could not, and that the handle must not write any more.
+    /// `Err((error, false))` says that the handle must not write any more. With `true` the disk
+    /// was full: nothing of the commit will be found in the log, and the next one may succeed.
     pub(crate) fn append(
         &mut self,
         log: &Log,
@@ -250,51 +274,36 @@ impl Tail {
                     error.kind(),
                     std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
                 );
-                // What was written of it must not be there when the next commit comes.
-                let cut = full && active.file.set_len(start).is_ok();
                 active.reserved = start;
-                Err((self.failed("write", log, error), cut))
+                active.remains = true;
+                if full {
+                    // Now, if it can be done now; else before the next commit is written.
+                    let _ = self.clear_remains(log);
+                }
+                Err((self.failed("write", log, error), full))
             }
         }
     }
 
-    /// Notes in the log that it was on disk up to `end`. Costs no commit.
-    pub(crate) fn mark_synced(
-        &mut self,
-        log: &Log,
-        end: LogEnd,
-        commit: u64,
-        time_us: u64,
-    ) -> std::result::Result<(), (Error, bool)> {
-        let Some(active) = &self.active else { return Ok(()) };
-        if active.end + HEAD as u64 > LONGEST_FILE {
-            // There is no place for it here; the next sync leaves its mark in the next file.
-            return Ok(());
-        }
+    /// Notes in the log that it was on disk up to `end`. Costs no commit. The mark is a proof
+    /// more and not a promise: where it can't be written it is left out.
+    pub(crate) fn mark_synced(&mut self, log: &Log, end: LogEnd, commit: u64, time_us: u64) {
+        let Some(active) = self.active.as_mut().filter(|active| !active.remains) else { return };
         let needed = active.end + HEAD as u64;
+        if needed > LONGEST_FILE {
+            return;
+        }
         if needed > active.reserved {
             let target = (active.end + SMALLEST_STEP).min(LONGEST_FILE);
-            let active = self.active.as_mut();
-            let Some(active) = active else { return Ok(()) };
-            match active.file.allocate(active.end, target) {
-                Ok(()) => active.reserved = target,
-                // The mark is a proof more, not a promise: on a full disk it is left out.
-                Err(_) => return Ok(()),
+            if active.file.allocate(active.end, target).is_err() {
+                return;
             }
+            active.reserved = target;
         }
-        let mark = NewRecord {
-            kind: Kind::SyncMark,
-            id: 0,
-            previous: end.to_location(),
-            value: &[],
-        };
-        let unsynced = self.active.as_ref().is_some_and(|active| active.unsynced);
-        let result = self.append(log, commit, time_us, &[mark]).map(drop);
-        // The mark itself need not be on disk: it isn't what makes a sync due.
-        if let Some(active) = self.active.as_mut() {
-            active.unsynced = unsynced;
-        }
-        result
+        let previous = end.to_location();
+        let mark = NewRecord { kind: Kind::SyncMark, id: 0, previous, value: &[] };
+        // Failing, it leaves remains, which the next append clears away or fails for.
+        let _ = self.append(log, commit, time_us, &[mark]);
     }
 
     /// What must be synced for everything appended so far to be on disk. Taking it says that it
@@ -312,6 +321,7 @@ impl Tail {
 
     /// Gives reserved space back.
     pub(crate) fn trim(&mut self, log: &Log) -> Result<()> {
+        self.clear_remains(log)?;
         if let Some(active) = self.active.as_mut()
             && active.reserved > active.end
         {

@@ -1,0 +1,87 @@
+# OurDB.
+#
+#   make                   the shared and the static library, in target/release
+#   make demo [FILE=text]  stores the lines of a text, revises them, verifies every version
+#   make test              all tests; the last line is the total
+#   make bench-quick       the basic speeds, as a table [ARGS="--ids-disk RECORDS ROUNDS"]
+#   make install           library, header and ourdb.pc below PREFIX; make uninstall takes them away
+#   make check             formatting, lints, documentation
+#   make header            writes include/ourdb.h anew from src/ffi; make check-header compares
+#   make clean
+
+PREFIX     ?= /usr/local
+INCLUDEDIR ?= $(PREFIX)/include
+LIBDIR     ?= $(PREFIX)/lib
+PCLIBDIR   ?= $(LIBDIR)/pkgconfig
+
+CARGO   ?= cargo
+CFLAGS  ?= -O2 -g
+INSTALL ?= install
+
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+
+# SOVERSION is that of build.rs.
+VERSION   := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+SOVERSION := 0
+LIB       := $(CARGO_TARGET_DIR)/release
+
+C_COMPILE = $(CC) -std=c99 -Wall -Wextra $(CFLAGS) -Iinclude
+C_LINK    = $(LDFLAGS) -L$(LIB) -lourdb -Wl,-rpath,$(abspath $(LIB))
+
+# The largest of some texts that many systems have, or our own.
+FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/allkeys.txt \
+	/usr/share/common-licenses/GPL-3 docs/FORMAT.md README.md 2>/dev/null | head -n 1)
+
+.PHONY: lib demo test bench-quick install uninstall check header check-header clean
+
+# Each library by itself, because link-time optimization happens only so. cargo decides whether
+# there is anything to do.
+lib:
+	$(CARGO) rustc --release --lib --crate-type cdylib
+	$(CARGO) rustc --release --lib --crate-type staticlib
+	@ln -sf libourdb.so $(LIB)/libourdb.so.$(SOVERSION)
+
+demo: lib
+	$(C_COMPILE) examples/demo.c -o $(LIB)/demo $(C_LINK)
+	$(LIB)/demo '$(FILE)' $(CARGO_TARGET_DIR)/demo.db
+
+test: lib
+	CARGO='$(CARGO)' OURDB_LIB_DIR='$(abspath $(LIB))' tests/run.sh
+
+bench-quick: lib
+	$(C_COMPILE) -pthread bench/quick.c -o $(LIB)/quick $(C_LINK)
+	cd $(CARGO_TARGET_DIR) && release/quick $(ARGS)
+
+# Not built again here: whoever installs may be root, and have no cargo.
+$(LIB)/libourdb.so:
+	$(MAKE) lib
+
+install: $(LIB)/libourdb.so
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(PCLIBDIR)
+	$(INSTALL) -m 755 $(LIB)/libourdb.so $(DESTDIR)$(LIBDIR)/libourdb.so.$(VERSION)
+	ln -sf libourdb.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libourdb.so.$(SOVERSION)
+	ln -sf libourdb.so.$(SOVERSION) $(DESTDIR)$(LIBDIR)/libourdb.so
+	$(INSTALL) -m 644 $(LIB)/libourdb.a $(DESTDIR)$(LIBDIR)/libourdb.a
+	$(INSTALL) -m 644 include/ourdb.h $(DESTDIR)$(INCLUDEDIR)/ourdb.h
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' ourdb.pc.in > $(DESTDIR)$(PCLIBDIR)/ourdb.pc
+
+uninstall:
+	rm -f $(DESTDIR)$(LIBDIR)/libourdb.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libourdb.so.$(SOVERSION) \
+		$(DESTDIR)$(LIBDIR)/libourdb.so $(DESTDIR)$(LIBDIR)/libourdb.a \
+		$(DESTDIR)$(INCLUDEDIR)/ourdb.h $(DESTDIR)$(PCLIBDIR)/ourdb.pc
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items
+
+header:
+	OURDB_UPDATE_HEADER=1 $(CARGO) test --test header
+
+check-header:
+	$(CARGO) test --test header
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,383 @@
+/*
+ * fork: a handle belongs to the process that opened it.
+ *
+ * Promise: in a forked child every function on the handle gives OURDB_FORKED, close and destroy free
+ * its memory and touch nothing on disk; the parent goes on as if nothing had been; the child can
+ * use databases of its own; a child that lives on does not keep the lock, however the parent went;
+ * a child forked while other threads were writing doesn't hang.
+ */
+#include "harness.h"
+
+#include <pthread.h>
+#include <spawn.h>
+
+extern char **environ;
+
+/* Every function on the handle, and the out parameters of those that have one. */
+static void
+check_forked(ourdb *db)
+{
+    const ourdb_slice slice = {(const uint8_t *)"a", 1};
+    uint32_t ids[1] = {1};
+    uint32_t id;
+    uint64_t number;
+    uint8_t into[4] = {1, 2, 3, 4};
+    size_t len;
+    ourdb_buf buf;
+    ourdb_records records;
+
+#define FORKED(call)                      \
+    do {                                  \
+        CHECK_CODE(call, OURDB_FORKED);   \
+        CHECK(ourdb_errmsg()[0] != '\0'); \
+    } while (0)
+
+    FORKED(ourdb_sync(db));
+    TEST_GARBAGE(id);
+    FORKED(ourdb_insert(db, "a", 1, &id));
+    CHECK_ZERO(id);
+    FORKED(ourdb_set(db, 1, "a", 1));
+    TEST_GARBAGE(buf);
+    FORKED(ourdb_get(db, 1, &buf));
+    CHECK_ZERO(buf);
+    TEST_GARBAGE(len);
+    FORKED(ourdb_get_into(db, 1, into, sizeof into, &len));
+    CHECK_ZERO(len);
+    CHECK(into[0] == 1 && into[1] == 2 && into[2] == 3 && into[3] == 4);
+    FORKED(ourdb_delete(db, 1));
+    FORKED(ourdb_contains(db, 1));
+    TEST_GARBAGE(id);
+    FORKED(ourdb_next_id(db, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(number);
+    FORKED(ourdb_count(db, &number));
+    CHECK_ZERO(number);
+    FORKED(ourdb_insert_many(db, &slice, 1, &id));
+    FORKED(ourdb_set_many(db, ids, &slice, 1));
+    TEST_GARBAGE(records);
+    FORKED(ourdb_get_many(db, ids, 1, &records));
+    CHECK_ZERO(records);
+    FORKED(ourdb_delete_many(db, ids, 1));
+    TEST_GARBAGE(id);
+    FORKED(ourdb_first(db, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(id);
+    FORKED(ourdb_last(db, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(id);
+    FORKED(ourdb_above(db, 0, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(id);
+    FORKED(ourdb_below(db, 2, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(records);
+    FORKED(ourdb_history(db, 1, 0, &records));
+    CHECK_ZERO(records);
+    TEST_GARBAGE(buf);
+    FORKED(ourdb_get_version(db, 1, 1, &buf));
+    CHECK_ZERO(buf);
+    TEST_GARBAGE(buf);
+    FORKED(ourdb_get_at(db, 1, UINT64_MAX, &buf));
+    CHECK_ZERO(buf);
+    TEST_GARBAGE(number);
+    FORKED(ourdb_last_commit(db, &number));
+    CHECK_ZERO(number);
+#undef FORKED
+}
+
+static void
+every_function(const test_variant *variant, uint32_t sync)
+{
+    ourdb_options options = test_options(variant, 0);
+    ourdb_options own = test_options(NULL, 0);
+    ourdb_buf before;
+    ourdb *db;
+    ourdb *child_db;
+    uint32_t id;
+    pid_t child;
+    pid_t grandchild;
+
+    test_phase("%s, sync %" PRIu32 ": every function in a child", variant->name, sync);
+    options.sync = sync;
+    options.sync_interval_ms = sync == OURDB_SYNC_INTERVAL ? 1 : 0;
+    db = OPEN(test_path("parent"), &options);
+    CHECK_OK(ourdb_insert(db, "one", 3, &id));
+    CHECK_OK(ourdb_insert(db, "two", 3, &id));
+    CHECK_OK(ourdb_get(db, 1, &before));
+
+    child = test_fork();
+    if (child == 0) {
+        check_forked(db);
+        /* What needs no handle works; what was handed out before can be read and freed. */
+        CHECK_BYTES(before.data, before.len, "one", 3);
+        ourdb_free_buf(&before);
+        CHECK(strlen(ourdb_version()) > 0);
+        child_db = OPEN(test_path("child"), &own);
+        CHECK_OK(ourdb_insert(child_db, "mine", 4, &id));
+        CHECK_VALUE(child_db, 1, "mine", 4);
+        CHECK_CODE(ourdb_get(db, 1, &before), OURDB_FORKED);
+        grandchild = test_fork();
+        if (grandchild == 0) {
+            check_forked(db);
+            check_forked(child_db);
+            CHECK_CODE(ourdb_close(child_db), OURDB_FORKED);
+            CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+            _exit(0);
+        }
+        test_wait(grandchild);
+        CHECK_VALUE(child_db, 1, "mine", 4);
+        CHECK_OK(ourdb_destroy(child_db));
+        if (test_on_disk(variant)) {
+            CHECK_OPEN_FAILS(test_path("parent"), &options, OURDB_LOCKED);
+        }
+        CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+        if (test_on_disk(variant)) {
+            CHECK_OPEN_FAILS(test_path("parent"), &options, OURDB_LOCKED);
+        }
+        _exit(0);
+    }
+    /* Meanwhile and afterwards the parent writes and reads. */
+    CHECK_OK(ourdb_set(db, 2, "two again", 9));
+    test_wait(child);
+
+    child = test_fork();
+    if (child == 0) {
+        ourdb_free_buf(&before);
+        CHECK_CODE(ourdb_destroy(db), OURDB_FORKED);
+        _exit(0);
+    }
+    test_wait(child);
+
+    test_phase("%s, sync %" PRIu32 ": the parent goes on", variant->name, sync);
+    CHECK_BYTES(before.data, before.len, "one", 3);
+    ourdb_free_buf(&before);
+    CHECK_VALUE(db, 1, "one", 3);
+    CHECK_VALUE(db, 2, "two again", 9);
+    CHECK_OK(ourdb_insert(db, "three", 5, &id));
+    CHECK_NUMBER(id, 3);
+    CHECK_OK(ourdb_sync(db));
+    CHECK_LAST_COMMIT(db, 4);
+    if (test_on_disk(variant)) {
+        CHECK_OK(ourdb_close(db));
+        db = OPEN(test_path("parent"), &options);
+        CHECK_VALUE(db, 1, "one", 3);
+        CHECK_VALUE(db, 2, "two again", 9);
+        CHECK_VALUE(db, 3, "three", 5);
+        CHECK_COUNT(db, 3);
+    }
+    CHECK_OK(ourdb_destroy(db));
+}
+
+/* A child that does nothing but live on, and never heard of the database. */
+static void
+surviving_child(const test_variant *variant)
+{
+    ourdb_options options = test_options(variant, 0);
+    test_pipe wait = test_make_pipe();
+    char path[TEST_PATH_MAX];
+    uint32_t id;
+    pid_t child;
+    ourdb *db;
+
+    test_phase("%s: a surviving child doesn't keep the lock", variant->name);
+    test_join_into(path, test_directory, "surviving");
+    db = OPEN(path, &options);
+    CHECK_OK(ourdb_insert(db, "one", 3, &id));
+    child = test_fork();
+    if (child == 0) {
+        test_await(&wait);
+        /* Its copy of the handle is still of no use, and closing it doesn't disturb the others. */
+        CHECK_CODE(ourdb_contains(db, 1), OURDB_FORKED);
+        CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+        _exit(0);
+    }
+    CHECK_OK(ourdb_close(db));
+    db = OPEN(path, &options);
+    CHECK_VALUE(db, 1, "one", 3);
+    CHECK_OK(ourdb_insert(db, "two", 3, &id));
+    test_signal(&wait);
+    test_wait(child);
+    CHECK_OPEN_FAILS(path, &options, OURDB_LOCKED);
+    CHECK_OK(ourdb_insert(db, "three", 5, &id));
+    CHECK_COUNT(db, 3);
+    CHECK_OK(ourdb_destroy(db));
+    test_close_pipe(&wait);
+}
+
+/* The same, but the process that held the lock was killed. */
+static void
+orphan(void)
+{
+    ourdb_options options = test_options(NULL, 0);
+    test_pipe ready = test_make_pipe();
+    test_pipe wait = test_make_pipe();
+    char path[TEST_PATH_MAX];
+    uint32_t id;
+    pid_t child;
+    ourdb *db;
+
+    test_phase("the child of a killed process doesn't keep the lock");
+    test_join_into(path, test_directory, "orphan");
+    child = test_fork();
+    if (child == 0) {
+        db = OPEN(path, &options);
+        CHECK_OK(ourdb_insert(db, "one", 3, &id));
+        if (test_fork() == 0) {
+            test_signal(&ready);
+            test_await(&wait);
+            CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+            test_signal(&ready);
+            _exit(0);
+        }
+        pause();
+    }
+    test_await(&ready);
+    test_kill(child);
+    db = OPEN(path, &options);
+    CHECK_VALUE(db, 1, "one", 3);
+    test_signal(&wait);
+    test_await(&ready);
+    CHECK_OK(ourdb_insert(db, "two", 3, &id));
+    CHECK_OK(ourdb_destroy(db));
+    test_close_pipe(&ready);
+    test_close_pipe(&wait);
+}
+
+/* Another program, started without fork handlers, inherits nothing. */
+static void
+other_program(void)
+{
+    ourdb_options options = test_options(NULL, 0);
+    test_pipe wait = test_make_pipe();
+    posix_spawn_file_actions_t actions;
+    char cat[] = "cat";
+    char *arguments[2];
+    char path[TEST_PATH_MAX];
+    uint32_t id;
+    pid_t child;
+    ourdb *db;
+
+    test_phase("another program that was started doesn't keep the lock");
+    test_join_into(path, test_directory, "other-program");
+    arguments[0] = cat;
+    arguments[1] = NULL;
+    db = OPEN(path, &options);
+    CHECK_OK(ourdb_insert(db, "one", 3, &id));
+    CHECK(posix_spawn_file_actions_init(&actions) == 0);
+    CHECK(posix_spawn_file_actions_adddup2(&actions, wait.ends[0], STDIN_FILENO) == 0);
+    CHECK(posix_spawn_file_actions_addclose(&actions, wait.ends[1]) == 0);
+    CHECK(posix_spawnp(&child, "cat", &actions, NULL, arguments, environ) == 0);
+    CHECK(posix_spawn_file_actions_destroy(&actions) == 0);
+    CHECK_OK(ourdb_close(db));
+    db = OPEN(path, &options);
+    CHECK_VALUE(db, 1, "one", 3);
+    CHECK_OK(ourdb_destroy(db));
+    test_close_pipe(&wait); /* the end of cat's input */
+    test_wait(child);
+}
+
+typedef struct hammer {
+    ourdb *db;
+    pthread_mutex_t mutex;
+    int over;
+    uint32_t inserted;
+} hammer;
+
+static void *
+insert_until_over(void *argument)
+{
+    hammer *self = argument;
+    int over = 0;
+
+    while (!over) {
+        uint32_t id;
+
+        VERIFY_OK(ourdb_insert(self->db, &self->inserted, sizeof self->inserted, &id));
+        VERIFY(id == ++self->inserted);
+        pthread_mutex_lock(&self->mutex);
+        over = self->over;
+        pthread_mutex_unlock(&self->mutex);
+    }
+    return NULL;
+}
+
+/* The child is a copy made in the middle of somebody's write, with its locks held by nobody. */
+static void
+while_writing(const test_variant *variant)
+{
+    ourdb_options options = test_options(variant, 0);
+    unsigned long forks = test_scaled(40);
+    unsigned long i;
+    pthread_t thread;
+    hammer shared;
+    uint32_t id;
+
+    test_phase("%s: forking while a thread writes", variant->name);
+    options.sync = OURDB_SYNC_INTERVAL;
+    options.sync_interval_ms = 1;
+    shared.db = OPEN(test_path("while-writing"), &options);
+    shared.over = 0;
+    shared.inserted = 0;
+    CHECK(pthread_mutex_init(&shared.mutex, NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, insert_until_over, &shared) == 0);
+    for (i = 0; i < forks; i++) {
+        pid_t child;
+        int status;
+
+        test_sleep_us(100 + i * 37 % 500);
+        child = test_fork();
+        if (child == 0) {
+            int code;
+
+            alarm(30);
+            code = ourdb_insert(shared.db, "x", 1, &id);
+            if (code == OURDB_FORKED) {
+                code = ourdb_contains(shared.db, 1);
+            }
+            if (code == OURDB_FORKED) {
+                code = ourdb_close(shared.db);
+            }
+            /*
+             * Killed rather than ended: what the writing thread was holding when it was copied is
+             * nobody's now, and valgrind would count it as lost.
+             */
+            if (code == OURDB_FORKED) {
+                kill(getpid(), SIGKILL);
+            }
+            _exit(1);
+        }
+        status = test_wait_status(child);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    pthread_mutex_lock(&shared.mutex);
+    shared.over = 1;
+    pthread_mutex_unlock(&shared.mutex);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(pthread_mutex_destroy(&shared.mutex) == 0);
+    CHECK_COUNT(shared.db, shared.inserted);
+    for (id = 1; id <= shared.inserted; id += 1 + shared.inserted / 100) {
+        uint32_t value = id - 1;
+
+        CHECK_VALUE(shared.db, id, &value, sizeof value);
+    }
+    CHECK_OK(ourdb_destroy(shared.db));
+}
+
+int
+main(void)
+{
+    size_t i;
+
+    test_begin("fork");
+    for (i = 0; i < TEST_VARIANT_COUNT; i++) {
+        every_function(&test_variants[i], OURDB_SYNC_OS);
+        every_function(&test_variants[i], OURDB_SYNC_INTERVAL);
+        while_writing(&test_variants[i]);
+        if (test_on_disk(&test_variants[i])) {
+            surviving_child(&test_variants[i]);
+        }
+    }
+    orphan();
+    other_program();
+    return test_end();
+}

@@ -1,0 +1,1098 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Made from src/ffi by cbindgen; not to be edited. After a change there:
+ * OURDB_UPDATE_HEADER=1 cargo test --test header
+ */
+
+/** @file ourdb.h
+ *
+ * OurDB, an embedded, versioned record store
+ * ==========================================
+ *
+ * A database is a directory of records. A record is a value of any bytes under an id of 32 bits.
+ * Nothing is ever overwritten: a new value becomes a new version of its record, a deletion is a
+ * version too, and every version can be read again, with the number of its commit and its time.
+ *
+ * Data files are only appended to, and mapped into memory. A read is a look into a table from id to
+ * place and a check of the value's checksum; it takes no lock and makes no system call. The library
+ * starts no thread unless it is asked to, installs no signal handler, prints nothing, and needs no
+ * configuration.
+ *
+ * Contents
+ *
+ *   A first program
+ *   Records and ids
+ *   Handles and memory
+ *   Errors
+ *   Threads
+ *   fork
+ *   Durability
+ *   Versions, history and time
+ *   herolib directories
+ *   Files
+ *   Limits
+ *   Other languages
+ *
+ * and then every constant, type and function, in the order in which a newcomer needs them.
+ *
+ *
+ * A first program
+ * ---------------
+ *
+ *     #include <stdio.h>
+ *     #include "ourdb.h"
+ *
+ *     int main(void)
+ *     {
+ *         ourdb *db = NULL;
+ *         ourdb_buf value;
+ *         uint32_t id;
+ *         int failed = ourdb_open("contacts", NULL, &db)
+ *                   || ourdb_insert(db, "Ada", 3, &id)
+ *                   || ourdb_set(db, id, "Ada Lovelace", 12)
+ *                   || ourdb_get(db, id, &value);
+ *         if (!failed) {
+ *             printf("%lu: %.*s\n", (unsigned long)id, (int)value.len, (char *)value.data);
+ *             ourdb_free_buf(&value);
+ *             failed = ourdb_delete(db, id);
+ *         }
+ *         if (failed) fprintf(stderr, "%s\n", ourdb_errmsg());
+ *         if (ourdb_close(db) != OURDB_OK) fprintf(stderr, "%s\n", ourdb_errmsg());
+ *         return failed != 0;
+ *     }
+ *
+ * Compiled with "cc first.c -lourdb" it prints "1: Ada Lovelace", and when it is run again, "2: Ada
+ * Lovelace": ids are given out once. The records in the directory "contacts" are deleted by then,
+ * but ourdb_history() still has both values of each.
+ *
+ *
+ * Records and ids
+ * ---------------
+ *
+ * A database is made in one of two modes, and stays in it:
+ *
+ * - Incremental, the default: ourdb_insert() gives out the ids 1, 2, 3 and so on, each only once.
+ *   ourdb_set() can only overwrite a live record.
+ * - Key-value, with OURDB_OPEN_KEY_VALUE: the caller chooses the ids, from 0 up; ourdb_set() makes
+ *   a record or overwrites it, and ourdb_insert() is OURDB_WRONG_MODE.
+ *
+ * In both, ids are below record_nr_max. A record is live from when it is stored until it is
+ * deleted. An empty value is a value; it is not the same as no record.
+ *
+ * One call is one commit. The calls that end in _many write many records in one commit: all of
+ * them or, if the call fails, none. They are also faster for each record.
+ *
+ *
+ * Handles and memory
+ * ------------------
+ *
+ * - A database handle comes from ourdb_open() and ends with ourdb_close() or ourdb_destroy(). A
+ *   handle that was closed is noticed as far as possible, and is OURDB_INVALID_ARGUMENT.
+ * - Pointers are checked: NULL where one is needed is OURDB_INVALID_ARGUMENT. ourdb_close() and the
+ *   functions that free accept NULL.
+ * - Bytes that are passed in are only read during the call; the library keeps no pointer to them.
+ * - What the library allocates, the library frees: an ourdb_buf with ourdb_free_buf(), an
+ *   ourdb_records with ourdb_free_records(), never with free(). Both zero what they are given, so
+ *   freeing twice does no harm. Neither depends on the database being open.
+ * - After a failure an out parameter is zeroed; a caller's buffer or array is untouched.
+ * - An ourdb_buf or ourdb_records that is passed to be filled is filled and not freed: free what it
+ *   holds before it is used again.
+ * - A struct that the caller fills begins with its size, and is prepared by a function for it. A
+ *   program that was compiled with an older header runs with a newer library. The other way round
+ *   it runs too, unless it asks for something that the library doesn't know:
+ *   OURDB_INCOMPATIBLE.
+ *
+ *
+ * Errors
+ * ------
+ *
+ * A function that can fail returns an int: OURDB_OK, which is 0, or a code below 0. The code is
+ * enough to act on. Numbers never change their meaning; later versions may add some.
+ *
+ * ourdb_errmsg() has the last failure of the calling thread in words, such as
+ *
+ *     ourdb_get: no live record has id 7
+ *
+ * and ourdb_os_error() has its errno, where the operating system was the cause. Messages are for
+ * people and may change; ourdb_strerror() has a short text for each code.
+ *
+ * Each function names the codes of its own. Others can come from anywhere. Any function on a
+ * database can return
+ *
+ *     OURDB_INVALID_ARGUMENT  a pointer is NULL or not aligned, or the handle is not open
+ *     OURDB_FORKED            the handle was opened before fork(), and this is the child
+ *     OURDB_PANIC             a bug in the library was stopped; please report the message
+ *
+ * Any read can return these, and
+ *
+ *     OURDB_CORRUPT           the record is damaged on disk; others can still be read
+ *     OURDB_IO                the operating system failed
+ *     OURDB_OUT_OF_MEMORY     there is no memory for the answer
+ *
+ * Any write can return all of these, and
+ *
+ *     OURDB_READ_ONLY         the handle was opened for reading only
+ *     OURDB_NO_SPACE          disk or quota is full; free some and try again
+ *     OURDB_FULL              no number for a data file is left
+ *     OURDB_POISONED          an earlier write or sync failed, and what reached the disk is not
+ *                             certain; reads go on; close and open again to write
+ *
+ * After a write that failed nothing of it is in the database, with one exception: after a failed
+ * sync (OURDB_IO with OURDB_SYNC_COMMIT) and after OURDB_PANIC, the commit may turn out to be there
+ * or not when the database is opened again.
+ *
+ *
+ * Threads
+ * -------
+ *
+ * Every function may be called from any thread at any time, also on the same handle, except that no
+ * other call may be at work on a handle while it is closed or destroyed. A handle doesn't belong to
+ * the thread that opened it.
+ *
+ * Reads never wait, neither for a write nor for each other. Writes are done one after the other. A
+ * read sees every write that had returned when it began. A call that reads many records sees them
+ * all as of one moment; between two calls anything may change.
+ *
+ * The last failure belongs to the thread. No function may be called from a signal handler.
+ *
+ * A directory is open for writing once at a time: a second ourdb_open(), in this process or in
+ * another, is OURDB_LOCKED. With OURDB_OPEN_READ_ONLY any number of handles may be open besides.
+ *
+ *
+ * fork
+ * ----
+ *
+ * A child process can't use the handles of its parent: calls return OURDB_FORKED. It may close them
+ * to release their memory, which touches nothing on disk and returns OURDB_FORKED too. What a child
+ * opens itself is a handle like any other.
+ *
+ * The lock stays with the parent: a child that lives on does not keep the directory locked.
+ *
+ *
+ * Durability
+ * ----------
+ *
+ * When a write has returned OURDB_OK it outlives the process, however that ends: a crash or kill -9
+ * takes nothing back. What a power loss can take back depends on ourdb_options.sync:
+ *
+ *     sync                  on disk                               a power loss takes at most
+ *     OURDB_SYNC_OS         when the operating system likes       the last seconds
+ *     OURDB_SYNC_INTERVAL   every sync_interval_ms, by a thread   commits since the last sync
+ *     OURDB_SYNC_COMMIT     before the call returns               nothing
+ *
+ * What is lost is always the newest: never a commit in the middle, never a part of one.
+ * ourdb_sync() makes everything so far durable in any mode, and so does ourdb_close(). With
+ * OURDB_SYNC_COMMIT, threads that commit at the same time share one fsync.
+ *
+ * Every value carries a checksum, which is checked whenever it is read. A database that was cut off
+ * by a crash is put in order by the next open. One that is damaged otherwise is OURDB_CORRUPT: the
+ * library does not guess. OURDB_OPEN_SALVAGE opens what can still be read.
+ *
+ *
+ * Versions, history and time
+ * --------------------------
+ *
+ * Commits are numbered from 1, without gaps: ourdb_last_commit(). A commit has a time too, in
+ * microseconds since the Unix epoch (1970-01-01 00:00 UTC), by the clock of the computer, but never
+ * less than the time of the commit before, even if the clock is set back.
+ *
+ * - ourdb_history() lists the versions of a record, newest first, deletions among them.
+ * - ourdb_get_version() reads the value as of a commit, ourdb_get_at() as of a moment.
+ *
+ * The history of a record goes on through its deletion: what is stored under the same id later is
+ * one more version. A call that fails, or that has nothing to do, makes no commit.
+ *
+ * Versions that herolib wrote have commit 0 and time 0, unknown: they count as older than all
+ * others.
+ *
+ *
+ * herolib directories
+ * -------------------
+ *
+ * OurDB is the successor of herolib's OurDB in V and of its port to Go, and opens their directories
+ * in place, with every value, every history and the next id. Their files are never changed; what is
+ * new goes into files of its own beside them.
+ *
+ * - The originals keep the ids in a lookup dump, which they write at close, and mostly do not
+ *   write. A directory that lacks it is OURDB_INCOMPATIBLE, never an empty database. With
+ *   OURDB_OPEN_ADOPT the ids of an incremental database are reconstructed from its data files;
+ *   where deletions leave them uncertain it is OURDB_CORRUPT. In key-value mode no file has the
+ *   ids, and it stays OURDB_INCOMPATIBLE.
+ * - ourdb_close() writes a lookup dump, so that the originals can open the directory and read every
+ *   value up to 65535 bytes. What they write is noticed by the next open. OURDB_OPEN_NATIVE does
+ *   without the dump.
+ *
+ *
+ * Files
+ * -----
+ *
+ *     MANIFEST            what belongs to the database: mode, limits, data files, what is on disk
+ *     LOCK                locked by the one who writes; empty
+ *     0.db 1.db 2.db ...  data files: the records, in the order in which they were written
+ *     index               checkpoint of the lookup, the table from id to place in the data files
+ *     lookup              the lookup itself, with OURDB_LOOKUP_DISK
+ *     base                the lookup of a herolib directory as it was when it was taken over
+ *     lookup_dump.db/     the lookup as herolib writes it
+ *     torn-*              bytes that a crash had left at the end of a data file, set aside
+ *     *.tmp               a file that a crash caught in the making
+ *
+ * Files with other names are left alone. To copy a database, close it and copy the directory.
+ *
+ *
+ * Limits
+ * ------
+ *
+ *     ids            below record_nr_max: 16777215 by default, 4294967295 at most; from 0 in
+ *                    key-value mode, from 1 in incremental mode
+ *     a value        record_size_max: 65535 bytes by default, 2147483647 at most; from 0 bytes
+ *     a commit       4 GiB, all its values together
+ *     data files     65536, of 4 GiB at most
+ *     versions       no limit but the data files
+ *
+ * A version takes the length of its value and 40 bytes in a data file. The lookup takes 8 bytes for
+ * each id in use, of memory or, with OURDB_LOOKUP_DISK, of disk.
+ *
+ *
+ * Other languages
+ * ---------------
+ *
+ * Everything here is plain C: opaque handles, structs passed by pointer, integers; no callbacks,
+ * no macros with arguments, no variable arguments. The order of fields in a struct is fixed.
+ *
+ * The message belongs to the thread that made the call. Where the language moves code between
+ * threads, as Go does with goroutines and V may with coroutines, fetch code and message in one
+ * call into C, through a small function of your own:
+ *
+ *     static int my_get(ourdb *db, uint32_t id, ourdb_buf *out, const char **message)
+ *     {
+ *         int code = ourdb_get(db, id, out);
+ *         *message = code == OURDB_OK ? NULL : strdup(ourdb_errmsg());
+ *         return code;
+ *     }
+ *
+ * A call from another language costs more than the work of reading a record: read and write many
+ * at once. Structs that the library fills hold C memory; copy what you need and free them.
+ */
+
+#ifndef OURDB_H
+#define OURDB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------
+ * The version of the library
+ * --------------------------------------------------------------------------------------------- */
+
+/** Changes when a program written for an older version may have to be changed. */
+#define OURDB_VERSION_MAJOR 0
+
+/** Changes when something was added. */
+#define OURDB_VERSION_MINOR 1
+
+/** Changes when something was mended. */
+#define OURDB_VERSION_PATCH 0
+
+/** The version of this header in one number, to be compared in the preprocessor. */
+#define OURDB_VERSION_NUMBER (((OURDB_VERSION_MAJOR * 1000000) + (OURDB_VERSION_MINOR * 1000)) + OURDB_VERSION_PATCH)
+
+/**
+ * The version of the library that the program runs with.
+ *
+ * @return for example "0.1.0"; static, not to be freed
+ *
+ * Cost: none.
+ */
+const char *ourdb_version(void);
+
+/**
+ * The same as a number, to be compared with OURDB_VERSION_NUMBER, the version of the header that
+ * the program was compiled with.
+ *
+ * @return major * 1000000 + minor * 1000 + patch
+ *
+ * Cost: none.
+ */
+uint32_t ourdb_version_number(void);
+
+/* ------------------------------------------------------------------------------------------------
+ * Errors
+ * --------------------------------------------------------------------------------------------- */
+
+/** Success. */
+#define OURDB_OK 0
+
+/** There is no live record with that id, no such neighbour, no such version, no such database. */
+#define OURDB_NOT_FOUND -1
+
+/**
+ * NULL where a pointer is needed, a handle that is not open, an unknown flag, an option that
+ * can't be meant, a size field that was not set.
+ */
+#define OURDB_INVALID_ARGUMENT -2
+
+/** Incremental mode: set of an id that holds no live record. Ids are given out by insert. */
+#define OURDB_ID_NOT_ASSIGNED -3
+
+/** The id is not below record_nr_max. */
+#define OURDB_ID_OUT_OF_RANGE -4
+
+/** The value is longer than record_size_max, or one commit is longer than 4 GiB. */
+#define OURDB_RECORD_TOO_LARGE -5
+
+/** No id, or no number for a data file, is left. */
+#define OURDB_FULL -6
+
+/** Something that the transaction read was changed since. Not returned by this version. */
+#define OURDB_CONFLICT -7
+
+/** The directory is open for writing already, in this process or in another. */
+#define OURDB_LOCKED -8
+
+/** A write on a handle that was opened for reading only. */
+#define OURDB_READ_ONLY -9
+
+/** A checksum or a structure is wrong: the files are damaged. The message names file and offset. */
+#define OURDB_CORRUPT -10
+
+/** A format, feature, mode or limit that does not fit the database or this library. */
+#define OURDB_INCOMPATIBLE -11
+
+/** The operating system failed: ourdb_errmsg() says at what, ourdb_os_error() gives errno. */
+#define OURDB_IO -12
+
+/** Disk or quota is full. Nothing was changed, and it goes away when space is freed. */
+#define OURDB_NO_SPACE -13
+
+/** Memory could not be had. */
+#define OURDB_OUT_OF_MEMORY -14
+
+/** Something is open or at work that forbids this. Not returned by this version. */
+#define OURDB_BUSY -15
+
+/** The caller's buffer is too small: it is untouched, and *len holds what is needed. */
+#define OURDB_BUFFER_TOO_SMALL -16
+
+/** An earlier write or sync failed. Reads go on; close and open again to write. */
+#define OURDB_POISONED -17
+
+/** The progress callback asked to stop. Not returned by this version. */
+#define OURDB_CANCELLED -18
+
+/** The handle was opened before fork(), and this is the child. */
+#define OURDB_FORKED -19
+
+/** ourdb_insert() or ourdb_next_id() on a key-value database. */
+#define OURDB_WRONG_MODE -20
+
+/** A bug in the library. It was stopped before it reached the caller; the handle is poisoned. */
+#define OURDB_PANIC -21
+
+/**
+ * A short text for a code.
+ *
+ * @param code  a code of this library, or any other integer
+ * @return the text, in English and without a full stop; static, never NULL, not to be freed
+ *
+ * Cost: none.
+ */
+const char *ourdb_strerror(int code);
+
+/**
+ * The last failure of the calling thread in words: which function, and then what was asked,
+ * which id, which file and offset, which limit, what the operating system said.
+ *
+ * A call that succeeds leaves the message as it is, so ask only after a call has failed.
+ *
+ * @return the message; "" if no call of this thread has failed. Never NULL. It belongs to the
+ *     library and is valid until this thread's next call.
+ *
+ * Cost: the text is made when it is asked for; a failure that nobody asks about costs nothing.
+ */
+const char *ourdb_errmsg(void);
+
+/**
+ * errno of the last failure of the calling thread.
+ *
+ * @return errno, if the operating system was the cause (OURDB_IO, OURDB_NO_SPACE); otherwise 0
+ *
+ * Cost: none.
+ */
+int ourdb_os_error(void);
+
+/* ------------------------------------------------------------------------------------------------
+ * Opening and closing
+ * --------------------------------------------------------------------------------------------- */
+
+/** A database. ourdb_open() makes the handle; ourdb_close() or ourdb_destroy() ends it. */
+typedef struct ourdb ourdb;
+
+/**
+ * The caller chooses the ids (key-value mode). The mode is fixed when the database is made:
+ * without this flag a new database is incremental, and an existing one is what it is; with it an
+ * incremental one is OURDB_INCOMPATIBLE.
+ */
+#define OURDB_OPEN_KEY_VALUE 1
+
+/**
+ * For reading only: nothing in the directory is changed, no lock is taken, and a writer may be at
+ * work, here or in another process. An absent database is OURDB_NOT_FOUND.
+ */
+#define OURDB_OPEN_READ_ONLY 2
+
+/**
+ * An absent database is OURDB_NOT_FOUND, and nothing is created. Without this flag the directory
+ * is made, with its parents.
+ */
+#define OURDB_OPEN_MUST_EXIST 4
+
+/** Start empty: removes the database's own files, and nothing else in the directory. */
+#define OURDB_OPEN_RESET 8
+
+/**
+ * No files: everything is in memory and gone after ourdb_close(). The path is ignored and may be
+ * NULL. Goes with neither READ_ONLY, MUST_EXIST, SALVAGE nor ADOPT.
+ */
+#define OURDB_OPEN_MEMORY 16
+
+/**
+ * Open what can be read of a damaged database, for reading only; what can't be read is missing or
+ * OURDB_CORRUPT. To rescue what is there; never the normal way to open.
+ */
+#define OURDB_OPEN_SALVAGE 32
+
+/**
+ * A new database writes no lookup dump for herolib at close, which makes the close faster. Stored
+ * with the database.
+ */
+#define OURDB_OPEN_NATIVE 64
+
+/** Reconstruct the ids of a herolib directory that has no lookup dump (see herolib directories). */
+#define OURDB_OPEN_ADOPT 128
+
+/** ourdb_options.lookup: the table from id to place is in memory. The default. */
+#define OURDB_LOOKUP_MEMORY 0
+
+/** ourdb_options.lookup: the table is in a file, for more ids than memory has room for. */
+#define OURDB_LOOKUP_DISK 1
+
+/** ourdb_options.sync: the operating system writes when it likes. The default. */
+#define OURDB_SYNC_OS 0
+
+/** ourdb_options.sync: a commit is on disk before the call returns. */
+#define OURDB_SYNC_COMMIT 1
+
+/** ourdb_options.sync: a background thread syncs every sync_interval_ms. */
+#define OURDB_SYNC_INTERVAL 2
+
+/**
+ * ourdb_options.io: data files are mapped into memory where the file system allows it, otherwise
+ * read and written by system calls. The default.
+ */
+#define OURDB_IO_AUTO 0
+
+/** ourdb_options.io: mapped, or the open fails. */
+#define OURDB_IO_MAP 1
+
+/**
+ * ourdb_options.io: by system calls only. Slower by far; for file systems that can't be trusted
+ * with mappings, and programs that are short of address space.
+ */
+#define OURDB_IO_FILE 2
+
+/**
+ * How a database is opened. Prepare it with ourdb_options_init(), then set what is wanted:
+ * every field but size is 0 after that, and 0 means the default.
+ */
+typedef struct ourdb_options {
+    /** sizeof(ourdb_options), as ourdb_options_init() set it. */
+    size_t size;
+    /** OURDB_OPEN_..., combined with |. */
+    uint32_t flags;
+    /**
+     * Ids are below this. 0: what the database has stored, otherwise 16777215. Stored; may be
+     * raised at a later open; lower than what is stored is OURDB_INCOMPATIBLE.
+     */
+    uint32_t record_nr_max;
+    /**
+     * The longest value in bytes, up to 2147483647. 0: what the database has stored, otherwise
+     * 65535. Stored; may be changed at a later open, and longer values from before stay readable.
+     * herolib can't read values over 65535 bytes.
+     */
+    uint32_t record_size_max;
+    /**
+     * A data file that has reached this many bytes is closed and a new one begun. 0: what the
+     * database has stored, otherwise 524288000. Stored; may be changed at a later open.
+     */
+    uint32_t file_size;
+    /** OURDB_LOOKUP_... */
+    uint32_t lookup;
+    /** OURDB_SYNC_... */
+    uint32_t sync;
+    /** For OURDB_SYNC_INTERVAL: the interval in milliseconds; 0: 1000. */
+    uint32_t sync_interval_ms;
+    /** OURDB_IO_... */
+    uint32_t io;
+} ourdb_options;
+
+/**
+ * Prepares options: zeroes the struct, and sets its size.
+ *
+ * The size tells the library which version of this header the program was compiled with.
+ *
+ * @param options  to be filled
+ * @param size     sizeof(ourdb_options)
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: options is NULL, or size is not the size of an ourdb_options; nothing
+ *   was written
+ *
+ * Cost: none.
+ */
+int ourdb_options_init(ourdb_options *options, size_t size);
+
+/**
+ * Opens a database, or makes one.
+ *
+ * A directory that V's or Go's OurDB wrote opens too (see herolib directories). After a crash the
+ * database is put in order here: what was committed is there.
+ *
+ * @param path     the directory: bytes as the file system likes them, ended by a zero byte.
+ *     Ignored with OURDB_OPEN_MEMORY, and may then be NULL.
+ * @param options  from ourdb_options_init(), only read during the call. NULL: open what is there,
+ *     otherwise make an incremental database with the defaults.
+ * @param out      receives the handle; NULL on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: path or out is NULL, path is empty, an unknown flag or value in the
+ *   options, flags that exclude each other, options not prepared by ourdb_options_init()
+ * - OURDB_NOT_FOUND: no database is there, and OURDB_OPEN_MUST_EXIST or OURDB_OPEN_READ_ONLY was
+ *   given
+ * - OURDB_LOCKED: it is open for writing already, in this process or in another
+ * - OURDB_INCOMPATIBLE: it was made with another mode or format than is asked for or known; a
+ *   limit lower than what is stored; an option that this version of the library doesn't know; a
+ *   herolib directory without a lookup dump, and OURDB_OPEN_ADOPT was not given
+ * - OURDB_CORRUPT: its files are damaged, and not in the way a crash leaves them
+ * - OURDB_FULL: no number for a new data file is left
+ * - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
+ *
+ * Cost: of a cleanly closed database the manifest is read and the lookup is mapped, not the data.
+ * After a crash, what was written since the last checkpoint is read as well.
+ */
+int ourdb_open(const char *path, const ourdb_options *options, ourdb **out);
+
+/**
+ * Closes a database: makes everything durable, writes the checkpoint that makes the next open
+ * fast and the lookup dump for herolib, and gives up the lock.
+ *
+ * Whatever it returns, the handle is gone, and must not be used again. A failure means that not
+ * everything may be durable; what was committed is recovered at the next open as after a crash.
+ * Buffers and records that the library handed out stay valid until they are freed.
+ *
+ * No other function may run on this handle during the call.
+ *
+ * @param db  the database; NULL does nothing and is OURDB_OK
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: db is not an open handle; nothing was done
+ * - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
+ *   and nothing on disk was touched
+ * - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
+ * - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
+ *
+ * Cost: syncs what is not on disk yet, and writes the changed part of the lookup; the dump for
+ * herolib takes time by the number of live records (OURDB_OPEN_NATIVE does without).
+ */
+int ourdb_close(ourdb *db);
+
+/**
+ * Closes a database and removes its own files, and the directory if it is empty then. Files that
+ * are not the database's stay.
+ *
+ * Whatever it returns, the handle is gone, except for OURDB_READ_ONLY.
+ *
+ * No other function may run on this handle during the call.
+ *
+ * @param db  the database
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: db is NULL or not an open handle; nothing was done
+ * - OURDB_READ_ONLY: it was opened for reading only; nothing was done, and the handle stays open
+ * - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
+ *   and nothing on disk was touched
+ * - OURDB_IO: a file could not be removed; some may be gone already
+ * - OURDB_PANIC
+ *
+ * Cost: removes each file.
+ */
+int ourdb_destroy(ourdb *db);
+
+/**
+ * Makes everything durable that was committed so far, in whatever sync mode.
+ *
+ * @param db  the database; one that was opened for reading only has nothing to sync
+ *
+ * @return OURDB_OK: everything that was committed before the call is on disk. Or
+ * - a code that any write can return (see Errors); after OURDB_IO the handle is poisoned
+ *
+ * Cost: one fsync, shared with other threads that ask at the same time.
+ */
+int ourdb_sync(ourdb *db);
+
+/* ------------------------------------------------------------------------------------------------
+ * Bytes and records that come back, and how they are freed
+ * --------------------------------------------------------------------------------------------- */
+
+/** ourdb_record.flags: this version is a deletion. */
+#define OURDB_RECORD_DELETED 1
+
+/** ourdb_record.flags: there is no such record (in the answer of ourdb_get_many()). */
+#define OURDB_RECORD_MISSING 2
+
+/**
+ * Bytes of the library's. They are the caller's to keep until ourdb_free_buf(), and don't depend
+ * on the database: they stay valid after it is closed.
+ */
+typedef struct ourdb_buf {
+    /**
+     * The first byte; not NULL after a success, also when the value is empty. After a failure
+     * NULL. No zero byte follows the last one.
+     */
+    uint8_t *data;
+    /** How many there are. */
+    size_t len;
+} ourdb_buf;
+
+/** One version of one record. */
+typedef struct ourdb_record {
+    /** The record's id. */
+    uint32_t id;
+    /** 0: it holds a value. Otherwise OURDB_RECORD_DELETED or OURDB_RECORD_MISSING. */
+    uint32_t flags;
+    /** The number of the commit that wrote it; 0 if herolib did, or if it is missing. */
+    uint64_t commit;
+    /**
+     * When: microseconds since the Unix epoch, never less than an earlier commit's. 0 if unknown
+     * (herolib keeps no times), or if it is missing.
+     */
+    uint64_t time_us;
+    /** The value; NULL if it is deleted or missing. An empty value is not NULL. */
+    const uint8_t *data;
+    /** The value's length in bytes. */
+    size_t len;
+} ourdb_record;
+
+/**
+ * A list of records. It is the caller's to keep until ourdb_free_records(), all of it together:
+ * the items and the bytes that they point at. It doesn't depend on the database.
+ */
+typedef struct ourdb_records {
+    /** The records; NULL if there are none. */
+    ourdb_record *items;
+    /** How many there are. */
+    size_t count;
+    /** The library's; leave it alone. */
+    void *owner;
+} ourdb_records;
+
+/** Bytes of the caller's, only read during the call. */
+typedef struct ourdb_slice {
+    /** The first byte; may be NULL when len is 0. */
+    const uint8_t *data;
+    /** How many there are. */
+    size_t len;
+} ourdb_slice;
+
+/**
+ * Frees the bytes, and sets data to NULL and len to 0, so that freeing twice does no harm.
+ *
+ * A copy of the struct is not a second owner: free one of the two.
+ *
+ * @param buf  as the library filled it; NULL and zeroed ones are fine
+ *
+ * Cost: one free().
+ */
+void ourdb_free_buf(ourdb_buf *buf);
+
+/**
+ * Frees the items and all that they point at, and zeroes the struct, so that freeing twice does
+ * no harm.
+ *
+ * A copy of the struct is not a second owner: free one of the two.
+ *
+ * @param records  as the library filled it; NULL and zeroed ones are fine
+ *
+ * Cost: a few free(), however many records there are.
+ */
+void ourdb_free_records(ourdb_records *records);
+
+/* ------------------------------------------------------------------------------------------------
+ * One record at a time
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * Stores a value under the next id. For incremental databases.
+ *
+ * Ids begin at 1, and none is given out twice, also after its record was deleted.
+ *
+ * @param db      the database
+ * @param data    the value; may be NULL when len is 0
+ * @param len     its length in bytes; 0 is a value like any other
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_WRONG_MODE: in this database the caller chooses the ids
+ * - OURDB_RECORD_TOO_LARGE: len is over record_size_max
+ * - OURDB_FULL: every id below record_nr_max has been given out
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: one append to the log, as for ourdb_set().
+ */
+int ourdb_insert(ourdb *db, const void *data, size_t len, uint32_t *out_id);
+
+/**
+ * Stores a value under an id: a new version of the record, on top of those before.
+ *
+ * In a key-value database any id below record_nr_max will do. In an incremental one the id must
+ * hold a live record, so that set only overwrites.
+ *
+ * @param db    the database
+ * @param id    the record
+ * @param data  the value; may be NULL when len is 0
+ * @param len   its length in bytes; 0 is a value like any other
+ *
+ * @return OURDB_OK, or
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - OURDB_ID_NOT_ASSIGNED: incremental, and id holds no live record: never inserted, or deleted
+ * - OURDB_RECORD_TOO_LARGE: len is over record_size_max
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: one append to the log: the value is copied and its checksum taken, and nothing is
+ * allocated. With OURDB_SYNC_COMMIT one fsync more, shared with other threads.
+ */
+int ourdb_set(ourdb *db, uint32_t id, const void *data, size_t len);
+
+/**
+ * Reads a record's value into memory of the library's.
+ *
+ * @param db   the database
+ * @param id   the record
+ * @param out  receives the value, to be freed with ourdb_free_buf(); zeroed on failure. What it
+ *     held before is not freed.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: no live record has that id
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: one look into the lookup, the checksum over the value, one allocation, one copy. No lock,
+ * and no system call where data files are mapped.
+ */
+int ourdb_get(const ourdb *db, uint32_t id, ourdb_buf *out);
+
+/**
+ * Reads a record's value into the caller's memory. The fastest way to read one record.
+ *
+ * @param db   the database
+ * @param id   the record
+ * @param buf  receives the value; only written on success. May be NULL when cap is 0, which asks
+ *     for the length alone.
+ * @param cap  how many bytes buf holds
+ * @param len  receives the value's length, on success and with OURDB_BUFFER_TOO_SMALL; otherwise 0
+ *
+ * @return OURDB_OK, or
+ * - OURDB_BUFFER_TOO_SMALL: the value is longer than cap; buf is untouched, *len is its length
+ * - OURDB_NOT_FOUND: no live record has that id
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: as ourdb_get(), without the allocation.
+ */
+int ourdb_get_into(const ourdb *db, uint32_t id, void *buf, size_t cap, size_t *len);
+
+/**
+ * Deletes a record. The deletion is a version too: the values before it stay in the history.
+ *
+ * @param db  the database
+ * @param id  the record
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: no live record has that id
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: one short append to the log, as for ourdb_set().
+ */
+int ourdb_delete(ourdb *db, uint32_t id);
+
+/**
+ * Asks whether a record is there.
+ *
+ * @param db  the database
+ * @param id  the record; any number will do, also one that is not below record_nr_max
+ *
+ * @return OURDB_OK: a live record has that id. Or
+ * - OURDB_NOT_FOUND: none has
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: one look into the lookup; the value is not read.
+ */
+int ourdb_contains(const ourdb *db, uint32_t id);
+
+/**
+ * The id that the next ourdb_insert() will give out, if no other thread is quicker. For
+ * incremental databases.
+ *
+ * @param db      the database
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_WRONG_MODE: in this database the caller chooses the ids
+ * - OURDB_FULL: every id below record_nr_max has been given out
+ * - a code that any function on a database can return (see Errors)
+ *
+ * Cost: none.
+ */
+int ourdb_next_id(const ourdb *db, uint32_t *out_id);
+
+/**
+ * How many live records there are.
+ *
+ * @param db   the database
+ * @param out  receives the number; 0 on failure
+ *
+ * @return OURDB_OK, or
+ * - a code that any function on a database can return (see Errors)
+ *
+ * Cost: none; the number is kept.
+ */
+int ourdb_count(const ourdb *db, uint64_t *out);
+
+/* ------------------------------------------------------------------------------------------------
+ * Many records in one call, in one commit
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * Stores values under the next ids, in order, in one commit. For incremental databases.
+ *
+ * @param db       the database
+ * @param values   the values; one of length 0 may have NULL as its data
+ * @param count    how many; with 0 nothing happens, and values and out_ids may be NULL
+ * @param out_ids  receives as many ids; untouched on failure
+ *
+ * @return OURDB_OK: all are stored. Otherwise nothing is:
+ * - OURDB_WRONG_MODE: in this database the caller chooses the ids
+ * - OURDB_RECORD_TOO_LARGE: a value is over record_size_max, or all together over 4 GiB
+ * - OURDB_FULL: not so many ids are left below record_nr_max
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: less for each than ourdb_insert(), and one fsync for all with OURDB_SYNC_COMMIT.
+ */
+int ourdb_insert_many(ourdb *db, const ourdb_slice *values, size_t count, uint32_t *out_ids);
+
+/**
+ * Stores values under ids in one commit, each by the rules of ourdb_set().
+ *
+ * Of an id that is given twice the last value counts, and becomes one version.
+ *
+ * @param db      the database
+ * @param ids     the records
+ * @param values  their values; one of length 0 may have NULL as its data
+ * @param count   how many; with 0 nothing happens, and ids and values may be NULL
+ *
+ * @return OURDB_OK: all are stored. Otherwise nothing is:
+ * - OURDB_ID_OUT_OF_RANGE: an id is not below record_nr_max
+ * - OURDB_ID_NOT_ASSIGNED: incremental, and an id holds no live record
+ * - OURDB_RECORD_TOO_LARGE: a value is over record_size_max, or all together over 4 GiB
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: less for each than ourdb_set(), and one fsync for all with OURDB_SYNC_COMMIT.
+ */
+int ourdb_set_many(ourdb *db, const uint32_t *ids, const ourdb_slice *values, size_t count);
+
+/**
+ * Reads many records, in the order asked, as of one moment.
+ *
+ * A record that is not there is an item too: its flags are OURDB_RECORD_MISSING, its data is NULL.
+ * So the item at an index always answers the id at that index, and a missing record is no failure.
+ *
+ * @param db     the database
+ * @param ids    the records; any number will do, also one that is not below record_nr_max
+ * @param count  how many; with 0 the answer is empty, and ids and out may be NULL
+ * @param out    receives as many items, to be freed with ourdb_free_records(); zeroed on failure.
+ *     What it held before is not freed.
+ *
+ * @return OURDB_OK, or
+ * - a code that any read can return (see Errors); a damaged record fails the whole call
+ *
+ * Cost: less for each than ourdb_get(), because the records are fetched side by side, and three
+ * allocations for all.
+ */
+int ourdb_get_many(const ourdb *db, const uint32_t *ids, size_t count, ourdb_records *out);
+
+/**
+ * Deletes records in one commit. An id that is given twice is deleted once.
+ *
+ * @param db     the database
+ * @param ids    the records
+ * @param count  how many; with 0 nothing happens, and ids may be NULL
+ *
+ * @return OURDB_OK: all are deleted. Otherwise none is:
+ * - OURDB_NOT_FOUND: no live record has one of the ids
+ * - OURDB_ID_OUT_OF_RANGE: an id is not below record_nr_max
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: less for each than ourdb_delete(), and one fsync for all with OURDB_SYNC_COMMIT.
+ */
+int ourdb_delete_many(ourdb *db, const uint32_t *ids, size_t count);
+
+/* ------------------------------------------------------------------------------------------------
+ * Order: the nearest live id
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * The lowest id that holds a live record.
+ *
+ * @param db      the database
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: there is no live record
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: a few steps, never one for each id that is free.
+ */
+int ourdb_first(const ourdb *db, uint32_t *out_id);
+
+/**
+ * The highest id that holds a live record.
+ *
+ * @param db      the database
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: there is no live record
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: as ourdb_first().
+ */
+int ourdb_last(const ourdb *db, uint32_t *out_id);
+
+/**
+ * The lowest id above a given one that holds a live record. To walk over all records, begin with
+ * ourdb_first() and go on with this until it says OURDB_NOT_FOUND.
+ *
+ * @param db      the database
+ * @param id      any number, whether a record has it or not; itself never the answer
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: no live record has a higher id
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: as ourdb_first().
+ */
+int ourdb_above(const ourdb *db, uint32_t id, uint32_t *out_id);
+
+/**
+ * The highest id below a given one that holds a live record.
+ *
+ * @param db      the database
+ * @param id      any number, whether a record has it or not; itself never the answer
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: no live record has a lower id
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: as ourdb_first().
+ */
+int ourdb_below(const ourdb *db, uint32_t id, uint32_t *out_id);
+
+/* ------------------------------------------------------------------------------------------------
+ * History
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * Reads the versions of a record, the newest first, deletions among them. The record may be
+ * deleted by now.
+ *
+ * A deletion is an item with OURDB_RECORD_DELETED in its flags and NULL as its data.
+ *
+ * @param db   the database
+ * @param id   the record
+ * @param max  how many versions at most; 0: all
+ * @param out  receives the versions, to be freed with ourdb_free_records(); zeroed on failure.
+ *     What it held before is not freed.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the id never held a record
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - OURDB_CORRUPT: one of the versions is damaged; a smaller max may still succeed
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: one read for each version.
+ */
+int ourdb_history(const ourdb *db, uint32_t id, size_t max, ourdb_records *out);
+
+/**
+ * Reads the value that a record had as of a commit: the newest version that was not written after
+ * it.
+ *
+ * @param db      the database
+ * @param id      the record
+ * @param commit  the commit number, as in ourdb_record.commit or from ourdb_last_commit(); one
+ *     beyond the last asks for the current value
+ * @param out     receives the value, to be freed with ourdb_free_buf(); zeroed on failure. What it
+ *     held before is not freed.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, as of that commit
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: one step for each version that is newer, and one read.
+ */
+int ourdb_get_version(const ourdb *db, uint32_t id, uint64_t commit, ourdb_buf *out);
+
+/**
+ * Reads the value that a record had at a moment: the newest version that was not written after it.
+ *
+ * @param db       the database
+ * @param id       the record
+ * @param time_us  the moment, in microseconds since the Unix epoch; one in the future asks for the
+ *     current value
+ * @param out      receives the value, to be freed with ourdb_free_buf(); zeroed on failure. What
+ *     it held before is not freed.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, at that moment
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: as ourdb_get_version().
+ */
+int ourdb_get_at(const ourdb *db, uint32_t id, uint64_t time_us, ourdb_buf *out);
+
+/**
+ * The number of the last commit.
+ *
+ * @param db   the database
+ * @param out  receives the number; 0 if nothing was ever committed, and on failure
+ *
+ * @return OURDB_OK, or
+ * - a code that any function on a database can return (see Errors)
+ *
+ * Cost: none.
+ */
+int ourdb_last_commit(const ourdb *db, uint64_t *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

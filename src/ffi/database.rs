@@ -1,0 +1,136 @@
+//! Opening and ending a database.
+
+use std::ffi::{c_char, c_int};
+use std::path::Path;
+
+use super::call::{answer, finish, guarded, with};
+use super::handle::{self, ourdb};
+use super::{options, panics, pointer};
+use crate::db::Db;
+use crate::error::Error;
+
+/// Opens a database, or makes one.
+///
+/// A directory that V's or Go's OurDB wrote opens too (see herolib directories). After a crash the
+/// database is put in order here: what was committed is there.
+///
+/// @param path     the directory: bytes as the file system likes them, ended by a zero byte.
+///     Ignored with OURDB_OPEN_MEMORY, and may then be NULL.
+/// @param options  from ourdb_options_init(), only read during the call. NULL: open what is there,
+///     otherwise make an incremental database with the defaults.
+/// @param out      receives the handle; NULL on failure
+///
+/// @return OURDB_OK, or
+/// - OURDB_INVALID_ARGUMENT: path or out is NULL, path is empty, an unknown flag or value in the
+///   options, flags that exclude each other, options not prepared by ourdb_options_init()
+/// - OURDB_NOT_FOUND: no database is there, and OURDB_OPEN_MUST_EXIST or OURDB_OPEN_READ_ONLY was
+///   given
+/// - OURDB_LOCKED: it is open for writing already, in this process or in another
+/// - OURDB_INCOMPATIBLE: it was made with another mode or format than is asked for or known; a
+///   limit lower than what is stored; an option that this version of the library doesn't know; a
+///   herolib directory without a lookup dump, and OURDB_OPEN_ADOPT was not given
+/// - OURDB_CORRUPT: its files are damaged, and not in the way a crash leaves them
+/// - OURDB_FULL: no number for a new data file is left
+/// - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
+///
+/// Cost: of a cleanly closed database the manifest is read and the lookup is mapped, not the data.
+/// After a crash, what was written since the last checkpoint is read as well.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_open(
+    path: *const c_char,
+    options: *const options::ourdb_options,
+    out: *mut *mut ourdb,
+) -> c_int {
+    let open = || {
+        panics::keep_quiet();
+        // SAFETY: NULL, or the caller's struct of the size that it says.
+        let options = unsafe { options::read(options) }?;
+        let path = if options.memory {
+            Path::new("")
+        } else {
+            // SAFETY: NULL, or the caller's C string.
+            unsafe { pointer::path(path) }?
+        };
+        Ok(handle::issue(Db::open(path, &options)?))
+    };
+    // SAFETY: NULL, or the caller's to be written.
+    unsafe { answer("ourdb_open", out, "out", || guarded(open)) }
+}
+
+/// Closes a database: makes everything durable, writes the checkpoint that makes the next open
+/// fast and the lookup dump for herolib, and gives up the lock.
+///
+/// Whatever it returns, the handle is gone, and must not be used again. A failure means that not
+/// everything may be durable; what was committed is recovered at the next open as after a crash.
+/// Buffers and records that the library handed out stay valid until they are freed.
+///
+/// No other function may run on this handle during the call.
+///
+/// @param db  the database; NULL does nothing and is OURDB_OK
+///
+/// @return OURDB_OK, or
+/// - OURDB_INVALID_ARGUMENT: db is not an open handle; nothing was done
+/// - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
+///   and nothing on disk was touched
+/// - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
+/// - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
+///
+/// Cost: syncs what is not on disk yet, and writes the changed part of the lookup; the dump for
+/// herolib takes time by the number of live records (OURDB_OPEN_NATIVE does without).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_close(db: *mut ourdb) -> c_int {
+    if db.is_null() {
+        return finish("ourdb_close", Ok(()));
+    }
+    // SAFETY: the caller's handle, and nothing runs beside.
+    finish(
+        "ourdb_close",
+        guarded(|| Ok(unsafe { handle::retire(db) }?.close()?)),
+    )
+}
+
+/// Closes a database and removes its own files, and the directory if it is empty then. Files that
+/// are not the database's stay.
+///
+/// Whatever it returns, the handle is gone, except for OURDB_READ_ONLY.
+///
+/// No other function may run on this handle during the call.
+///
+/// @param db  the database
+///
+/// @return OURDB_OK, or
+/// - OURDB_INVALID_ARGUMENT: db is NULL or not an open handle; nothing was done
+/// - OURDB_READ_ONLY: it was opened for reading only; nothing was done, and the handle stays open
+/// - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
+///   and nothing on disk was touched
+/// - OURDB_IO: a file could not be removed; some may be gone already
+/// - OURDB_PANIC
+///
+/// Cost: removes each file.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_destroy(db: *mut ourdb) -> c_int {
+    let destroy = || {
+        // SAFETY: the caller's handle, and nothing runs beside.
+        let open = unsafe { handle::borrow(db) }?;
+        if open.is_read_only() && !open.is_forked() {
+            return Err(Error::ReadOnly { action: "destroy" }.into());
+        }
+        // SAFETY: as above; `open` is not used any more.
+        Ok(unsafe { handle::retire(db) }?.destroy()?)
+    };
+    finish("ourdb_destroy", guarded(destroy))
+}
+
+/// Makes everything durable that was committed so far, in whatever sync mode.
+///
+/// @param db  the database; one that was opened for reading only has nothing to sync
+///
+/// @return OURDB_OK: everything that was committed before the call is on disk. Or
+/// - a code that any write can return (see Errors); after OURDB_IO the handle is poisoned
+///
+/// Cost: one fsync, shared with other threads that ask at the same time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_sync(db: *mut ourdb) -> c_int {
+    // SAFETY: the caller's handle.
+    finish("ourdb_sync", unsafe { with(db, |db| Ok(db.sync()?)) })
+}

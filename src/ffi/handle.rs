@@ -1,0 +1,205 @@
+//! Which handles are open.
+//!
+//! C keeps a pointer after it has closed the database, and uses it. For that to be an error code
+//! and not a look into freed memory, a handle is a slot in a table that is never freed: slots are
+//! reused, the one that has been closed for the longest time first. A stale pointer is noticed
+//! until its slot comes round again, at the earliest after as many opens as there are free slots.
+
+use std::cell::UnsafeCell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use super::failure::{Failure, Outcome};
+use crate::db::Db;
+use crate::error::Error;
+
+/// A database. ourdb_open() makes the handle; ourdb_close() or ourdb_destroy() ends it.
+pub struct ourdb {
+    /// `OPEN`; `CHANGING`; otherwise closed, and then the number of the closing (0: never used).
+    state: AtomicU64,
+    db: UnsafeCell<Option<Db>>,
+}
+
+/// A number that memory of some other kind hardly holds.
+const OPEN: u64 = 0x4f75_7244_422e_6f70;
+/// One thread is opening or closing this handle.
+const CHANGING: u64 = OPEN + 1;
+
+// SAFETY: `db` is changed only by the thread that has moved `state` to `CHANGING`, and read only
+// while `state` is `OPEN`. That no close runs beside a reader is what C promises to `borrow`.
+// What readers share is a `Db`, which is `Sync`, and it may be closed by another thread than the
+// one that opened it, because it is `Send`.
+unsafe impl Sync for ourdb where Db: Send + Sync {}
+
+const SLOTS: usize = 64;
+
+struct Block {
+    slots: [ourdb; SLOTS],
+    next: AtomicPtr<Block>,
+}
+
+impl Block {
+    const fn new() -> Block {
+        Block {
+            slots: [const {
+                ourdb {
+                    state: AtomicU64::new(0),
+                    db: UnsafeCell::new(None),
+                }
+            }; SLOTS],
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+}
+
+/// More are appended when so many handles are open at once. No lock: a child of `fork` may find
+/// any lock held forever.
+static FIRST: Block = Block::new();
+static CLOSINGS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes a handle for `db`.
+pub(super) fn issue(db: Db) -> *mut ourdb {
+    let slot = claim();
+    // SAFETY: `claim` moved the state to `CHANGING`, for this thread alone.
+    unsafe { *slot.db.get() = Some(db) };
+    slot.state.store(OPEN, Ordering::Release);
+    ptr::from_ref(slot).cast_mut()
+}
+
+/// The database behind a handle.
+///
+/// # Safety
+/// `handle` is NULL or came from [`issue`], and [`retire`] does not run beside during `'a`.
+#[inline]
+pub(super) unsafe fn borrow<'a>(handle: *const ourdb) -> Outcome<&'a Db> {
+    if handle.is_null() || !handle.is_aligned() {
+        return Err(not_open(handle));
+    }
+    // SAFETY: aligned, and slots live for ever.
+    let slot = unsafe { &*handle };
+    if slot.state.load(Ordering::Acquire) != OPEN {
+        return Err(not_open(handle));
+    }
+    // SAFETY: the handle is open, so nobody writes here until `retire`, which is not beside us.
+    unsafe { &*slot.db.get() }
+        .as_ref()
+        .ok_or_else(|| not_open(handle))
+}
+
+/// Ends a handle, and gives the database back. Of two threads that try, one succeeds.
+///
+/// # Safety
+/// `handle` is NULL or came from [`issue`], and no reference from [`borrow`] is in use.
+pub(super) unsafe fn retire(handle: *mut ourdb) -> Outcome<Db> {
+    if handle.is_null() || !handle.is_aligned() {
+        return Err(not_open(handle));
+    }
+    // SAFETY: aligned, and slots live for ever.
+    let slot = unsafe { &*handle };
+    slot.state
+        .compare_exchange(OPEN, CHANGING, Ordering::Acquire, Ordering::Relaxed)
+        .map_err(|_| not_open(handle))?;
+    // SAFETY: the state is `CHANGING`, by this thread alone.
+    let db = unsafe { (*slot.db.get()).take() };
+    let closing = CLOSINGS.fetch_add(1, Ordering::Relaxed) + 1;
+    slot.state.store(closing, Ordering::Release);
+    db.ok_or_else(|| not_open(handle))
+}
+
+/// The slot that has been closed for the longest time, now `CHANGING`.
+fn claim() -> &'static ourdb {
+    loop {
+        let mut oldest: Option<(&ourdb, u64)> = None;
+        let mut block = &FIRST;
+        loop {
+            for slot in &block.slots {
+                let state = slot.state.load(Ordering::Relaxed);
+                if state < OPEN && oldest.is_none_or(|(_, closing)| state < closing) {
+                    oldest = Some((slot, state));
+                }
+            }
+            // SAFETY: NULL, or a block that `append` published and nobody frees.
+            match unsafe { block.next.load(Ordering::Acquire).as_ref() } {
+                Some(next) => block = next,
+                None => break,
+            }
+        }
+        match oldest {
+            Some((slot, closing)) => {
+                let claimed = slot.state.compare_exchange(
+                    closing,
+                    CHANGING,
+                    Ordering::Acquire,
+                    Ordering::Relaxed,
+                );
+                if claimed.is_ok() {
+                    return slot;
+                }
+            }
+            None => append(block),
+        }
+    }
+}
+
+/// Appends a block of free slots after the last; another thread may have been quicker.
+fn append(last: &Block) {
+    let new = Box::into_raw(Box::new(Block::new()));
+    let appended =
+        last.next
+            .compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
+    if appended.is_err() {
+        // SAFETY: from `Box::into_raw` above, and not published.
+        drop(unsafe { Box::from_raw(new) });
+    }
+}
+
+#[cold]
+fn not_open(handle: *const ourdb) -> Failure {
+    let text = if handle.is_null() {
+        "db is NULL"
+    } else {
+        "db is not an open database: it was closed, or it did not come from ourdb_open"
+    };
+    Error::invalid(text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    fn in_memory() -> Db {
+        Db::open(
+            "",
+            &Options {
+                memory: true,
+                ..Options::default()
+            },
+        )
+        .unwrap()
+    }
+
+    /// One test, because both parts go through all slots.
+    #[test]
+    fn closed_handles_are_noticed_and_any_number_can_be_open() {
+        // SAFETY: handles from `issue`, and nothing runs beside.
+        unsafe {
+            let stale = issue(in_memory());
+            assert!(borrow(stale).is_ok());
+            drop(retire(stale).unwrap());
+            for _ in 0..SLOTS / 2 {
+                let other = issue(in_memory());
+                assert!(borrow(stale).is_err());
+                assert!(retire(stale).is_err());
+                drop(retire(other).unwrap());
+            }
+
+            let handles: Vec<_> = (0..3 * SLOTS).map(|_| issue(in_memory())).collect();
+            for (index, &handle) in handles.iter().enumerate() {
+                assert!(!handles[..index].contains(&handle));
+                drop(retire(handle).unwrap());
+            }
+            assert!(handles.iter().all(|&handle| borrow(handle).is_err()));
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! Builds the C programs of the project as a user would, and runs them: the tests in `c-tests/`,
+//! the examples, the benchmark, and what `make install` leaves.
+//!
+//! A test program runs four times: with the shared library, with the static one, under valgrind,
+//! and with AddressSanitizer and UBSan on the C side. What this machine has no tool for is skipped
+//! with a line `SKIPPED: what: why`, which `tests/run.sh` counts.
+//!
+//! The library is the one in `OURDB_LIB_DIR`, or else what `make lib` builds.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// How a C program is linked.
+#[derive(Clone, Copy, PartialEq)]
+enum Link {
+    Shared,
+    Static,
+    /// The shared library, and the C side with AddressSanitizer and UBSan.
+    Sanitized,
+}
+
+/// What runs a C program.
+#[derive(Clone, Copy)]
+enum Under {
+    Nothing,
+    Valgrind,
+}
+
+macro_rules! c_tests {
+    ($($name:ident)*) => {
+        const C_TESTS: &[&str] = &[$(stringify!($name)),*];
+
+        $(mod $name {
+            use super::{Link, Under, c_test};
+
+            #[test]
+            fn shared_library() {
+                c_test(stringify!($name), Link::Shared, Under::Nothing);
+            }
+
+            #[test]
+            fn static_library() {
+                c_test(stringify!($name), Link::Static, Under::Nothing);
+            }
+
+            #[test]
+            fn valgrind() {
+                c_test(stringify!($name), Link::Shared, Under::Valgrind);
+            }
+
+            #[test]
+            fn sanitizers() {
+                c_test(stringify!($name), Link::Sanitized, Under::Nothing);
+            }
+        })*
+    };
+}
+
+c_tests! {
+    basics
+    limits_errors
+    arguments
+    layout
+    history
+    order
+    many
+    persistence
+    threads
+    fork
+    locking
+    herolib
+    kill
+}
+
+#[test]
+fn every_c_test_is_listed_here() {
+    let mut found: Vec<String> = fs::read_dir(project().join("c-tests"))
+        .expect("c-tests")
+        .map(|entry| entry.expect("an entry of c-tests").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .map(|path| {
+            path.file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    let mut listed = C_TESTS.to_vec();
+    found.sort();
+    listed.sort_unstable();
+    assert_eq!(listed, found);
+}
+
+#[test]
+fn the_first_program_is_the_one_in_the_readme() {
+    let readme = fs::read_to_string(project().join("README.md")).expect("README.md");
+    let shown = readme
+        .split_once("```c\n")
+        .and_then(|(_, rest)| rest.split_once("```\n"))
+        .map(|(program, _)| program)
+        .expect("a C program in README.md");
+    let program = fs::read_to_string(project().join("examples/first.c")).expect("first.c");
+    assert_eq!(shown, program);
+}
+
+#[test]
+fn the_first_program_runs() {
+    let scratch = Scratch::new("first");
+    let program = compile("examples/first.c", Link::Shared, &scratch);
+    let output = succeed(scratch.command(&program));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "record 1, commit 2: world!\nrecord 1, commit 1: hello\n"
+    );
+}
+
+#[test]
+fn the_demo_runs() {
+    let scratch = Scratch::new("demo");
+    let program = compile("examples/demo.c", Link::Shared, &scratch);
+    for _ in 0..2 {
+        // The second run starts the database anew.
+        let output = succeed(demo(&scratch, &program, Under::Nothing));
+        let summary = String::from_utf8_lossy(&output.stdout);
+        for step in [
+            "second revision, verified",
+            "first revision, verified",
+            "deleted\n",
+        ] {
+            assert!(summary.contains(step), "no {step:?} in:\n{summary}");
+        }
+    }
+}
+
+#[test]
+fn the_demo_leaks_nothing() {
+    if !has_valgrind("the demo") {
+        return;
+    }
+    let scratch = Scratch::new("demo-valgrind");
+    let program = compile("examples/demo.c", Link::Shared, &scratch);
+    succeed(demo(&scratch, &program, Under::Valgrind));
+}
+
+#[test]
+fn the_demo_says_what_went_wrong() {
+    let scratch = Scratch::new("demo-fails");
+    let program = compile("examples/demo.c", Link::Shared, &scratch);
+    fs::write(scratch.path.join("text"), "one\ntwo\n").expect("a text");
+    let output = scratch
+        .command(&program)
+        .args(["text", "text"])
+        .output()
+        .expect("demo");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(message.starts_with("demo: open: "), "{message}");
+}
+
+#[test]
+fn the_benchmark_runs() {
+    let scratch = Scratch::new("quick");
+    let program = compile("bench/quick.c", Link::Shared, &scratch);
+    let mut command = scratch.command(&program);
+    command.args(["--ids-disk", "250", "2", "bench.db"]);
+    let table = String::from_utf8(succeed(command).stdout).expect("a table");
+    assert!(table.contains("\nget_many"), "{table}");
+    assert!(!scratch.path.join("bench.db").exists());
+}
+
+#[test]
+fn what_is_installed_can_be_linked_and_uninstalled() {
+    if !runs(Command::new("pkg-config").arg("--version")) {
+        return skip("make install", "pkg-config is not installed");
+    }
+    let scratch = Scratch::new("install");
+    let prefix = scratch.path.join("usr");
+    let make = |target: &str| {
+        let mut command = make_command();
+        command
+            .arg(target)
+            .arg(format!("PREFIX={}", prefix.display()))
+            .arg(format!("LIB={}", lib_dir().display()));
+        succeed(command);
+    };
+
+    make("install");
+    let program = scratch.path.join("first");
+    for kind in [
+        &["--cflags", "--libs"][..],
+        &["--cflags", "--libs", "--static"][..],
+    ] {
+        if kind.contains(&"--static") {
+            // The linker takes the shared library as long as there is one.
+            fs::remove_file(prefix.join("lib/libourdb.so")).expect("libourdb.so");
+            fs::remove_file(prefix.join("lib/libourdb.so.0")).expect("libourdb.so.0");
+        }
+        let mut query = Command::new("pkg-config");
+        query
+            .args(kind)
+            .arg("ourdb")
+            .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        let flags = String::from_utf8(succeed(query).stdout).expect("flags");
+        let mut command = compiler();
+        command
+            .arg("-std=c99")
+            .arg(project().join("examples/first.c"))
+            .arg("-o")
+            .arg(&program)
+            .args(flags.split_whitespace());
+        succeed(command);
+        let mut command = Command::new(&program);
+        command
+            .current_dir(&scratch.path)
+            .env("LD_LIBRARY_PATH", prefix.join("lib"));
+        succeed(command);
+    }
+
+    make("uninstall");
+    let left: Vec<PathBuf> = files_below(&prefix);
+    assert!(left.is_empty(), "left after make uninstall: {left:?}");
+}
+
+/// `Libs.private` in `ourdb.pc.in` has everything that this compiler's static libraries need.
+#[test]
+fn static_linking_names_every_native_library() {
+    let scratch = Scratch::new("native-libs");
+    fs::write(scratch.path.join("empty.rs"), "").expect("empty.rs");
+    let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    command
+        .args([
+            "--crate-type",
+            "staticlib",
+            "--print",
+            "native-static-libs",
+            "empty.rs",
+        ])
+        .current_dir(&scratch.path);
+    let output = succeed(command);
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let needed = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("note: native-static-libs: "))
+        .expect("the list of native libraries");
+    let stated = private_libs();
+    for library in needed.split_whitespace() {
+        assert!(
+            stated.iter().any(|known| known == library),
+            "{library} is not in ourdb.pc.in"
+        );
+    }
+}
+
+/// Builds one program of `c-tests/` and runs it.
+fn c_test(name: &str, link: Link, under: Under) {
+    let what = format!("c-tests/{name}.c");
+    let variant = match (link, under) {
+        (Link::Shared, Under::Nothing) => "shared",
+        (Link::Static, _) => "static",
+        (Link::Sanitized, _) if has_sanitizers(&what) => "sanitizers",
+        (Link::Shared, Under::Valgrind) if has_valgrind(&what) => "valgrind",
+        _ => return,
+    };
+    let scratch = Scratch::new(&format!("{name}-{variant}"));
+    let program = compile(&what, link, &scratch);
+    let mut command = scratch.command_under(under, &program);
+    if let Under::Valgrind = under {
+        command.env("OURDB_TEST_SCALE", "0.1");
+        if name == "kill" {
+            command.arg("3"); // rounds
+        }
+    }
+    let output = succeed(command);
+    // Among it what the program itself had to skip.
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// The demo on a text that every checkout has.
+fn demo(scratch: &Scratch, program: &Path, under: Under) -> Command {
+    let mut command = scratch.command_under(under, program);
+    command.arg(project().join("README.md")).arg("demo.db");
+    command
+}
+
+/// A directory for one test, removed when the test has passed.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join("c-programs")
+            .join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path).expect("remove what an earlier run left");
+        }
+        fs::create_dir_all(&path).expect("create a directory");
+        Scratch { path }
+    }
+
+    /// Runs `program` in this directory, with the library that was built.
+    fn command(&self, program: &Path) -> Command {
+        self.command_under(Under::Nothing, program)
+    }
+
+    fn command_under(&self, under: Under, program: &Path) -> Command {
+        let mut command = match under {
+            Under::Nothing => Command::new(program),
+            Under::Valgrind => {
+                let mut command = Command::new("valgrind");
+                command
+                    .args(["--quiet", "--error-exitcode=99", "--leak-check=full"])
+                    .arg("--errors-for-leak-kinds=definite,indirect,possible")
+                    .arg("--show-leak-kinds=definite,indirect,possible")
+                    .arg(program);
+                command
+            }
+        };
+        // cargo's own LD_LIBRARY_PATH has an unoptimized build of the library.
+        command
+            .current_dir(&self.path)
+            .env("TMPDIR", &self.path)
+            .env(ASAN_OPTIONS.0, ASAN_OPTIONS.1)
+            .env("LD_LIBRARY_PATH", lib_dir());
+        command
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            fs::remove_dir_all(&self.path).expect("remove the directory of a test");
+        }
+    }
+}
+
+/// Compiles a C file of the project without a warning, as strict C99.
+fn compile(source: &str, link: Link, scratch: &Scratch) -> PathBuf {
+    let source = project().join(source);
+    let program = scratch.path.join(source.file_stem().expect("a C file"));
+    let mut command = compiler();
+    command
+        .args([
+            "-std=c99",
+            "-Wall",
+            "-Wextra",
+            "-pedantic",
+            "-Werror",
+            "-O1",
+            "-g",
+            "-pthread",
+        ])
+        .arg("-I")
+        .arg(project().join("include"))
+        .arg("-o")
+        .arg(&program);
+    if link == Link::Sanitized {
+        command.args(SANITIZE);
+    }
+    command.arg(&source);
+    if link == Link::Static {
+        command
+            .arg(lib_dir().join("libourdb.a"))
+            .args(private_libs());
+    } else {
+        command.arg("-L").arg(lib_dir()).arg("-lourdb");
+    }
+    succeed(command);
+    program
+}
+
+const SANITIZE: [&str; 3] = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+];
+
+/// Leaks are valgrind's to find: a search for them needs ptrace, which containers may forbid.
+const ASAN_OPTIONS: (&str, &str) = ("ASAN_OPTIONS", "detect_leaks=0");
+
+fn has_sanitizers(what: &str) -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    let found = *FOUND.get_or_init(|| {
+        let scratch = Scratch::new("has-sanitizers");
+        let source = scratch.path.join("empty.c");
+        fs::write(&source, "int main(void) { return 0; }\n").expect("a C file");
+        let program = scratch.path.join("empty");
+        let built = runs(
+            compiler()
+                .args(SANITIZE)
+                .arg(&source)
+                .arg("-o")
+                .arg(&program),
+        );
+        built && runs(Command::new(&program).env(ASAN_OPTIONS.0, ASAN_OPTIONS.1))
+    });
+    if !found {
+        skip(
+            &format!("{what} with sanitizers"),
+            "the C compiler has no AddressSanitizer",
+        );
+    }
+    found
+}
+
+fn has_valgrind(what: &str) -> bool {
+    let found = runs(Command::new("valgrind").arg("--version"));
+    if !found {
+        skip(
+            &format!("{what} under valgrind"),
+            "valgrind is not installed",
+        );
+    }
+    found
+}
+
+/// Says that a test, or a part of it, can't run on this machine.
+fn skip(what: &str, why: &str) {
+    println!("SKIPPED: {what}: {why}");
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn compiler() -> Command {
+    Command::new(env::var_os("CC").unwrap_or_else(|| "cc".into()))
+}
+
+fn make_command() -> Command {
+    let mut command = Command::new("make");
+    command
+        .arg("--silent")
+        .current_dir(project())
+        // Those of the `make test` that may have started this.
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL");
+    command
+}
+
+/// Where the libraries are; built once when nobody has said where.
+fn lib_dir() -> &'static Path {
+    static LIB_DIR: OnceLock<PathBuf> = OnceLock::new();
+    LIB_DIR.get_or_init(|| {
+        if let Some(directory) = env::var_os("OURDB_LIB_DIR") {
+            return directory.into();
+        }
+        let mut make = make_command();
+        make.arg("lib");
+        succeed(make);
+        let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        project().join(target).join("release")
+    })
+}
+
+/// What a static link needs beside the library, as the package states it.
+fn private_libs() -> Vec<String> {
+    let package = fs::read_to_string(project().join("ourdb.pc.in")).expect("ourdb.pc.in");
+    package
+        .lines()
+        .find_map(|line| line.strip_prefix("Libs.private:"))
+        .expect("Libs.private in ourdb.pc.in")
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a command can be run and succeeds; what it prints is of no interest.
+fn runs(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Runs a command that must succeed; shows everything that it printed if it doesn't.
+fn succeed(mut command: Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}

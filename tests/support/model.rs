@@ -1,0 +1,849 @@
+//! The reference model: a map from id to list of versions.
+//!
+//! It answers every call as OurDB must, failures included, and knows nothing of files. Where
+//! several causes of failure apply to one call, any of them is a right answer; where one applies,
+//! only that one is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use ourdb::error::{Error, Neighbour, NotFound};
+use ourdb::options::{DEFAULT_RECORD_NR_MAX, DEFAULT_RECORD_SIZE_MAX};
+use ourdb::{Db, Record, Records, State};
+use proptest::prelude::*;
+
+use super::{Context, Random, Verdict, refute, require};
+
+/// The bytes of a value, made from a seed, so that a test case stays readable when printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Value {
+    pub seed: u16,
+    pub len: u32,
+}
+
+impl Value {
+    /// The seed in front where there is room, then noise; for some seeds all zeros, which is what
+    /// a log looks like where nothing was written, or all ones.
+    pub fn bytes(&self) -> Vec<u8> {
+        let len = self.len as usize;
+        let mut bytes = match self.seed % 8 {
+            6 => vec![0; len],
+            7 => vec![0xff; len],
+            _ => {
+                let mut random = Random::new(u64::from(self.seed));
+                let mut noise = Vec::with_capacity(len + 8);
+                while noise.len() < len {
+                    noise.extend_from_slice(&random.next().to_le_bytes());
+                }
+                noise.truncate(len);
+                noise
+            }
+        };
+        if let Some(front) = bytes.first_chunk_mut::<2>()
+            && self.seed % 8 < 6
+        {
+            *front = self.seed.to_le_bytes();
+        }
+        bytes
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Value {{ seed: {}, len: {} }}", self.seed, self.len)
+    }
+}
+
+/// Bytes that print as their length and beginning.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = self.0.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let front = &self.0[..self.0.len().min(8)];
+        write!(
+            f,
+            "<{} bytes {front:02x?} hash {:08x}>",
+            self.0.len(),
+            sum >> 32
+        )
+    }
+}
+
+/// Why a call must fail, or did: the kinds of [`Error`], comparable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    NotFound(NotFound),
+    InvalidArgument,
+    IdNotAssigned { id: u32 },
+    IdOutOfRange { id: u32, limit: u32 },
+    RecordTooLarge { len: u64, limit: u64 },
+    Full,
+    Locked,
+    ReadOnly,
+    Corrupt,
+    Incompatible,
+    Io,
+    NoSpace,
+    OutOfMemory,
+    Poisoned,
+    Forked,
+    WrongMode,
+    Unknown,
+}
+
+impl Refusal {
+    pub fn of(error: &Error) -> Refusal {
+        match error {
+            Error::NotFound(what) => Refusal::NotFound(what.clone()),
+            Error::InvalidArgument(_) => Refusal::InvalidArgument,
+            Error::IdNotAssigned { id } => Refusal::IdNotAssigned { id: *id },
+            Error::IdOutOfRange { id, limit } => Refusal::IdOutOfRange {
+                id: *id,
+                limit: *limit,
+            },
+            Error::RecordTooLarge { len, limit, .. } => Refusal::RecordTooLarge {
+                len: *len,
+                limit: *limit,
+            },
+            Error::Full(_) => Refusal::Full,
+            Error::Locked { .. } => Refusal::Locked,
+            Error::ReadOnly { .. } => Refusal::ReadOnly,
+            Error::Corrupt { .. } => Refusal::Corrupt,
+            Error::Incompatible(_) => Refusal::Incompatible,
+            Error::Io { .. } => Refusal::Io,
+            Error::NoSpace { .. } => Refusal::NoSpace,
+            Error::OutOfMemory { .. } => Refusal::OutOfMemory,
+            Error::Poisoned { .. } => Refusal::Poisoned,
+            Error::Forked => Refusal::Forked,
+            Error::WrongMode { .. } => Refusal::WrongMode,
+            _ => Refusal::Unknown,
+        }
+    }
+}
+
+/// What a call must give: a result, or one of these refusals.
+pub type Expected<T> = Result<T, Vec<Refusal>>;
+
+/// Compares what a call gave with what it must give.
+pub fn compare<T: PartialEq + fmt::Debug>(
+    call: impl FnOnce() -> String,
+    expected: &Expected<T>,
+    found: Result<T, Error>,
+) -> Verdict {
+    let right = match (expected, &found) {
+        (Ok(expected), Ok(found)) => expected == found,
+        (Err(refusals), Err(error)) => refusals.contains(&Refusal::of(error)),
+        _ => false,
+    };
+    if right {
+        return Ok(());
+    }
+    let found = match &found {
+        Ok(value) => format!("{value:?}"),
+        Err(error) => format!("failure {:?}: {error}", Refusal::of(error)),
+    };
+    let expected = match expected {
+        Ok(value) => format!("{value:?}"),
+        Err(refusals) => format!("failure, one of {refusals:?}"),
+    };
+    refute!("{}\n  expected {expected}\n  found    {found}", call())
+}
+
+/// A call that changes records, one commit if it succeeds.
+#[derive(Clone, Debug)]
+pub enum Write {
+    Insert(Value),
+    Set(u32, Value),
+    Delete(u32),
+    InsertMany(Vec<Value>),
+    SetMany(Vec<(u32, Value)>),
+    DeleteMany(Vec<u32>),
+}
+
+/// What a successful [`Write`] gives back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Id(u32),
+    Ids(Vec<u32>),
+}
+
+impl Write {
+    /// Asks the database for it.
+    pub fn perform(&self, db: &Db) -> Result<Outcome, Error> {
+        let done = |()| Outcome::Done;
+        match self {
+            Write::Insert(value) => db.insert(&value.bytes()).map(Outcome::Id),
+            Write::Set(id, value) => db.set(*id, &value.bytes()).map(done),
+            Write::Delete(id) => db.delete(*id).map(done),
+            Write::InsertMany(values) => {
+                let values: Vec<Vec<u8>> = values.iter().map(Value::bytes).collect();
+                let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+                db.insert_many(&values).map(Outcome::Ids)
+            }
+            Write::SetMany(records) => {
+                let values: Vec<Vec<u8>> = records.iter().map(|(_, value)| value.bytes()).collect();
+                let records: Vec<(u32, &[u8])> = records
+                    .iter()
+                    .zip(&values)
+                    .map(|((id, _), bytes)| (*id, &bytes[..]))
+                    .collect();
+                db.set_many(&records).map(done)
+            }
+            Write::DeleteMany(ids) => db.delete_many(ids).map(done),
+        }
+    }
+}
+
+/// One version of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub commit: u64,
+    /// `None` is a deletion.
+    pub value: Option<Value>,
+}
+
+/// One version as a history gives it; its time is checked by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub id: u32,
+    pub state: State,
+    pub commit: u64,
+    pub value: Bytes,
+}
+
+impl Item {
+    fn of(record: &Record<'_>) -> Item {
+        Item {
+            id: record.id,
+            state: record.state,
+            commit: record.commit,
+            value: Bytes(record.value.to_vec()),
+        }
+    }
+
+    fn all_of(records: &Records) -> Vec<Item> {
+        records.iter().map(|record| Item::of(&record)).collect()
+    }
+
+    fn of_version(id: u32, version: &Version) -> Item {
+        Item {
+            id,
+            state: if version.value.is_some() {
+                State::Live
+            } else {
+                State::Deleted
+            },
+            commit: version.commit,
+            value: Bytes(version.value.map_or(Vec::new(), |value| value.bytes())),
+        }
+    }
+
+    fn missing(id: u32) -> Item {
+        Item {
+            id,
+            state: State::Missing,
+            commit: 0,
+            value: Bytes(Vec::new()),
+        }
+    }
+}
+
+/// What a database must hold.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub key_value: bool,
+    pub record_nr_max: u32,
+    pub record_size_max: u32,
+    records: BTreeMap<u32, Vec<Version>>,
+    last_commit: u64,
+    /// When each commit was made, from commit 1, as far as the database has told.
+    times: Vec<u64>,
+}
+
+/// What a write comes to: its answer, and the versions that it adds.
+type Plan = (Outcome, Vec<(u32, Option<Value>)>);
+
+impl Model {
+    /// An empty database; a limit of 0 is the default, as in the options.
+    pub fn new(key_value: bool, record_nr_max: u32, record_size_max: u32) -> Model {
+        let or = |asked, default| if asked == 0 { default } else { asked };
+        Model {
+            key_value,
+            record_nr_max: or(record_nr_max, DEFAULT_RECORD_NR_MAX),
+            record_size_max: or(record_size_max, DEFAULT_RECORD_SIZE_MAX),
+            records: BTreeMap::new(),
+            last_commit: 0,
+            times: Vec::new(),
+        }
+    }
+
+    /// What was there after `commit`.
+    pub fn as_of(&self, commit: u64) -> Model {
+        let mut past = self.clone();
+        past.last_commit = commit;
+        past.times.truncate(commit as usize);
+        past.records.retain(|_, versions| {
+            versions.retain(|version| version.commit <= commit);
+            !versions.is_empty()
+        });
+        past
+    }
+
+    pub fn last_commit(&self) -> u64 {
+        self.last_commit
+    }
+
+    /// The ids that ever held a record, ascending.
+    pub fn ids(&self) -> Vec<u32> {
+        self.records.keys().copied().collect()
+    }
+
+    fn next(&self) -> u32 {
+        self.records.last_key_value().map_or(1, |(&id, _)| id + 1)
+    }
+
+    fn live(&self, id: u32) -> Option<(u64, Value)> {
+        let newest = self.records.get(&id)?.last()?;
+        newest.value.map(|value| (newest.commit, value))
+    }
+
+    fn live_ids(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
+        self.records
+            .keys()
+            .copied()
+            .filter(|&id| self.live(id).is_some())
+    }
+
+    fn out_of_range(&self, id: u32) -> Option<Refusal> {
+        (id >= self.record_nr_max).then_some(Refusal::IdOutOfRange {
+            id,
+            limit: self.record_nr_max,
+        })
+    }
+
+    fn too_large(&self, value: &Value) -> Option<Refusal> {
+        let (len, limit) = (u64::from(value.len), u64::from(self.record_size_max));
+        (len > limit).then_some(Refusal::RecordTooLarge { len, limit })
+    }
+
+    /// What a write must answer and add, without doing it.
+    fn plan(&self, write: &Write) -> Expected<Plan> {
+        let mut refusals = Vec::new();
+        let mut added: BTreeMap<u32, Option<Value>> = BTreeMap::new();
+        let mut insert = |values: &[Value], refusals: &mut Vec<Refusal>| -> Vec<u32> {
+            refusals.extend(values.iter().filter_map(|value| self.too_large(value)));
+            if self.key_value && !values.is_empty() {
+                refusals.push(Refusal::WrongMode);
+                return Vec::new();
+            }
+            let left = u64::from(self.record_nr_max).saturating_sub(u64::from(self.next()));
+            if values.len() as u64 > left {
+                refusals.push(Refusal::Full);
+                return Vec::new();
+            }
+            let ids: Vec<u32> = (self.next()..).take(values.len()).collect();
+            added.extend(ids.iter().copied().zip(values.iter().copied().map(Some)));
+            ids
+        };
+        let outcome = match write {
+            Write::Insert(value) => {
+                let ids = insert(&[*value], &mut refusals);
+                ids.first().map_or(Outcome::Done, |&id| Outcome::Id(id))
+            }
+            Write::InsertMany(values) => Outcome::Ids(insert(values, &mut refusals)),
+            Write::Set(id, value) => {
+                self.plan_set(&[(*id, *value)], &mut added, &mut refusals);
+                Outcome::Done
+            }
+            Write::SetMany(records) => {
+                self.plan_set(records, &mut added, &mut refusals);
+                Outcome::Done
+            }
+            Write::Delete(id) => {
+                self.plan_delete(&[*id], &mut added, &mut refusals);
+                Outcome::Done
+            }
+            Write::DeleteMany(ids) => {
+                self.plan_delete(ids, &mut added, &mut refusals);
+                Outcome::Done
+            }
+        };
+        if refusals.is_empty() {
+            Ok((outcome, added.into_iter().collect()))
+        } else {
+            Err(refusals)
+        }
+    }
+
+    fn plan_set(
+        &self,
+        records: &[(u32, Value)],
+        added: &mut BTreeMap<u32, Option<Value>>,
+        refusals: &mut Vec<Refusal>,
+    ) {
+        for (id, value) in records {
+            if let Some(refusal) = self.out_of_range(*id) {
+                refusals.push(refusal);
+            } else if !self.key_value && self.live(*id).is_none() {
+                refusals.push(Refusal::IdNotAssigned { id: *id });
+            }
+            refusals.extend(self.too_large(value));
+            added.insert(*id, Some(*value));
+        }
+    }
+
+    fn plan_delete(
+        &self,
+        ids: &[u32],
+        added: &mut BTreeMap<u32, Option<Value>>,
+        refusals: &mut Vec<Refusal>,
+    ) {
+        for id in ids {
+            if let Some(refusal) = self.out_of_range(*id) {
+                refusals.push(refusal);
+            } else if self.live(*id).is_none() {
+                refusals.push(Refusal::NotFound(NotFound::Record(*id)));
+            }
+            added.insert(*id, None);
+        }
+    }
+
+    /// What `write` must answer.
+    pub fn expected(&self, write: &Write) -> Expected<Outcome> {
+        self.plan(write).map(|(outcome, _)| outcome)
+    }
+
+    /// Does `write`, if it can be done.
+    pub fn apply(&mut self, write: &Write) -> Expected<Outcome> {
+        let (outcome, added) = self.plan(write)?;
+        if !added.is_empty() {
+            self.last_commit += 1;
+        }
+        for (id, value) in added {
+            let version = Version {
+                commit: self.last_commit,
+                value,
+            };
+            self.records.entry(id).or_default().push(version);
+        }
+        Ok(outcome)
+    }
+
+    /// Asks the database for `write` and compares the answer; on success the model follows.
+    pub fn perform(&mut self, db: &Db, write: &Write) -> Verdict {
+        let expected = self.apply(write);
+        compare(|| format!("{write:?}"), &expected, write.perform(db))?;
+        if expected.is_ok() {
+            self.learn_time(db)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Asks when the last commit was made: at most one time for each commit, none before the
+    /// commit before.
+    pub fn learn_time(&mut self, db: &Db) -> Verdict {
+        if self.times.len() as u64 + 1 != self.last_commit {
+            return Ok(());
+        }
+        let newest = self.records.iter().find(|(_, versions)| {
+            versions
+                .last()
+                .is_some_and(|version| version.commit == self.last_commit)
+        });
+        let Some((&id, _)) = newest else {
+            return Ok(());
+        };
+        let history = db
+            .history(id, 1)
+            .map_err(|error| format!("history({id}, 1) after a write of id {id}: {error}"))?;
+        let Some(record) = history.get(0) else {
+            refute!("history({id}, 1) after a write of id {id} is empty");
+        };
+        require!(
+            record.commit == self.last_commit,
+            "history({id}, 1): expected the version of commit {}, found that of commit {}",
+            self.last_commit,
+            record.commit
+        );
+        let before = self.times.last().copied().unwrap_or(1);
+        require!(
+            record.time_us >= before,
+            "commit {} is dated {}, before commit {} at {before}",
+            record.commit,
+            record.time_us,
+            record.commit - 1
+        );
+        self.times.push(record.time_us);
+        Ok(())
+    }
+
+    /// When `commit` was made, if the database has told.
+    pub fn time(&self, commit: u64) -> Option<u64> {
+        self.times.get(commit.checked_sub(1)? as usize).copied()
+    }
+
+    pub fn get(&self, id: u32) -> Expected<Bytes> {
+        if let Some(refusal) = self.out_of_range(id) {
+            return Err(vec![refusal]);
+        }
+        match self.live(id) {
+            Some((_, value)) => Ok(Bytes(value.bytes())),
+            None => Err(vec![Refusal::NotFound(NotFound::Record(id))]),
+        }
+    }
+
+    pub fn contains(&self, id: u32) -> bool {
+        self.live(id).is_some()
+    }
+
+    pub fn next_id(&self) -> Expected<u32> {
+        if self.key_value {
+            return Err(vec![Refusal::WrongMode]);
+        }
+        match self.next() {
+            id if id < self.record_nr_max => Ok(id),
+            _ => Err(vec![Refusal::Full]),
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.live_ids().count() as u64
+    }
+
+    pub fn get_many(&self, ids: &[u32]) -> Vec<Item> {
+        let item = |&id| match self.records.get(&id).and_then(|versions| versions.last()) {
+            Some(version) if version.value.is_some() => Item::of_version(id, version),
+            _ => Item::missing(id),
+        };
+        ids.iter().map(item).collect()
+    }
+
+    fn neighbour(found: Option<u32>, which: Neighbour) -> Expected<u32> {
+        found.ok_or_else(|| vec![Refusal::NotFound(NotFound::Neighbour(which))])
+    }
+
+    pub fn first(&self) -> Expected<u32> {
+        Model::neighbour(self.live_ids().next(), Neighbour::First)
+    }
+
+    pub fn last(&self) -> Expected<u32> {
+        Model::neighbour(self.live_ids().next_back(), Neighbour::Last)
+    }
+
+    pub fn above(&self, id: u32) -> Expected<u32> {
+        Model::neighbour(
+            self.live_ids().find(|&live| live > id),
+            Neighbour::Above(id),
+        )
+    }
+
+    pub fn below(&self, id: u32) -> Expected<u32> {
+        Model::neighbour(
+            self.live_ids().rev().find(|&live| live < id),
+            Neighbour::Below(id),
+        )
+    }
+
+    pub fn history(&self, id: u32, max: usize) -> Expected<Vec<Item>> {
+        if let Some(refusal) = self.out_of_range(id) {
+            return Err(vec![refusal]);
+        }
+        let Some(versions) = self.records.get(&id) else {
+            return Err(vec![Refusal::NotFound(NotFound::History(id))]);
+        };
+        let max = if max == 0 { usize::MAX } else { max };
+        Ok(versions
+            .iter()
+            .rev()
+            .take(max)
+            .map(|version| Item::of_version(id, version))
+            .collect())
+    }
+
+    /// The value of `id` as of the last version that is in `range` of commits, or what must be
+    /// said when there is none.
+    fn as_of_commits(
+        &self,
+        id: u32,
+        range: RangeInclusive<u64>,
+        otherwise: NotFound,
+    ) -> Expected<Bytes> {
+        if let Some(refusal) = self.out_of_range(id) {
+            return Err(vec![refusal]);
+        }
+        let Some(versions) = self.records.get(&id) else {
+            return Err(vec![
+                Refusal::NotFound(otherwise),
+                Refusal::NotFound(NotFound::History(id)),
+                Refusal::NotFound(NotFound::Record(id)),
+            ]);
+        };
+        let newest = versions
+            .iter()
+            .rev()
+            .find(|version| range.contains(&version.commit));
+        match newest.and_then(|version| version.value) {
+            Some(value) => Ok(Bytes(value.bytes())),
+            None => Err(vec![Refusal::NotFound(otherwise)]),
+        }
+    }
+
+    pub fn get_version(&self, id: u32, commit: u64) -> Expected<Bytes> {
+        self.as_of_commits(id, 0..=commit, NotFound::AtCommit { id, commit })
+    }
+
+    pub fn get_at(&self, id: u32, time_us: u64) -> Expected<Bytes> {
+        let commits = self
+            .times
+            .iter()
+            .take_while(|&&time| time <= time_us)
+            .count();
+        self.as_of_commits(id, 0..=commits as u64, NotFound::AtTime { id, time_us })
+    }
+
+    // Each call of the reading half, compared with the database.
+
+    pub fn check_get(&self, db: &Db, id: u32) -> Verdict {
+        compare(
+            || format!("get({id})"),
+            &self.get(id),
+            db.get(id).map(Bytes),
+        )
+    }
+
+    pub fn check_get_with(&self, db: &Db, id: u32) -> Verdict {
+        let found = db.get_with(id, |value| Bytes(value.to_vec()));
+        compare(|| format!("get_with({id})"), &self.get(id), found)
+    }
+
+    pub fn check_contains(&self, db: &Db, id: u32) -> Verdict {
+        compare(
+            || format!("contains({id})"),
+            &Ok(self.contains(id)),
+            db.contains(id),
+        )
+    }
+
+    pub fn check_next_id(&self, db: &Db) -> Verdict {
+        compare(|| "next_id()".into(), &self.next_id(), db.next_id())
+    }
+
+    pub fn check_count(&self, db: &Db) -> Verdict {
+        compare(|| "count()".into(), &Ok(self.count()), db.count())
+    }
+
+    pub fn check_last_commit(&self, db: &Db) -> Verdict {
+        compare(
+            || "last_commit()".into(),
+            &Ok(self.last_commit),
+            db.last_commit(),
+        )
+    }
+
+    pub fn check_get_many(&self, db: &Db, ids: &[u32]) -> Verdict {
+        let found = db.get_many(ids);
+        if let Ok(records) = &found {
+            self.check_times(records)?;
+        }
+        let found = found.map(|records| Item::all_of(&records));
+        compare(
+            || format!("get_many({ids:?})"),
+            &Ok(self.get_many(ids)),
+            found,
+        )
+    }
+
+    pub fn check_first(&self, db: &Db) -> Verdict {
+        compare(|| "first()".into(), &self.first(), db.first())
+    }
+
+    pub fn check_last(&self, db: &Db) -> Verdict {
+        compare(|| "last()".into(), &self.last(), db.last())
+    }
+
+    pub fn check_above(&self, db: &Db, id: u32) -> Verdict {
+        compare(|| format!("above({id})"), &self.above(id), db.above(id))
+    }
+
+    pub fn check_below(&self, db: &Db, id: u32) -> Verdict {
+        compare(|| format!("below({id})"), &self.below(id), db.below(id))
+    }
+
+    pub fn check_history(&self, db: &Db, id: u32, max: usize) -> Verdict {
+        let found = db.history(id, max);
+        if let Ok(records) = &found {
+            self.check_times(records)?;
+        }
+        let found = found.map(|records| Item::all_of(&records));
+        compare(
+            || format!("history({id}, {max})"),
+            &self.history(id, max),
+            found,
+        )
+    }
+
+    pub fn check_get_version(&self, db: &Db, id: u32, commit: u64) -> Verdict {
+        let found = db.get_version(id, commit).map(Bytes);
+        compare(
+            || format!("get_version({id}, {commit})"),
+            &self.get_version(id, commit),
+            found,
+        )
+    }
+
+    pub fn check_get_at(&self, db: &Db, id: u32, time_us: u64) -> Verdict {
+        let found = db.get_at(id, time_us).map(Bytes);
+        compare(
+            || format!("get_at({id}, {time_us})"),
+            &self.get_at(id, time_us),
+            found,
+        )
+    }
+
+    /// Every version carries the time of its commit.
+    fn check_times(&self, records: &Records) -> Verdict {
+        for record in records.iter() {
+            let expected = match record.state {
+                State::Missing => Some(0),
+                State::Live | State::Deleted => self.time(record.commit),
+            };
+            require!(
+                expected.is_none_or(|time| time == record.time_us),
+                "id {} of commit {}: expected the time {expected:?} of that commit, found {}",
+                record.id,
+                record.commit,
+                record.time_us
+            );
+        }
+        Ok(())
+    }
+
+    /// Compares everything that can be asked: current values, order, histories, the past.
+    pub fn check_all(&self, db: &Db) -> Verdict {
+        self.check_next_id(db)?;
+        self.check_records(db)
+    }
+
+    /// The same but for the next id, which an insert that failed may have used up.
+    pub fn check_records(&self, db: &Db) -> Verdict {
+        self.check_last_commit(db)?;
+        self.check_count(db)?;
+        self.check_order(db)?;
+        let mut ids = self.ids();
+        // Neighbours of what was ever there, and the edges.
+        ids.extend(self.records.keys().filter_map(|id| id.checked_add(1)));
+        ids.extend([0, 1, self.record_nr_max - 1, self.record_nr_max, u32::MAX]);
+        ids.sort_unstable();
+        ids.dedup();
+        for &id in &ids {
+            self.check_get(db, id)?;
+            self.check_contains(db, id)?;
+            self.check_history(db, id, 0)?;
+            self.check_get_version(db, id, self.last_commit + 1)?;
+            for version in self.records.get(&id).into_iter().flatten() {
+                self.check_get_version(db, id, version.commit)?;
+                self.check_get_version(db, id, version.commit - 1)?;
+                if let Some(time) = self.time(version.commit) {
+                    self.check_get_at(db, id, time)?;
+                    self.check_get_at(db, id, time - 1)?;
+                }
+            }
+        }
+        self.check_get_many(db, &ids)
+    }
+
+    /// Compares the order of the live ids, walked from both ends.
+    pub fn check_order(&self, db: &Db) -> Verdict {
+        self.check_first(db)?;
+        self.check_last(db)?;
+        for id in self.live_ids() {
+            self.check_above(db, id)?;
+            self.check_below(db, id)?;
+        }
+        self.check_below(db, u32::MAX)?;
+        self.check_above(db, 0)?;
+        self.check_above(db, u32::MAX)?;
+        self.check_below(db, 0)
+    }
+
+    /// Finds out which commit of the model `db` stands at, which must be within `range`, and
+    /// compares everything with the model as of then.
+    pub fn check_prefix(&self, db: &Db, range: RangeInclusive<u64>) -> Verdict<Model> {
+        let commit = db
+            .last_commit()
+            .map_err(|error| format!("last_commit(): {error}"))?;
+        require!(
+            range.contains(&commit),
+            "what was recovered ends with commit {commit}; expected one of {} to {}",
+            range.start(),
+            range.end()
+        );
+        let past = self.as_of(commit);
+        past.check_all(db)
+            .context(|| format!("recovered up to commit {commit}, but not exactly"))?;
+        Ok(past)
+    }
+}
+
+/// Values of the lengths that matter: empty, short, of a few sizes that come again and again (so
+/// that records of different commits end at the same offsets), some KB, and around the limits.
+pub fn value() -> BoxedStrategy<Value> {
+    let len = prop_oneof![
+        3 => Just(0u32),
+        8 => 1..40u32,
+        8 => prop_oneof![Just(10u32), Just(100)],
+        2 => 49..=51u32,
+        3 => 100..3000u32,
+        1 => 3999..=4001u32,
+        1 => prop_oneof![Just(65_535u32), Just(65_536), Just(70_000)],
+    ];
+    (any::<u16>(), len)
+        .prop_map(|(seed, len)| Value { seed, len })
+        .boxed()
+}
+
+/// Short values, for tests that make many copies of the database.
+pub fn short_value() -> BoxedStrategy<Value> {
+    let len = prop_oneof![2 => Just(0u32), 4 => Just(10u32), 4 => Just(100), 2 => 1..700u32];
+    (any::<u16>(), len)
+        .prop_map(|(seed, len)| Value { seed, len })
+        .boxed()
+}
+
+/// Mostly low ids, which meet again; some at the places where the levels of a bitmap or the
+/// blocks of a table would meet; a few that no database here has.
+pub fn id() -> BoxedStrategy<u32> {
+    prop_oneof![
+        16 => 0..12u32,
+        4 => 0..48u32,
+        2 => proptest::sample::select(vec![
+            63u32, 64, 65, 127, 128, 511, 512, 513, 4095, 4096, 4097, 32_767, 32_768, 65_535, 65_536,
+            262_143, 262_144, 1 << 20, 16_777_213, 16_777_214, 16_777_215,
+        ]),
+        1 => Just(u32::MAX),
+    ]
+    .boxed()
+}
+
+/// A random write.
+pub fn write(
+    id: impl Strategy<Value = u32> + Clone + 'static,
+    value: impl Strategy<Value = Value> + Clone + 'static,
+) -> impl Strategy<Value = Write> {
+    use proptest::collection::vec;
+    prop_oneof![
+        6 => value.clone().prop_map(Write::Insert),
+        8 => (id.clone(), value.clone()).prop_map(|(id, value)| Write::Set(id, value)),
+        4 => id.clone().prop_map(Write::Delete),
+        3 => vec(value.clone(), 0..6).prop_map(Write::InsertMany),
+        3 => vec((id.clone(), value), 0..6).prop_map(Write::SetMany),
+        2 => vec(id, 0..4).prop_map(Write::DeleteMany),
+    ]
+}
