@@ -29,15 +29,16 @@ enum { VALUE = 100, BATCH = 100, MAX_ROUNDS = 99, IDS_DISK_FACTOR = 50, FILL_BAT
 enum row {
     COMPARE,
     INSERT,
-    SET_OVERWRITE,
     SET_NEW,
+    SET_OVERWRITE,
     GET_INTO,
+    READERS,
     GET_MANY,
     ABOVE,
     FIRST,
     LAST,
+    GET_OVERWRITTEN,
     DELETE,
-    READERS,
     CLOSE,
     OPEN,
     OPEN_IDS_DISK,
@@ -51,15 +52,16 @@ static const struct {
 } TABLE[ROWS] = {
     [COMPARE] = {"comparing a value with what it should be", "ns"},
     [INSERT] = {"insert", "ns"},
-    [SET_OVERWRITE] = {"set, overwrite in random order", "ns"},
     [SET_NEW] = {"set, new key-value ids in order", "ns"},
+    [SET_OVERWRITE] = {"set, overwriting in random order", "ns"},
     [GET_INTO] = {"get_into, random and independent", "ns"},
+    [READERS] = {"get_into, two threads over one", "x"},
     [GET_MANY] = {"get_many, random, 100 a call", "ns"},
     [ABOVE] = {"above, walking a dense table", "ns"},
     [FIRST] = {"first", "ns"},
     [LAST] = {"last", "ns"},
+    [GET_OVERWRITTEN] = {"get_into after the overwriting", "ns"},
     [DELETE] = {"delete, in random order", "ns"},
-    [READERS] = {"get_into: two threads over one", "x"},
     [CLOSE] = {"close", "ms"},
     [OPEN] = {"open after a clean close", "ms"},
     [OPEN_IDS_DISK] = {"the same, 50 x ids, LOOKUP_DISK", "ms"},
@@ -287,7 +289,7 @@ static void get_one_and_two(const ourdb *db, uint32_t records, uint64_t seed)
 
     for (i = 0; i < 2; i++) {
         orders[i] = shuffled(1, records, seed + (uint64_t)i);
-        readers[i] = (struct reader){db, orders[i], records, 1};
+        readers[i] = (struct reader){db, orders[i], records, 0};
     }
     get_all(&readers[1]);
 
@@ -306,6 +308,20 @@ static void get_one_and_two(const ourdb *db, uint32_t records, uint64_t seed)
     free(orders[1]);
 }
 
+/* The newest values lie in the order in which they were written, not in that of their ids. */
+static void get_overwritten(const ourdb *db, uint32_t records, uint64_t seed)
+{
+    uint32_t *ids = shuffled(1, records, seed);
+    struct reader reader = {db, ids, records, 1};
+    double start;
+
+    get_all(&reader);
+    start = now();
+    get_all(&reader);
+    sample(GET_OVERWRITTEN, (now() - start) / records);
+    free(ids);
+}
+
 static void get_batches(const ourdb *db, const uint32_t *ids, uint32_t records)
 {
     double start = now();
@@ -319,7 +335,7 @@ static void get_batches(const ourdb *db, const uint32_t *ids, uint32_t records)
         expect(batch.count == count, "count of get_many");
         for (i = 0; i < count; i++)
             expect(batch.items[i].id == ids[first + i] &&
-                       is_value(batch.items[i].data, batch.items[i].len, ids[first + i], 1),
+                       is_value(batch.items[i].data, batch.items[i].len, ids[first + i], 0),
                    "value of get_many");
         ourdb_free_records(&batch);
     }
@@ -394,11 +410,12 @@ static void incremental_round(const char *directory, uint32_t records, uint64_t 
     struct reader reader;
 
     insert_all(db, records);
-    set_all(db, SET_OVERWRITE, ids, records, 1);
     get_one_and_two(db, records, seed + 1);
     get_batches(db, ids, records);
     walk(db, records);
     ends(db, records);
+    set_all(db, SET_OVERWRITE, ids, records, 1);
+    get_overwritten(db, records, seed + 3);
     db = reopen(db, directory, records);
     reader = (struct reader){db, ids, records, 1};
     get_all(&reader); /* everything is there */

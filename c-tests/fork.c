@@ -229,7 +229,7 @@ orphan(void)
             test_signal(&ready);
             _exit(0);
         }
-        pause();
+        test_wait_to_be_killed();
     }
     test_await(&ready);
     test_kill(child);

@@ -45,6 +45,7 @@ static char test_phase_text[256] = "start";
 static char test_directory[TEST_PATH_MAX];
 static unsigned long test_checks;
 static int test_in_child;
+static pid_t test_parent;
 
 /* ---- failing ------------------------------------------------------------------------------- */
 
@@ -662,6 +663,7 @@ test_remove(const char *path)
 static inline pid_t
 test_fork(void)
 {
+    pid_t parent = getpid();
     pid_t pid;
 
     fflush(stdout);
@@ -672,6 +674,7 @@ test_fork(void)
     }
     if (pid == 0) {
         test_in_child = 1;
+        test_parent = parent;
         alarm(TEST_TIMEOUT_SECONDS);
     }
     return pid;
@@ -720,7 +723,28 @@ test_kill(pid_t pid)
     }
 }
 
-/* A pipe that carries one byte at a time, for processes to wait for each other. */
+/*
+ * For a child that is to be killed: waits for that. Should the parent fail instead, the child ends
+ * too, so that no process outlives a failed test.
+ */
+#if defined(__GNUC__)
+__attribute__((noreturn))
+#endif
+static inline void
+test_wait_to_be_killed(void)
+{
+    while (getppid() == test_parent) {
+        struct timespec tick = {0, 10000000};
+
+        nanosleep(&tick, NULL);
+    }
+    _exit(1);
+}
+
+/*
+ * A pipe that carries one byte at a time, for processes to wait for each other. A process either
+ * signals on it or awaits; when the one that was to signal has ended, the wait ends with a failure.
+ */
 typedef struct test_pipe {
     int ends[2];
 } test_pipe;
@@ -737,28 +761,39 @@ test_make_pipe(void)
 }
 
 static inline void
-test_signal(const test_pipe *to)
+test_close_end(test_pipe *of, int end)
 {
+    if (of->ends[end] >= 0) {
+        close(of->ends[end]);
+        of->ends[end] = -1;
+    }
+}
+
+static inline void
+test_close_pipe(test_pipe *both)
+{
+    test_close_end(both, 0);
+    test_close_end(both, 1);
+}
+
+static inline void
+test_signal(test_pipe *to)
+{
+    test_close_end(to, 0);
     if (write(to->ends[1], "!", 1) != 1) {
         test_fail(__FILE__, __LINE__, "write to a pipe: %s", strerror(errno));
     }
 }
 
 static inline void
-test_await(const test_pipe *from)
+test_await(test_pipe *from)
 {
     char byte;
 
+    test_close_end(from, 1);
     if (read(from->ends[0], &byte, 1) != 1) {
-        test_fail(__FILE__, __LINE__, "the process at the other end of a pipe has ended");
+        test_fail(__FILE__, __LINE__, "the process that was waited for has ended");
     }
-}
-
-static inline void
-test_close_pipe(const test_pipe *pipe_)
-{
-    close(pipe_->ends[0]);
-    close(pipe_->ends[1]);
 }
 
 /* ---- time ---------------------------------------------------------------------------------- */

@@ -1157,7 +1157,6 @@ killed_after_adopting(int incremental)
 {
     hero was = new_hero("killed", &settings[3], incremental, 1500);
     ourdb_options options = options_for(&was, 0);
-    test_pipe ready = test_make_pipe();
     originals kept;
     ourdb *db;
     int round;
@@ -1167,7 +1166,8 @@ killed_after_adopting(int incremental)
     hero_close(&was);
     kept = keep_originals(&was);
     for (round = 0; round < 3; round++) {
-        uint64_t commits = 0;
+        uint64_t commits = (uint64_t)round * 6;
+        test_pipe ready = test_make_pipe();
         pid_t child = test_fork();
 
         if (child == 0) {
@@ -1175,17 +1175,17 @@ killed_after_adopting(int incremental)
             check_all(db, &was);
             write_on(db, &was);
             test_signal(&ready);
-            pause();
+            test_wait_to_be_killed();
         }
         test_await(&ready);
         test_kill(child);
+        test_close_pipe(&ready);
         /* The same writes in what is expected here; the commit numbers are known. */
         {
             uint32_t first = live_id(&was, 0);
             uint32_t second = live_id(&was, 1);
             uint32_t third = live_id(&was, 2);
 
-            commits = (uint64_t)round * 6;
             remember(find(&was, first), "ours", 4, ++commits, 0);
             remember(find(&was, first), "ours again", 10, ++commits, 0);
             remember(find(&was, second), "", 0, ++commits, 0);
@@ -1211,7 +1211,6 @@ killed_after_adopting(int incremental)
     CHECK_OK(ourdb_destroy(db));
     free_originals(&kept);
     free_hero(&was);
-    test_close_pipe(&ready);
 }
 
 int

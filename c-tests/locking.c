@@ -219,7 +219,6 @@ killed_writer(const test_variant *variant)
 {
     ourdb_options options = test_options(variant, 0);
     ourdb_options reading = test_options(variant, 0);
-    test_pipe ready = test_make_pipe();
     uint32_t committed = 0;
     int round;
     pid_t child;
@@ -227,6 +226,8 @@ killed_writer(const test_variant *variant)
 
     reading.flags = OURDB_OPEN_READ_ONLY;
     for (round = 1; round <= 4; round++) {
+        test_pipe ready = test_make_pipe();
+
         test_phase("%s: the writer is killed, round %d", variant->name, round);
         child = test_fork();
         if (child == 0) {
@@ -234,7 +235,7 @@ killed_writer(const test_variant *variant)
             check_reader(db, committed);
             insert_values(db, committed + 1, committed + 100);
             test_signal(&ready);
-            pause();
+            test_wait_to_be_killed();
         }
         test_await(&ready);
         committed += 100;
@@ -243,6 +244,7 @@ killed_writer(const test_variant *variant)
         check_reader(db, committed);
         CHECK_OK(ourdb_close(db));
         test_kill(child);
+        test_close_pipe(&ready);
         /* First as it was left, then after an open for writing has put it right. */
         db = OPEN(path, &reading);
         check_reader(db, committed);
@@ -261,7 +263,6 @@ killed_writer(const test_variant *variant)
     db = OPEN(path, &options);
     CHECK_COUNT(db, committed);
     CHECK_OK(ourdb_destroy(db));
-    test_close_pipe(&ready);
 }
 
 typedef struct racer {

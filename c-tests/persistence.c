@@ -392,10 +392,11 @@ creation(void)
     size_t i;
     ourdb *db;
 
-    test_phase("nothing is created where the database must exist");
+    test_phase("directories without a database");
     test_make_directory(test_path("bare"));
     test_write_file(test_path("bare/notes.txt"), "x", 1);
     for (i = 0; i < sizeof refusing / sizeof refusing[0]; i++) {
+        test_phase("nothing is created with flags %" PRIu32, refusing[i]);
         options = test_options(NULL, refusing[i]);
         CHECK_OPEN_FAILS(test_path("absent"), &options, OURDB_NOT_FOUND);
         CHECK_MESSAGE("absent");

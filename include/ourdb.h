@@ -156,7 +156,8 @@
  * The last failure belongs to the thread. No function may be called from a signal handler.
  *
  * A directory is open for writing once at a time: a second ourdb_open(), in this process or in
- * another, is OURDB_LOCKED. With OURDB_OPEN_READ_ONLY any number of handles may be open besides.
+ * another, is OURDB_LOCKED. With OURDB_OPEN_READ_ONLY any number of handles may be open besides;
+ * each sees what was committed when it was opened.
  *
  *
  * fork
@@ -440,7 +441,8 @@ typedef struct ourdb ourdb;
 
 /**
  * For reading only: nothing in the directory is changed, no lock is taken, and a writer may be at
- * work, here or in another process. An absent database is OURDB_NOT_FOUND.
+ * work, here or in another process. The handle sees what was committed when it was opened. An
+ * absent database is OURDB_NOT_FOUND.
  */
 #define OURDB_OPEN_READ_ONLY 2
 

@@ -59,7 +59,10 @@ impl Db {
         if path.as_os_str().is_empty() {
             return Err(Error::invalid("the path is empty"));
         }
-        Db::open_on(Arc::new(OsStorage::new(path, options.io)), options)
+        // The process may change its working directory while the database is open.
+        let absolute = std::path::absolute(path)
+            .map_err(|error| Error::from_io("find", path.to_string_lossy(), error))?;
+        Db::open_on(Arc::new(OsStorage::new(absolute, options.io)), options)
     }
 
     /// Opens or makes the database in a storage.
@@ -70,8 +73,11 @@ impl Db {
             return open_for_reading(&storage, options);
         }
         // What is going to be refused is refused before anything is touched.
-        if !options.reset {
-            admit(&*storage, look(&*storage)?, options)?;
+        match look(&*storage) {
+            // A reset doesn't care what there was, damaged or not, but whether there was.
+            Err(_) if options.reset => {}
+            Ok(found) if options.reset && !matches!(found, Found::Nothing) => {}
+            found => drop(admit(&*storage, found?, options)?),
         }
         let at_root = |action| {
             let storage = &storage;
@@ -615,7 +621,7 @@ impl<'a> Opening<'a> {
                         (true, _) => manifest.commit,
                     },
                     time_us: 0,
-                    next_id: if manifest.base.is_some() { manifest.next_id } else { 1 },
+                    next_id: manifest.next_id,
                     live,
                     log_end: None,
                 };
@@ -767,7 +773,7 @@ impl<'a> Opening<'a> {
                 .iter()
                 .any(|file| file.number == end.file && file.len > u64::from(end.position))
         });
-        if outcome.torn || behind_end {
+        if outcome.torn || behind_end || !outcome.unfinished.is_empty() {
             recovery::cut(storage, &self.log_files, outcome)?;
             for file in &mut self.log_files {
                 if let Some(end) = outcome.end.filter(|end| end.file == file.number) {
@@ -775,7 +781,9 @@ impl<'a> Opening<'a> {
                 }
             }
         }
-        self.log_files.retain(|file| !outcome.behind.contains(&file.number));
+        self.log_files.retain(|file| {
+            !outcome.behind.contains(&file.number) && !outcome.unfinished.contains(&file.number)
+        });
         let Some(end) = outcome.end.filter(|_| outcome.has_unsynced()) else { return Ok(()) };
         let failed = |name: &str, error| Error::from_io("sync", storage.describe(name), error);
         let unsynced = self.unsynced_files(outcome);

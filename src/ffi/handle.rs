@@ -1,9 +1,9 @@
 //! Which handles are open.
 //!
-//! C keeps a pointer after it has closed the database, and uses it. For that to be an error code
-//! and not a look into freed memory, a handle is a slot in a table that is never freed: slots are
-//! reused, the one that has been closed for the longest time first. A stale pointer is noticed
-//! until its slot comes round again, at the earliest after as many opens as there are free slots.
+//! A C program may close a database, keep the pointer, and use it. For that to be an error code and
+//! not a look into freed memory, a handle is a slot in a table that is never freed. Slots are used
+//! again, the one that has been closed for the longest time first: a stale pointer is noticed until
+//! there were as many opens as there are free slots.
 
 use std::cell::UnsafeCell;
 use std::ptr;

@@ -8,15 +8,41 @@ mod herolib;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use self::herolib::{Herolib, Place, Port, Settings, TempDirectory, record};
+use self::herolib::{Herolib, Place, Port, Settings, record};
 use super::reader::Reader;
 use super::*;
 use crate::options::IoMode;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::os::OsStorage;
 use golden::Golden;
+
+/// A directory for one test, removed at its end.
+struct TempDirectory(PathBuf);
+
+impl TempDirectory {
+    fn new(name: &str) -> TempDirectory {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("ourdb-{name}-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(unique);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        TempDirectory(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
 
 fn storage(path: &Path) -> OsStorage {
     OsStorage::new(path, IoMode::Auto)

@@ -60,6 +60,9 @@ pub(crate) struct Outcome {
     pub(crate) torn: bool,
     /// Numbers of the data files behind the end.
     pub(crate) behind: Vec<u16>,
+    /// Numbers of the data files whose making was interrupted: zeros stand where the header
+    /// should, or nothing.
+    pub(crate) unfinished: Vec<u16>,
 }
 
 impl Outcome {
@@ -85,6 +88,7 @@ pub(crate) fn replay(
         read: 0,
         torn: false,
         behind: Vec::new(),
+        unfinished: unfinished(storage, files)?,
     };
     let mut replay =
         Replay { storage, uuid, salvage: start.salvage, pending: Vec::new(), pending_time_us: 0 };
@@ -176,6 +180,17 @@ pub(crate) fn replay(
         .filter(|&number| outcome.end.is_none_or(|end| end.file != number))
         .collect();
     Ok(outcome)
+}
+
+fn unfinished(storage: &dyn Storage, files: &[LogFile]) -> Result<Vec<u16>> {
+    let mut unfinished = Vec::new();
+    for file in files.iter().filter(|file| file.header.is_none()) {
+        let mut reader = Reader::new(storage, file)?;
+        if reader.bytes(0, FILE_HEADER as u64)?.iter().all(|&byte| byte == 0) {
+            unfinished.push(file.number);
+        }
+    }
+    Ok(unfinished)
 }
 
 fn lost(storage: &dyn Storage, end: Option<LogEnd>, synced: LogEnd) -> Error {
@@ -409,16 +424,25 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Cuts the log at `outcome.end`. What lay behind is kept in `torn-*` files: first copied or moved
-/// aside, durably, then cut, so that recovery can be interrupted anywhere and run again.
+/// Cuts the log at `outcome.end`. What lay behind is kept in `torn-*` files, unless it is but
+/// zeros: first copied or moved aside, durably, then cut, so that recovery can be interrupted
+/// anywhere and run again.
 pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -> Result<()> {
     let failed = |action, name: &str, error| Error::from_io(action, storage.describe(name), error);
-    for &number in outcome.behind.iter().rev() {
-        let from = name(number);
+    let numbers = |file: &&LogFile| {
+        outcome.behind.contains(&file.number) || outcome.unfinished.contains(&file.number)
+    };
+    for file in files.iter().filter(numbers).rev() {
+        let from = name(file.number);
+        if Reader::new(storage, file)?.written_end(0)? == 0 {
+            remove_if_there(storage, &from).map_err(|error| failed("remove", &from, error))?;
+            continue;
+        }
+        let number = file.number;
         let aside = free_name(storage, &format!("torn-{number}"))?;
         storage.rename(&from, &aside).map_err(|error| failed("rename", &from, error))?;
     }
-    if !outcome.behind.is_empty() {
+    if !outcome.behind.is_empty() || !outcome.unfinished.is_empty() {
         storage.sync_directory("").map_err(|error| failed("sync", "", error))?;
     }
     let Some(end) = outcome.end else { return Ok(()) };

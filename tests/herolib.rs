@@ -1,0 +1,868 @@
+//! herolib's directories in both directions: what V and Go wrote opens here, what is closed here
+//! opens there, and what they write in between is noticed.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use ourdb::{Db, Error, Options, State};
+use support::TempDirectory;
+use support::herolib::{Herolib, Port, Settings, record};
+
+/// Per id all values, newest first.
+type Contents = BTreeMap<u32, Vec<Vec<u8>>>;
+
+/// A herolib database together with what must be in it.
+struct Written {
+    db: Herolib,
+    contents: Contents,
+}
+
+impl Written {
+    fn new(path: &Path, settings: Settings, port: Port) -> Written {
+        let db = Herolib::open(path, settings, port).unwrap();
+        Written {
+            db,
+            contents: Contents::new(),
+        }
+    }
+
+    fn insert(&mut self, value: &[u8]) -> u32 {
+        let id = self.db.insert(value);
+        self.contents.insert(id, vec![value.to_vec()]);
+        id
+    }
+
+    fn set(&mut self, id: u32, value: &[u8]) {
+        self.db.set(id, value).unwrap();
+        self.contents
+            .entry(id)
+            .or_default()
+            .insert(0, value.to_vec());
+    }
+
+    fn delete(&mut self, id: u32) {
+        // V zeroes the record in the file that it opened last.
+        self.db.get(id).unwrap();
+        self.db.delete(id).unwrap();
+        self.contents.remove(&id);
+    }
+}
+
+/// Records of many kinds: written over, deleted, set again after that, empty, long, all zeros.
+fn fill(path: &Path, settings: Settings, port: Port) -> Written {
+    let mut written = Written::new(path, settings, port);
+    let ids: Vec<u32> = if settings.incremental {
+        (0..30)
+            .map(|n| written.insert(format!("value {n}").as_bytes()))
+            .collect()
+    } else {
+        let ids = [0, 1, 2, 7, 8, 9, 100, 101, settings.record_nr_max - 1];
+        for id in ids {
+            written.set(id, format!("value {id}").as_bytes());
+        }
+        ids.to_vec()
+    };
+    for round in 0..5 {
+        for &id in ids.iter().skip(round) {
+            written.set(id, format!("value {id}, version {round}").as_bytes());
+        }
+    }
+    written.set(ids[0], &[0; 40]);
+    written.set(ids[1], b"");
+    written.set(ids[1], b"after empty");
+    written.set(ids[2], b"");
+    if settings.width() == 6 {
+        written.set(ids[3], &vec![0xa5; 65_535]);
+    }
+    written.delete(ids[4]);
+    written.delete(ids[5]);
+    if !settings.incremental {
+        written.set(ids[5], b"set again");
+    }
+    written
+}
+
+fn check(db: &Db, contents: &Contents) {
+    assert_eq!(db.count().unwrap(), contents.len() as u64);
+    let mut ids = Vec::new();
+    let mut next = db.first().ok();
+    while let Some(id) = next {
+        ids.push(id);
+        next = db.above(id).ok();
+    }
+    assert!(ids.iter().eq(contents.keys()), "{ids:?}");
+    for (&id, versions) in contents {
+        assert!(db.get(id).unwrap() == versions[0], "value of id {id}");
+        let history = db.history(id, 0).unwrap();
+        let live = history.iter().filter(|record| record.state == State::Live);
+        assert!(
+            live.map(|record| record.value).eq(versions),
+            "history of id {id}"
+        );
+    }
+}
+
+/// The originals read everything that they could read had they written it.
+fn check_originals(path: &Path, settings: Settings, contents: &Contents, next_id: Option<u32>) {
+    for port in [Port::V, Port::Go] {
+        let mut db = Herolib::open(path, settings, port).unwrap();
+        assert_eq!(db.next_id().ok(), next_id);
+        for (&id, versions) in contents {
+            let readable = |value: &Vec<u8>| port == Port::Go || !value.is_empty();
+            if readable(&versions[0]) {
+                assert!(db.get(id).unwrap() == versions[0], "id {id} in {port:?}");
+            }
+            if settings.width() == 6 && versions.iter().all(readable) {
+                assert!(
+                    db.history(id, 255).unwrap() == *versions,
+                    "id {id} in {port:?}"
+                );
+            }
+        }
+    }
+}
+
+fn data_files(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let is_dump = name == "lookup_dump.db";
+        if name.ends_with(".db") && !is_dump {
+            files.insert(name, fs::read(entry.path()).unwrap());
+        }
+    }
+    files
+}
+
+fn assert_unchanged(path: &Path, originals: &BTreeMap<String, Vec<u8>>) {
+    let now = data_files(path);
+    for (name, bytes) in originals {
+        assert!(now.get(name) == Some(bytes), "{name} was changed");
+    }
+}
+
+/// Everything in a directory, as paths, but for the file that a writer locks: it says nothing.
+fn listing(path: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            names.extend(
+                listing(&entry.path())
+                    .iter()
+                    .map(|inner| format!("{name}/{inner}")),
+            );
+        }
+        names.push(name);
+    }
+    names.retain(|name| name != "LOCK");
+    names.sort();
+    names
+}
+
+fn open(path: &Path) -> Db {
+    Db::open(path, &Options::default()).unwrap()
+}
+
+fn adopting() -> Options {
+    Options {
+        adopt: true,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn every_kind_of_directory_opens_and_is_gone_on_with() {
+    for port in [Port::V, Port::Go] {
+        for settings in [
+            Settings::with_width(2),
+            Settings::with_width(3),
+            Settings::with_width(4),
+            Settings::with_width(6),
+            Settings::with_width(6).file_size(300),
+        ] {
+            for settings in [settings, settings.key_value()] {
+                for plain in [false, true] {
+                    go_on_with(port, settings, plain);
+                }
+            }
+        }
+    }
+}
+
+fn go_on_with(port: Port, settings: Settings, plain: bool) {
+    println!("{port:?}, {settings:?}, plain dump: {plain}");
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let Written { db, mut contents } = fill(path, settings, port);
+    let mut next_id = db.next_id().ok();
+    if plain {
+        db.close_plain()
+    } else {
+        db.close()
+    }
+    let originals = data_files(path);
+
+    let db = open(path);
+    check(&db, &contents);
+    match next_id {
+        Some(next_id) => assert_eq!(db.next_id().unwrap(), next_id),
+        None => assert!(matches!(db.next_id(), Err(Error::WrongMode { .. }))),
+    }
+    for record in db
+        .history(*contents.keys().next().unwrap(), 0)
+        .unwrap()
+        .iter()
+    {
+        assert_eq!((record.commit, record.time_us), (0, 0), "unknown");
+    }
+    let ids: Vec<u32> = contents.keys().copied().collect();
+    for &id in ids.iter().step_by(2) {
+        db.set(id, b"written here").unwrap();
+        contents
+            .get_mut(&id)
+            .unwrap()
+            .insert(0, b"written here".to_vec());
+    }
+    db.delete(ids[0]).unwrap();
+    contents.remove(&ids[0]);
+    if let Some(next_id) = &mut next_id {
+        assert_eq!(db.insert(b"inserted here").unwrap(), *next_id);
+        contents.insert(*next_id, vec![b"inserted here".to_vec()]);
+        *next_id += 1;
+    }
+    check(&db, &contents);
+    let deleted = db.history(ids[0], 1).unwrap();
+    assert_eq!(
+        deleted.get(0).map(|record| record.state),
+        Some(State::Deleted)
+    );
+    drop(db);
+
+    let db = open(path);
+    check(&db, &contents);
+    db.close().unwrap();
+    assert_unchanged(path, &originals);
+    // What is stored: our defaults, with room for all ids.
+    let ours = Settings {
+        record_nr_max: settings.record_nr_max.max(16_777_215),
+        record_size_max: 65_535,
+        incremental: settings.incremental,
+        ..Settings::DEFAULT
+    };
+    check_originals(path, ours, &contents, next_id);
+    let db = open(path);
+    check(&db, &contents);
+    db.close().unwrap();
+}
+
+#[test]
+fn what_was_not_written_to_stays_as_it_is() {
+    for width in [2, 3, 4, 6] {
+        let directory = TempDirectory::new();
+        let settings = Settings::with_width(width);
+        let written = fill(directory.path(), settings, Port::Go);
+        let next_id = written.db.next_id().ok();
+        written.db.close();
+        let dump = fs::read(directory.path().join("lookup_dump.db/data")).unwrap();
+        open(directory.path()).close().unwrap();
+        open(directory.path()).close().unwrap();
+        assert_eq!(
+            fs::read(directory.path().join("lookup_dump.db/data")).unwrap(),
+            dump
+        );
+        // A directory whose deleted ids V left out it can't read itself.
+        let v = Herolib::open(directory.path(), settings, Port::V);
+        assert!(v.is_err_and(|error| error.contains("cannot set id")));
+        let key_value = Herolib::open(directory.path(), settings.key_value(), Port::V).unwrap();
+        assert_eq!(key_value.next_id().ok(), None);
+        assert_eq!(next_id, Some(31));
+    }
+}
+
+#[test]
+fn deleted_ids_do_not_keep_v_from_reading() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let written = fill(path, Settings::DEFAULT, Port::V);
+    let mut contents = written.contents;
+    written.db.close();
+    assert!(
+        Herolib::open(path, Settings::DEFAULT, Port::V).is_err(),
+        "there is a gap"
+    );
+    let db = open(path);
+    db.delete(30).unwrap();
+    db.delete(1).unwrap();
+    contents.remove(&1);
+    contents.remove(&30);
+    db.close().unwrap();
+    check_originals(path, Settings::DEFAULT, &contents, Some(31));
+    let mut v = Herolib::open(path, Settings::DEFAULT, Port::V).unwrap();
+    assert!(v.get(30).is_err() && v.set(30, b"no").is_err());
+    assert_eq!(v.insert(b"the next"), 31);
+}
+
+#[test]
+fn a_database_made_here_opens_in_v_and_go() {
+    for (record_nr_max, record_size_max) in [(1000, 1024), (70_000, 100), (16_777_217, 1), (0, 0)] {
+        for key_value in [false, true] {
+            let directory = TempDirectory::new();
+            let path = directory.path();
+            let options = Options {
+                key_value,
+                record_nr_max,
+                record_size_max,
+                ..Options::default()
+            };
+            let db = Db::open(path, &options).unwrap();
+            let mut contents = Contents::new();
+            let value = |n: u32| vec![b'a' + n as u8; 1];
+            for n in 0..9 {
+                let id = if key_value {
+                    db.set(n * 7, &value(n)).unwrap();
+                    n * 7
+                } else {
+                    db.insert(&value(n)).unwrap()
+                };
+                contents.insert(id, vec![value(n)]);
+            }
+            db.set(7, b"z").unwrap();
+            contents.get_mut(&7).unwrap().insert(0, b"z".to_vec());
+            db.close().unwrap();
+            let mut settings = Settings::DEFAULT;
+            settings.incremental = !key_value;
+            if record_nr_max != 0 {
+                settings.record_nr_max = record_nr_max;
+                settings.record_size_max = record_size_max;
+            }
+            check_originals(path, settings, &contents, (!key_value).then_some(10));
+        }
+    }
+}
+
+#[test]
+fn a_location_that_v_can_not_store_leaves_no_dump() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        record_nr_max: 1000,
+        record_size_max: 1000,
+        ..Options::default()
+    };
+    let db = Db::open(path, &options).unwrap();
+    for _ in 0..60 {
+        db.insert(&[7; 1000]).unwrap();
+    }
+    db.close().unwrap();
+    assert!(
+        path.join("lookup_dump.db/data").exists(),
+        "positions fit in two bytes so far"
+    );
+    let db = open(path);
+    for _ in 0..10 {
+        db.insert(&[7; 1000]).unwrap();
+    }
+    db.close().unwrap();
+    assert!(!path.join("lookup_dump.db").exists());
+    let db = open(path);
+    assert_eq!(db.count().unwrap(), 70);
+    db.close().unwrap();
+}
+
+#[test]
+fn values_that_herolib_can_not_hold_leave_the_others_readable() {
+    let directory = TempDirectory::new();
+    let options = Options {
+        record_size_max: 1 << 20,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
+    let long = vec![1; 65_536 + 10];
+    db.insert(b"short").unwrap();
+    db.insert(&long).unwrap();
+    db.insert(b"short again").unwrap();
+    db.close().unwrap();
+    let mut v = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
+    assert_eq!(v.get(1).unwrap(), b"short");
+    assert!(v.get(2).is_err(), "two bytes do not hold its length");
+    assert_eq!(v.get(3).unwrap(), b"short again");
+    let db = open(directory.path());
+    assert_eq!(db.get(2).unwrap(), long);
+}
+
+#[test]
+fn a_native_database_and_one_that_was_not_closed_have_no_dump() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        native: true,
+        ..Options::default()
+    };
+    let db = Db::open(path, &options).unwrap();
+    db.insert(b"value").unwrap();
+    db.close().unwrap();
+    assert!(!path.join("lookup_dump.db").exists());
+    open(path).close().unwrap();
+    assert!(!path.join("lookup_dump.db").exists(), "that is stored");
+
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let db = open(path);
+    db.insert(b"value").unwrap();
+    db.close().unwrap();
+    assert!(path.join("lookup_dump.db/data").exists());
+    let db = open(path);
+    db.insert(b"after the dump").unwrap();
+    assert!(
+        !path.join("lookup_dump.db/data").exists(),
+        "a dump must not be older than the data"
+    );
+    drop(db);
+    assert!(!path.join("lookup_dump.db/data").exists());
+    let db = open(path);
+    assert_eq!(db.count().unwrap(), 2);
+    db.close().unwrap();
+    assert!(path.join("lookup_dump.db/data").exists());
+}
+
+#[test]
+fn without_a_dump_nothing_is_opened_unless_it_is_asked_for() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let mut written = Written::new(path, Settings::DEFAULT.file_size(200), Port::Go);
+    for number in 0..20 {
+        written.insert(format!("value {number}").as_bytes());
+    }
+    written.set(3, b"newer");
+    written.set(3, b"");
+    drop(written.db);
+    let before = listing(path);
+    let read_only = |options: &Options| Options {
+        read_only: true,
+        ..options.clone()
+    };
+    for options in [
+        Options::default(),
+        Options {
+            key_value: true,
+            ..Options::default()
+        },
+    ] {
+        for options in [read_only(&options), options] {
+            match Db::open(path, &options) {
+                Err(Error::Incompatible(why)) => assert!(why.contains("no lookup dump"), "{why}"),
+                Err(error) => panic!("{error}"),
+                Ok(_) => panic!("taken for an empty database"),
+            }
+        }
+    }
+    let key_value = Options {
+        key_value: true,
+        ..adopting()
+    };
+    match Db::open(path, &key_value) {
+        Err(Error::Incompatible(why)) => assert!(why.contains("key-value"), "{why}"),
+        other => panic!("{:?}", other.err()),
+    }
+    let db = Db::open(path, &read_only(&adopting())).unwrap();
+    check(&db, &written.contents);
+    db.close().unwrap();
+    assert_eq!(listing(path), before, "so far nothing was changed");
+
+    let originals = data_files(path);
+    let db = Db::open(path, &adopting()).unwrap();
+    check(&db, &written.contents);
+    assert_eq!(db.insert(b"new").unwrap(), 21);
+    written.contents.insert(21, vec![b"new".to_vec()]);
+    drop(db);
+    let db = open(path);
+    check(&db, &written.contents);
+    db.close().unwrap();
+    assert_unchanged(path, &originals);
+    let mut go = Herolib::open(path, Settings::DEFAULT, Port::Go).unwrap();
+    assert_eq!(go.next_id(), Ok(22));
+    assert_eq!(go.history(3, 255).unwrap(), written.contents[&3]);
+}
+
+#[test]
+fn what_can_not_be_known_is_refused_and_salvaged_on_request() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let mut go = Herolib::open(path, Settings::DEFAULT, Port::Go).unwrap();
+    for number in 0..5 {
+        go.insert(format!("a value with number {number}").as_bytes());
+    }
+    go.delete(2).unwrap();
+    go.delete(3).unwrap();
+    drop(go);
+    let before = listing(path);
+    match Db::open(path, &adopting()) {
+        Err(Error::Corrupt { file, offset, what }) => {
+            assert!(file.ends_with("0.db") && offset == 34, "{file} at {offset}");
+            assert!(what.contains("several"), "{what}");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    let options = Options {
+        salvage: true,
+        ..adopting()
+    };
+    let db = Db::open(path, &options).unwrap();
+    assert_eq!(db.get(1).unwrap(), b"a value with number 0");
+    assert!(matches!(db.get(2), Err(Error::NotFound(_))));
+    assert!(matches!(db.get(3), Err(Error::NotFound(_))));
+    assert_eq!(db.get(5).unwrap(), b"a value with number 4");
+    assert!(matches!(db.set(1, b"no"), Err(Error::ReadOnly { .. })));
+    db.close().unwrap();
+    assert_eq!(listing(path), before);
+}
+
+#[test]
+fn an_incremental_directory_does_not_open_as_key_value() {
+    let directory = TempDirectory::new();
+    fill(directory.path(), Settings::DEFAULT, Port::Go)
+        .db
+        .close();
+    let options = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    assert!(matches!(
+        Db::open(directory.path(), &options),
+        Err(Error::Incompatible(_))
+    ));
+    assert!(!directory.path().join("MANIFEST").exists());
+    // The other way round the directory says what it is.
+    let directory = TempDirectory::new();
+    fill(directory.path(), Settings::DEFAULT.key_value(), Port::Go)
+        .db
+        .close();
+    let db = open(directory.path());
+    assert!(matches!(db.insert(b"no"), Err(Error::WrongMode { .. })));
+    db.set(16_000_000, b"yes").unwrap();
+}
+
+#[test]
+fn limits_too_low_for_the_ids_are_refused() {
+    let directory = TempDirectory::new();
+    let mut written = Written::new(directory.path(), Settings::DEFAULT.key_value(), Port::Go);
+    written.set(5000, b"value");
+    written.db.close();
+    let options = |record_nr_max| Options {
+        record_nr_max,
+        ..Options::default()
+    };
+    assert!(matches!(
+        Db::open(directory.path(), &options(5000)),
+        Err(Error::Incompatible(_))
+    ));
+    let db = Db::open(directory.path(), &options(5001)).unwrap();
+    check(&db, &written.contents);
+    // More ids than the default are taken as they are found.
+    let directory = TempDirectory::new();
+    let settings = Settings {
+        record_nr_max: 4_000_000_000,
+        ..Settings::DEFAULT.key_value()
+    };
+    let mut written = Written::new(directory.path(), settings, Port::Go);
+    written.set(3_999_999_999, b"value");
+    written.db.close();
+    check(&open(directory.path()), &written.contents);
+}
+
+#[test]
+fn a_garbled_dump_is_refused_and_left_as_it_is() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    fill(path, Settings::DEFAULT, Port::Go).db.close();
+    let data = path.join("lookup_dump.db/data");
+    let intact = fs::read(&data).unwrap();
+    let reversed: Vec<u8> = intact.chunks(10).rev().flatten().copied().collect();
+    for garbled in [&intact[..intact.len() - 1], &reversed, b"garbage"] {
+        fs::write(&data, garbled).unwrap();
+        let before = listing(path);
+        match Db::open(path, &Options::default()) {
+            Err(Error::Corrupt { file, .. }) => assert!(file.ends_with("lookup_dump.db/data")),
+            other => panic!("{:?}", other.err()),
+        }
+        assert_eq!(listing(path), before);
+    }
+    fs::write(&data, intact).unwrap();
+    open(path).close().unwrap();
+}
+
+#[test]
+fn versions_that_lead_in_a_circle_are_an_error() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let mut bytes = vec![0];
+    bytes.extend(record((0, 20), b"first"));
+    assert_eq!(bytes.len(), 18);
+    bytes.extend([0; 2]);
+    bytes.extend(record((0, 1), b"second"));
+    fs::write(path.join("0.db"), bytes).unwrap();
+    fs::create_dir(path.join("lookup_dump.db")).unwrap();
+    fs::write(
+        path.join("lookup_dump.db/data"),
+        [1, 0, 0, 0, 0, 0, 0, 0, 0, 20],
+    )
+    .unwrap();
+    let db = open(path);
+    assert_eq!(db.get(1).unwrap(), b"second");
+    assert_eq!(db.history(1, 2).unwrap().len(), 2);
+    assert!(matches!(db.history(1, 0), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn what_v_writes_in_between_is_taken_over() {
+    for incremental in [true, false] {
+        let settings = Settings {
+            incremental,
+            ..Settings::DEFAULT
+        };
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let options = Options {
+            key_value: !incremental,
+            ..Options::default()
+        };
+        let db = Db::open(path, &options).unwrap();
+        let mut contents = Contents::new();
+        for id in 1..=10 {
+            let value = format!("value {id}").into_bytes();
+            if incremental {
+                assert_eq!(db.insert(&value).unwrap(), id)
+            } else {
+                db.set(id, &value).unwrap()
+            }
+            contents.insert(id, vec![value]);
+        }
+        db.delete(4).unwrap();
+        contents.remove(&4);
+        db.close().unwrap();
+        for round in 0..3 {
+            let mut v = Written {
+                db: Herolib::open(path, settings, Port::V).unwrap(),
+                contents,
+            };
+            v.set(2, format!("by V in round {round}").as_bytes());
+            v.delete(5 + round);
+            if incremental {
+                assert_eq!(v.insert(b"by V"), 11 + 2 * round);
+            } else {
+                v.set(500 + round, b"by V");
+            }
+            contents = v.contents;
+            v.db.close();
+            let by_v = data_files(path);
+
+            let db = open(path);
+            check(&db, &contents);
+            let value = format!("here in round {round}").into_bytes();
+            db.set(2, &value).unwrap();
+            contents.get_mut(&2).unwrap().insert(0, value);
+            if incremental {
+                assert_eq!(db.insert(b"here").unwrap(), 12 + 2 * round);
+                contents.insert(12 + 2 * round, vec![b"here".to_vec()]);
+            }
+            drop(db);
+            let db = open(path);
+            check(&db, &contents);
+            db.close().unwrap();
+            assert_unchanged(path, &by_v);
+            let next_id = incremental.then_some(13 + 2 * round);
+            check_originals(path, settings, &contents, next_id);
+        }
+    }
+}
+
+#[test]
+fn what_v_writes_in_between_is_noticed_in_every_form() {
+    // A change that leaves the length of the dump as it was, or of the data files, or of both.
+    type Change = fn(&mut Written);
+    let changes: [(&str, Change); 4] = [
+        ("a new value", |v| v.set(2, b"new")),
+        ("a deletion", |v| v.delete(3)),
+        ("a deletion and a new id", |v| {
+            v.delete(3);
+            v.set(300, b"other");
+        }),
+        ("nothing", |_| {}),
+    ];
+    for (name, change) in changes {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let settings = Settings::DEFAULT.key_value();
+        let db = Db::open(
+            path,
+            &Options {
+                key_value: true,
+                ..Options::default()
+            },
+        )
+        .unwrap();
+        let mut contents = Contents::new();
+        for id in 1..=5 {
+            let value = format!("value {id}").into_bytes();
+            db.set(id, &value).unwrap();
+            contents.insert(id, vec![value]);
+        }
+        db.close().unwrap();
+        let mut v = Written {
+            db: Herolib::open(path, settings, Port::V).unwrap(),
+            contents,
+        };
+        change(&mut v);
+        let Written { db, contents } = v;
+        db.close();
+        for _ in 0..2 {
+            println!("{name}");
+            let db = open(path);
+            check(&db, &contents);
+            db.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn v_goes_on_in_a_directory_of_several_files() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        file_size: 2000,
+        ..Options::default()
+    };
+    let db = Db::open(path, &options).unwrap();
+    let mut contents = Contents::new();
+    for n in 0..100 {
+        let value = format!("value {n}").into_bytes();
+        contents.insert(db.insert(&value).unwrap(), vec![value]);
+    }
+    db.close().unwrap();
+    assert!(path.join("2.db").exists());
+    // With larger files V appends to 0.db; what it writes leads to all of ours.
+    let mut v = Written {
+        db: Herolib::open(path, Settings::DEFAULT, Port::V).unwrap(),
+        contents,
+    };
+    for id in [1, 50, 100] {
+        v.set(id, b"by V");
+        v.set(id, b"by V again");
+    }
+    assert_eq!(v.insert(b"one more"), 101);
+    let Written { db, contents } = v;
+    db.close();
+    let db = open(path);
+    check(&db, &contents);
+    assert_eq!(db.next_id().unwrap(), 102);
+    db.close().unwrap();
+    check_originals(path, Settings::DEFAULT, &contents, Some(102));
+}
+
+#[test]
+fn what_v_destroys_is_refused_and_the_rest_is_salvaged() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        file_size: 1000,
+        ..Options::default()
+    };
+    let db = Db::open(path, &options).unwrap();
+    for n in 0..50 {
+        db.insert(format!("value {n}").as_bytes()).unwrap();
+    }
+    db.close().unwrap();
+    // V finds 0.db full and creates 1.db anew.
+    let mut v = Herolib::open(path, Settings::DEFAULT.file_size(1000), Port::V).unwrap();
+    let (first, lost) = (v.place(1), v.place(30));
+    assert_eq!((first.0, lost.0), (0, 1));
+    v.set(1, b"by V").unwrap();
+    assert_eq!(v.place(1), (1, 1));
+    v.close();
+    match Db::open(path, &Options::default()) {
+        Err(Error::Corrupt { file, .. }) => assert!(file.ends_with("1.db"), "{file}"),
+        other => panic!("{:?}", other.err()),
+    }
+    let options = Options {
+        salvage: true,
+        ..Options::default()
+    };
+    let db = Db::open(path, &options).unwrap();
+    assert_eq!(db.get(2).unwrap(), b"value 1");
+    assert_eq!(db.get(50).unwrap(), b"value 49");
+    assert!(db.get(30).is_err(), "its file was emptied");
+}
+
+#[test]
+fn a_record_set_after_its_deletion_keeps_its_history() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let settings = Settings::DEFAULT.key_value();
+    let mut written = Written::new(path, settings, Port::V);
+    written.set(6, b"by V");
+    written.db.close();
+    let db = open(path);
+    db.delete(6).unwrap();
+    db.set(6, b"set again").unwrap();
+    let states = |db: &Db| -> Vec<(State, Vec<u8>)> {
+        let history = db.history(6, 0).unwrap();
+        history
+            .iter()
+            .map(|record| (record.state, record.value.to_vec()))
+            .collect()
+    };
+    let expected = [
+        (State::Live, b"set again".to_vec()),
+        (State::Deleted, Vec::new()),
+        (State::Live, b"by V".to_vec()),
+    ];
+    assert_eq!(states(&db), expected);
+    db.close().unwrap();
+    // To the originals the deletion is an empty version.
+    let mut go = Herolib::open(path, settings, Port::Go).unwrap();
+    let expected_there: Vec<_> = expected.iter().map(|(_, value)| value.clone()).collect();
+    assert_eq!(go.history(6, 255).unwrap(), expected_there);
+    assert_eq!(states(&open(path)), expected);
+}
+
+#[test]
+fn reset_and_destroy_remove_herolibs_files_and_no_others() {
+    for plain in [false, true] {
+        for reset in [false, true] {
+            let directory = TempDirectory::new();
+            let path = directory.path();
+            let written = fill(path, Settings::DEFAULT.file_size(300), Port::Go);
+            if plain {
+                written.db.close_plain()
+            } else {
+                written.db.close()
+            }
+            for name in ["a.db", "00.db", "notes.txt"] {
+                fs::write(path.join(name), "mine").unwrap();
+            }
+            let mut mine = vec!["00.db", "a.db", "notes.txt"];
+            if plain {
+                mine.extend(["lookup_dump.db.plain", "lookup_dump.db.plain.inc"]);
+                mine.sort_unstable();
+            }
+            if reset {
+                let options = Options {
+                    reset: true,
+                    ..Options::default()
+                };
+                let db = Db::open(path, &options).unwrap();
+                assert_eq!((db.count().unwrap(), db.next_id().unwrap()), (0, 1));
+                db.destroy().unwrap();
+            } else {
+                open(path).destroy().unwrap();
+            }
+            assert_eq!(listing(path), mine);
+        }
+    }
+}
