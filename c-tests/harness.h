@@ -588,6 +588,22 @@ test_data_files(const char *path)
     return count;
 }
 
+static inline uint64_t
+test_mix(uint64_t digest, const void *data, size_t len)
+{
+    const uint8_t *bytes = data;
+    size_t i;
+
+    for (i = 0; i < len; i += sizeof(uint64_t)) {
+        uint64_t word = 0;
+
+        memcpy(&word, bytes + i, len - i < sizeof word ? len - i : sizeof word);
+        digest = (digest ^ word) * UINT64_C(0x9E3779B97F4A7C15);
+        digest ^= digest >> 29;
+    }
+    return (digest ^ len) * UINT64_C(0x9E3779B97F4A7C15);
+}
+
 /*
  * A digest of everything below a directory: names, kinds and contents. LOCK is left out, which a
  * reader may make to look whether somebody holds it.
@@ -596,9 +612,8 @@ static inline uint64_t
 test_digest(const char *path)
 {
     test_list list = test_list_directory(path);
-    uint64_t digest = UINT64_C(0xCBF29CE484222325);
+    uint64_t digest = 1;
     size_t i;
-    size_t k;
 
     for (i = 0; i < list.count; i++) {
         char child[TEST_PATH_MAX];
@@ -608,22 +623,19 @@ test_digest(const char *path)
             continue;
         }
         test_join_into(child, path, list.names[i]);
-        for (k = 0; list.names[i][k] != '\0'; k++) {
-            digest = (digest ^ (uint8_t)list.names[i][k]) * UINT64_C(0x100000001B3);
-        }
+        digest = test_mix(digest, list.names[i], strlen(list.names[i]));
         if (lstat(child, &status) != 0) {
             test_fail(__FILE__, __LINE__, "stat %s: %s", child, strerror(errno));
         }
         if (S_ISDIR(status.st_mode)) {
-            digest = (digest ^ test_digest(child)) * UINT64_C(0x100000001B3);
+            uint64_t below = test_digest(child);
+
+            digest = test_mix(digest, &below, sizeof below);
         } else {
             size_t len;
             uint8_t *bytes = test_read_file(child, &len);
 
-            digest = (digest ^ len) * UINT64_C(0x100000001B3);
-            for (k = 0; k < len; k++) {
-                digest = (digest ^ bytes[k]) * UINT64_C(0x100000001B3);
-            }
+            digest = test_mix(digest, bytes, len);
             free(bytes);
         }
     }

@@ -731,7 +731,7 @@ opens(const setting *with, int incremental, int settings_known)
         check_originals(&was, &kept);
     }
 
-    for (round = 0; round < 3; round++) {
+    for (round = 0; round < 2; round++) {
         test_phase("width %u, %s, settings %s, open %d", with->width, mode, known, round);
         db = OPEN(was.path, &options);
         check_all(db, &was);
@@ -942,7 +942,7 @@ read_by_herolib(const setting *with, int incremental)
 
     test_phase("width %u, %s, made by OurDB", with->width, incremental ? "incremental" : "key-value");
     CHECK_NUMBER(width_of(with->record_nr_max, with->record_size_max), with->width);
-    for (round = 0; round < 3; round++) {
+    for (round = 0; round < 2; round++) {
         db = OPEN(ours.path, &options);
         check_all(db, &ours);
         for (i = 0; i < 30; i++) {
@@ -1101,7 +1101,7 @@ written_in_between(int made_by_herolib, int incremental, enum place place, int d
         }
         CHECK_OK(ourdb_close(db));
     }
-    for (round = 0; round < 3; round++) {
+    for (round = 0; round < 2; round++) {
         unsigned files;
         size_t i;
 
@@ -1132,10 +1132,12 @@ written_in_between(int made_by_herolib, int incremental, enum place place, int d
 
         db = OPEN(both.path, &options);
         check_all(db, &both);
-        CHECK_OK(ourdb_close(db));
-        check_originals(&both, &kept);
-        db = OPEN(both.path, &options);
-        check_all(db, &both);
+        if (round == 1) { /* and again without a write of ours in between */
+            CHECK_OK(ourdb_close(db));
+            check_originals(&both, &kept);
+            db = OPEN(both.path, &options);
+            check_all(db, &both);
+        }
         write_on(db, &both);
         check_all(db, &both);
         CHECK_OK(ourdb_close(db));
@@ -1226,8 +1228,7 @@ main(void)
         for (incremental = 0; incremental < 2; incremental++) {
             opens(&settings[i], incremental, 1);
             opens(&settings[i], incremental, 0);
-            without_dump(&settings[i], incremental, 0);
-            without_dump(&settings[i], incremental, 1);
+            without_dump(&settings[i], incremental, (int)i & 1);
             read_by_herolib(&settings[i], incremental);
         }
     }

@@ -263,7 +263,7 @@ long_chain(const test_variant *variant)
     chain of = {NULL, 0};
     uint64_t last_time = 0;
     uint64_t seed;
-    unsigned long versions = test_scaled(600);
+    unsigned long versions = test_scaled(400);
     uint8_t value[TEST_VALUE_MAX];
     uint32_t id;
     size_t len;
@@ -411,7 +411,7 @@ over_reopenings(void)
     const char *path = test_path("over-reopenings");
     ourdb_records records;
     uint64_t last_time = UINT64_MAX;
-    unsigned long opens = test_scaled(30);
+    unsigned long opens = test_scaled(20);
     unsigned long i;
     uint32_t id;
     ourdb *db;

@@ -322,7 +322,7 @@ readers_beside_a_writer(const test_variant *variant)
     }
     options.record_nr_max = 5000;
     in.db = OPEN(test_path("readers"), &options);
-    in.commits = test_scaled(8000);
+    in.commits = test_scaled(30000);
     in.over = 0;
     CHECK(pthread_mutex_init(&in.mutex, NULL) == 0);
     for (i = 0; i < GROUPS; i++) {

@@ -37,7 +37,10 @@ pub(crate) fn write(storage: &dyn Storage, entries: &[(u32, Entry)]) -> Result<B
     }
     replace(storage, BASE, &[&bytes])
         .map_err(|error| Error::from_io("write", storage.describe(BASE), error))?;
-    Ok(BaseStamp { crc: crc32fast::hash(&bytes), entries: entries.len() as u32 })
+    Ok(BaseStamp {
+        crc: crc32fast::hash(&bytes),
+        entries: entries.len() as u32,
+    })
 }
 
 /// The entries, ascending.
@@ -51,8 +54,14 @@ pub(crate) fn read(storage: &dyn Storage, stamp: BaseStamp) -> Result<Vec<(u32, 
         || u32_at(&bytes, 8) != FORMAT
         || crc32fast::hash(&bytes) != stamp.crc
     {
-        return Err(Error::corrupt(path, 0, "the file does not match the manifest"));
+        return Err(Error::corrupt(
+            path,
+            0,
+            "the file does not match the manifest",
+        ));
     }
     let entries = bytes[HEADER..].chunks_exact(ENTRY);
-    Ok(entries.map(|entry| (u32_at(entry, 0), Entry::from_word(u64_at(entry, 4)))).collect())
+    Ok(entries
+        .map(|entry| (u32_at(entry, 0), Entry::from_word(u64_at(entry, 4))))
+        .collect())
 }

@@ -1,4 +1,6 @@
-//! Little-endian numbers out of bytes.
+//! Little-endian numbers out of bytes, and memory for many of them.
+
+use crate::error::{Error, Result};
 
 /// `N` bytes from `at`. Panics where there are not so many: the caller has checked the length.
 #[inline]
@@ -21,4 +23,41 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 #[inline]
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
+}
+
+/// Makes room for `count` more, and for some beyond them if more are to come; or says that there
+/// is no memory for so many.
+pub(crate) fn reserve<T>(vec: &mut Vec<T>, count: usize) -> Result<()> {
+    vec.try_reserve(count).map_err(|_| no_memory::<T>(count))
+}
+
+/// Makes room for `count` more and no others.
+pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, count: usize) -> Result<()> {
+    vec.try_reserve_exact(count)
+        .map_err(|_| no_memory::<T>(count))
+}
+
+fn no_memory<T>(count: usize) -> Error {
+    Error::OutOfMemory {
+        what: format!("room for {count} items of {} bytes", size_of::<T>()).into(),
+    }
+}
+
+/// So many bytes, all zero.
+pub(crate) fn zeroed(len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reserve_exact(&mut bytes, len)?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_nobody_has_is_a_failure() {
+        assert!(reserve(&mut Vec::<u64>::new(), usize::MAX / 16).is_err());
+        assert!(zeroed(isize::MAX as usize).is_err());
+    }
 }

@@ -21,7 +21,9 @@ pub enum Error {
     #[error("{0}")]
     InvalidArgument(Cow<'static, str>),
     /// Incremental mode: the id holds no live record, and ids are given out by insert only.
-    #[error("id {id} holds no live record, and an incremental database gives out its ids by insert; set can only overwrite")]
+    #[error(
+        "id {id} holds no live record, and an incremental database gives out its ids by insert; set can only overwrite"
+    )]
     IdNotAssigned {
         /// The id asked for.
         id: u32,
@@ -108,7 +110,9 @@ pub enum Error {
     #[error("this handle was opened before fork() and can't be used in the child process")]
     Forked,
     /// Ids are chosen by the caller in this database.
-    #[error("{action} needs an incremental database; in this key-value database the caller chooses the ids")]
+    #[error(
+        "{action} needs an incremental database; in this key-value database the caller chooses the ids"
+    )]
     WrongMode {
         /// What was asked for.
         action: &'static str,
@@ -179,20 +183,32 @@ impl Error {
         offset: u64,
         what: impl Into<Cow<'static, str>>,
     ) -> Error {
-        Error::Corrupt { file: file.into(), offset, what: what.into() }
+        Error::Corrupt {
+            file: file.into(),
+            offset,
+            what: what.into(),
+        }
     }
 
     /// Sorts what the operating system said into the cases that a caller can act on.
-    pub(crate) fn from_io(action: &'static str, path: impl Into<String>, source: io::Error) -> Error {
+    pub(crate) fn from_io(
+        action: &'static str,
+        path: impl Into<String>,
+        source: io::Error,
+    ) -> Error {
         let path = path.into();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::NoSpace { path, source }
             }
-            io::ErrorKind::OutOfMemory => {
-                Error::OutOfMemory { what: format!("{action} {path}").into() }
-            }
-            _ => Error::Io { action, path, source },
+            io::ErrorKind::OutOfMemory => Error::OutOfMemory {
+                what: format!("{action} {path}").into(),
+            },
+            _ => Error::Io {
+                action,
+                path,
+                source,
+            },
         }
     }
 }

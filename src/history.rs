@@ -29,7 +29,15 @@ pub(crate) struct Chain<'a> {
 impl<'a> Chain<'a> {
     pub(crate) fn new(log: &'a Log, id: u32, entry: Entry) -> Chain<'a> {
         let next = entry.location();
-        Chain { log, id, next, newer: None, tortoise: Location::NONE, steps: 0, patience: 1 }
+        Chain {
+            log,
+            id,
+            next,
+            newer: None,
+            tortoise: Location::NONE,
+            steps: 0,
+            patience: 1,
+        }
     }
 
     /// The next older version.
@@ -41,11 +49,16 @@ impl<'a> Chain<'a> {
         let segment = self.log.segment_of(location)?;
         let head = segment.head(location, self.id)?;
         // Of ours each version is of an earlier commit; herolib's have commit 0 and come last.
-        let older = self.newer.is_none_or(|newer| head.commit < newer.commit || newer.commit == 0);
+        let older = self
+            .newer
+            .is_none_or(|newer| head.commit < newer.commit || newer.commit == 0);
         if !older || location == self.tortoise {
             return Err(segment.corrupt(
                 u64::from(location.position),
-                format!("the versions of id {} lead in a circle, or to a newer one", self.id),
+                format!(
+                    "the versions of id {} lead in a circle, or to a newer one",
+                    self.id
+                ),
             ));
         }
         self.steps += 1;
@@ -67,10 +80,26 @@ impl Db {
         let mut records = Records::default();
         self.walk(id, |location, head| {
             let value = self.log().segment_of(location)?.value(location, head)?;
-            let state = if head.kind == Kind::Put { State::Live } else { State::Deleted };
-            let Head { commit, time_us, .. } = *head;
-            records.push(Record { id, state, commit, time_us, value: &value });
-            Ok(if records.len() == max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            let state = if head.kind == Kind::Put {
+                State::Live
+            } else {
+                State::Deleted
+            };
+            let Head {
+                commit, time_us, ..
+            } = *head;
+            records.push(Record {
+                id,
+                state,
+                commit,
+                time_us,
+                value: &value,
+            })?;
+            Ok(if records.len() == max {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
         })?;
         if records.is_empty() {
             return Err(Error::NotFound(NotFound::History(id)));
@@ -99,7 +128,12 @@ impl Db {
                 return Ok(ControlFlow::Continue(()));
             }
             if head.kind == Kind::Put {
-                found = Some(self.log().segment_of(location)?.value(location, head)?.into_owned());
+                found = Some(
+                    self.log()
+                        .segment_of(location)?
+                        .value(location, head)?
+                        .into_owned(),
+                );
             }
             Ok(ControlFlow::Break(()))
         })?;

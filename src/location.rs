@@ -12,7 +12,10 @@ pub(crate) struct Location {
 
 impl Location {
     /// No version.
-    pub(crate) const NONE: Location = Location { file: 0, position: 0 };
+    pub(crate) const NONE: Location = Location {
+        file: 0,
+        position: 0,
+    };
 
     /// Whether this is [`Location::NONE`], or no place that a record can have.
     pub(crate) fn is_none(self) -> bool {

@@ -139,7 +139,10 @@ impl Manifest {
 
     fn encode(&self) -> Vec<u8> {
         let base = self.base.unwrap_or(BaseStamp { crc: 0, entries: 0 });
-        let no_dump = KnownDump { stamp: DumpStamp { len: 0, crc32: 0 }, modified_ns: 0 };
+        let no_dump = KnownDump {
+            stamp: DumpStamp { len: 0, crc32: 0 },
+            modified_ns: 0,
+        };
         let dump = self.dump.unwrap_or(no_dump);
         let flags = if self.native { FLAG_NATIVE } else { 0 }
             | if self.base.is_some() { FLAG_BASE } else { 0 }
@@ -195,7 +198,10 @@ impl Manifest {
         }
         let body = bytes.len() - 4;
         if crc32fast::hash(&bytes[..body]) != u32_at(bytes, body) {
-            return Err(damaged(body as u64, "the manifest does not match its checksum"));
+            return Err(damaged(
+                body as u64,
+                "the manifest does not match its checksum",
+            ));
         }
         if u32_at(bytes, 8) != FORMAT || u32_at(bytes, 12) != 0 {
             return Err(Error::incompatible(format!(
@@ -218,17 +224,26 @@ impl Manifest {
         }
         let count = u32_at(bytes, 100) as usize;
         if body != HEADER + FILE_ENTRY * count {
-            return Err(damaged(100, "the number of data files does not fit the manifest's length"));
+            return Err(damaged(
+                100,
+                "the number of data files does not fit the manifest's length",
+            ));
         }
         let mut files = Vec::with_capacity(count);
         for index in 0..count {
             let at = HEADER + FILE_ENTRY * index;
             let kind = match u16_at(bytes, at + 2) {
                 0 => FileKind::Log,
-                1 => FileKind::Frozen { own_until: u32_at(bytes, at + 8) },
+                1 => FileKind::Frozen {
+                    own_until: u32_at(bytes, at + 8),
+                },
                 _ => return Err(damaged(at as u64, "there is no such kind of data file")),
             };
-            files.push(DataFile { number: u16_at(bytes, at), kind, len: u32_at(bytes, at + 12) });
+            files.push(DataFile {
+                number: u16_at(bytes, at),
+                kind,
+                len: u32_at(bytes, at + 12),
+            });
         }
         if !files.windows(2).all(|pair| pair[0].number < pair[1].number) {
             return Err(damaged(HEADER as u64, "the data files are not in order"));
@@ -247,10 +262,15 @@ impl Manifest {
             next_id: u64_at(bytes, 56),
             commit: u64_at(bytes, 64),
             time_us: u64_at(bytes, 72),
-            base: (flags & FLAG_BASE != 0)
-                .then(|| BaseStamp { crc: u32_at(bytes, 80), entries: u32_at(bytes, 84) }),
+            base: (flags & FLAG_BASE != 0).then(|| BaseStamp {
+                crc: u32_at(bytes, 80),
+                entries: u32_at(bytes, 84),
+            }),
             dump: (flags & FLAG_DUMP != 0).then(|| KnownDump {
-                stamp: DumpStamp { len: u64_at(bytes, 88), crc32: u32_at(bytes, 96) },
+                stamp: DumpStamp {
+                    len: u64_at(bytes, 88),
+                    crc32: u32_at(bytes, 96),
+                },
                 modified_ns: u64_at(bytes, 104),
             }),
             files,
@@ -263,9 +283,11 @@ impl Manifest {
         match read_all(storage, MANIFEST, LONGEST) {
             Ok(bytes) => Manifest::decode(&bytes, &path).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                Err(Error::corrupt(path, LONGEST, "the manifest is longer than it can be"))
-            }
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(Error::corrupt(
+                path,
+                LONGEST,
+                "the manifest is longer than it can be",
+            )),
             Err(error) => Err(Error::from_io("read", path, error)),
         }
     }
@@ -284,15 +306,33 @@ mod tests {
     fn sample() -> Manifest {
         let mut manifest = Manifest::new([5; 16], true, true, Limits::DEFAULT);
         manifest.state = State::Open;
-        manifest.base = Some(BaseStamp { crc: 77, entries: 3 });
+        manifest.base = Some(BaseStamp {
+            crc: 77,
+            entries: 3,
+        });
         manifest.dump = Some(KnownDump {
-            stamp: DumpStamp { len: 99, crc32: 0xffee_ddcc },
+            stamp: DumpStamp {
+                len: 99,
+                crc32: 0xffee_ddcc,
+            },
             modified_ns: 12,
         });
         manifest.files = vec![
-            DataFile { number: 0, kind: FileKind::Frozen { own_until: 0 }, len: 854 },
-            DataFile { number: 7, kind: FileKind::Frozen { own_until: 500 }, len: 600 },
-            DataFile { number: 9, kind: FileKind::Log, len: u32::MAX },
+            DataFile {
+                number: 0,
+                kind: FileKind::Frozen { own_until: 0 },
+                len: 854,
+            },
+            DataFile {
+                number: 7,
+                kind: FileKind::Frozen { own_until: 500 },
+                len: 600,
+            },
+            DataFile {
+                number: 9,
+                kind: FileKind::Log,
+                len: u32::MAX,
+            },
         ];
         manifest
     }
@@ -302,7 +342,10 @@ mod tests {
         let bytes = sample().encode();
         assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), sample());
         let plain = Manifest::new([1; 16], false, false, Limits::DEFAULT);
-        assert_eq!(Manifest::decode(&plain.encode(), "m").expect("valid"), plain);
+        assert_eq!(
+            Manifest::decode(&plain.encode(), "m").expect("valid"),
+            plain
+        );
     }
 
     #[test]
@@ -314,7 +357,10 @@ mod tests {
             assert!(Manifest::decode(&flipped, "m").is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(Manifest::decode(&bytes[..len], "m").is_err(), "length {len}");
+            assert!(
+                Manifest::decode(&bytes[..len], "m").is_err(),
+                "length {len}"
+            );
         }
     }
 }

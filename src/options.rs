@@ -97,7 +97,9 @@ impl Options {
         }
         let read_only = self.read_only || self.salvage;
         if read_only && self.reset {
-            return Err(Error::invalid("reset removes files, and read-only or salvage forbids it"));
+            return Err(Error::invalid(
+                "reset removes files, and read-only or salvage forbids it",
+            ));
         }
         if self.memory && (read_only || self.must_exist || self.adopt) {
             return Err(Error::invalid(

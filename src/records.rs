@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use crate::bytes::reserve;
+use crate::error::Result;
+
 /// What a version is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -45,16 +48,14 @@ pub struct Records {
 }
 
 impl Records {
-    pub(crate) fn with_capacity(records: usize, bytes: usize) -> Records {
-        Records { items: Vec::with_capacity(records), bytes: Vec::with_capacity(bytes) }
+    /// Makes room for so many versions, and bytes of values, more.
+    pub(crate) fn reserve(&mut self, records: usize, bytes: usize) -> Result<()> {
+        reserve(&mut self.items, records)?;
+        reserve(&mut self.bytes, bytes)
     }
 
-    /// Makes room for so many bytes more.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.bytes.reserve(bytes);
-    }
-
-    pub(crate) fn push(&mut self, record: Record<'_>) {
+    pub(crate) fn push(&mut self, record: Record<'_>) -> Result<()> {
+        self.reserve(1, record.value.len())?;
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record.value);
         self.items.push(Item {
@@ -64,6 +65,7 @@ impl Records {
             time_us: record.time_us,
             value: start..self.bytes.len(),
         });
+        Ok(())
     }
 
     /// How many there are.

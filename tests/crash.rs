@@ -16,8 +16,8 @@ use ourdb::{Db, Error, Options, Sync};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use support::model::{self, Model, Outcome, Refusal, Value, Write, compare};
-use support::sim::{Calls, Disk, Errno, Fault, History, Loss, Pages, SimStorage};
-use support::{Context, Random, Verdict, cases, check_property, refute, require, torture};
+use support::sim::{Calls, Disk, Errno, Fault, History, Hit, Loss, Pages, SimStorage};
+use support::{Context, Random, Verdict, cases, check_property, require, torture};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -559,6 +559,8 @@ struct Ordeal<'a> {
     db: Option<Db>,
     /// A write that was reported as failed, but may be there, whole.
     uncertain: Option<Write>,
+    /// How much had failed when the handle was opened.
+    hits_when_opened: usize,
     /// A failure was reported after which the handle need not write any more.
     stopped: bool,
 }
@@ -573,6 +575,7 @@ impl<'a> Ordeal<'a> {
             synced: 0,
             db: None,
             uncertain: None,
+            hits_when_opened: 0,
             stopped: false,
         };
         ordeal.storage.fail(Some(fault));
@@ -601,7 +604,7 @@ impl<'a> Ordeal<'a> {
             Write::Set(1, Value { seed: 2, len: 100 }),
         ];
         last.iter()
-            .try_for_each(|write| self.acknowledge(write))
+            .try_for_each(|write| self.write(write))
             .context(|| "at the end".into())?;
         self.take(&Step::Kill)
             .context(|| "killed at the end".into())?;
@@ -626,15 +629,23 @@ impl<'a> Ordeal<'a> {
         self.fault.pages == Pages::Dropped && self.storage.hits().iter().any(|hit| hit.sync)
     }
 
-    /// Whether the call that returned `error` had the right to: the fault hit it.
+    /// Whether the call that returned `error` had the right to: the fault hit it, or an earlier one
+    /// that could succeed all the same but stopped the handle.
     fn check_failure(&mut self, hits_before: usize, error: &Error) -> Verdict {
+        let hits = self.storage.hits();
+        let Some(hit) = hits[hits_before..].first() else {
+            let earlier = &hits[self.hits_when_opened..];
+            let stopped = self.fault.errno == Errno::Io || earlier.iter().any(|hit| hit.sync);
+            require!(
+                Refusal::of(error) == Refusal::Poisoned && !earlier.is_empty() && stopped,
+                "a failure without a cause: {error}"
+            );
+            self.stopped = true;
+            return Ok(());
+        };
         let fitting = match self.fault.errno {
             Errno::Io => Refusal::Io,
             Errno::NoSpace => Refusal::NoSpace,
-        };
-        let hits = self.storage.hits();
-        let Some(hit) = hits.get(hits_before..).and_then(<[_]>::first) else {
-            refute!("a failure without a cause: {error}");
         };
         require!(
             Refusal::of(error) == fitting,
@@ -666,6 +677,7 @@ impl<'a> Ordeal<'a> {
             }
         };
         self.stopped = false;
+        self.hits_when_opened = self.hits();
         let acknowledged = self.model.last_commit();
         if let Some(write) = self.uncertain.take() {
             let possible = self.model.apply(&write);
@@ -722,7 +734,9 @@ impl<'a> Ordeal<'a> {
     /// After the failed sync of a data file the handle writes no more, and never tries it again.
     fn check_stopped(&self, hits_before: usize) -> Verdict {
         let hits = &self.storage.hits()[hits_before..];
-        let Some(hit) = hits.iter().find(|hit| hit.sync && hit.call.contains(".db")) else {
+        let data_file = |name: &str| name.starts_with(|first: char| first.is_ascii_digit());
+        let of_data_file = |hit: &&Hit| hit.call.strip_prefix("sync ").is_some_and(data_file);
+        let Some(hit) = hits.iter().find(of_data_file) else {
             return Ok(());
         };
         let again = self.db().sync();
@@ -764,6 +778,7 @@ impl<'a> Ordeal<'a> {
                     self.check_failure(before, &error)?;
                     self.check_reading()
                         .context(|| "after the failed sync".into())?;
+                    self.check_stopped(before)?;
                     if !self.stopped {
                         return Ok(());
                     }
@@ -793,26 +808,28 @@ impl<'a> Ordeal<'a> {
         let expected = self.model.expected(write);
         let error = match (found, &expected) {
             (Err(error), Ok(_)) => error,
-            // A call that is refused anyway may be hit before that is known.
-            (Err(error), Err(_)) if self.hits() > before => error,
+            // A call that is refused anyway may fail before that is known.
+            (Err(error), Err(refusals)) if !refusals.contains(&Refusal::of(&error)) => error,
             (found, _) => return self.check_answer(write, found),
         };
         self.check_failure(before, &error)?;
         // What a failed sync left out, or a write that broke off, may be there all the same: zeros
         // that are missing were there before. A full disk is to change nothing.
-        let broken_off = self.fault.partly && self.fault.errno == Errno::Io;
-        let synced = self.storage.hits()[before..].iter().any(|hit| hit.sync);
+        let hits = &self.storage.hits()[before..];
+        let broken_off = self.fault.partly && self.fault.errno == Errno::Io && !hits.is_empty();
+        let synced = hits.iter().any(|hit| hit.sync);
         if expected.is_ok() && (broken_off || synced) {
             self.uncertain = Some(write.clone());
         }
         self.check_reading()
             .context(|| format!("after the write failed ({error})"))?;
+        self.check_stopped(before)?;
         let acknowledged = self.model.last_commit();
         if self.stopped {
             self.open()?;
         }
         let done = self.model.last_commit() > acknowledged;
-        if self.fault.sticky || done || self.pages_dropped() {
+        if self.storage.fails() || done {
             return Ok(());
         }
         // The cause is gone: on a full disk the same handle goes on, else a new one does.
@@ -854,6 +871,7 @@ fn check_faults(workload: &Workload, faults: &[Fault], most: usize) -> Verdict {
             synced: 0,
             db: None,
             uncertain: None,
+            hits_when_opened: 0,
             stopped: false,
         };
         ordeal.run().context(|| "without a fault".into())?;

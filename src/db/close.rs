@@ -7,7 +7,6 @@ use super::{Db, Shared};
 use crate::base::BASE;
 use crate::error::{Error, Result};
 use crate::herolib;
-use crate::location::Location;
 use crate::log::segment::{FileHeader, name};
 use crate::lookup::checkpoint::{self, INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, KnownDump, MANIFEST, Manifest, State};
@@ -69,11 +68,14 @@ impl Shared {
         };
         checkpoint::write(self.storage(), &self.lookup, state)?;
         if !self.lookup.is_on_disk() {
-            remove_if_there(self.storage(), TABLE).map_err(|error| {
-                Error::from_io("remove", self.storage().describe(TABLE), error)
-            })?;
+            remove_if_there(self.storage(), TABLE)
+                .map_err(|error| Error::from_io("remove", self.storage().describe(TABLE), error))?;
         }
-        let dump = if writer.manifest.native { None } else { self.write_dump(writer)? };
+        let dump = if writer.manifest.native {
+            None
+        } else {
+            self.write_dump(writer)?
+        };
         let manifest = Manifest {
             state: State::Clean,
             limits: self.limits,
@@ -91,16 +93,9 @@ impl Shared {
     fn write_dump(&self, writer: &Writer) -> Result<Option<KnownDump>> {
         let limits = self.limits;
         let width = herolib::lookup_width(limits.record_nr_max, limits.record_size_max);
-        let incremental = (!self.key_value).then(|| writer.next_id as u32);
-        let entries = self.lookup.entries().filter_map(|(id, entry)| {
-            // Herolib's incremental mode reads entries without gaps only, so deleted ids stand in
-            // them, without a location.
-            match (entry.is_live(), self.key_value) {
-                (true, _) => Some((id, entry.location())),
-                (false, false) => Some((id, Location::NONE)),
-                (false, true) => None,
-            }
-        });
+        let incremental = (!self.key_value).then_some(writer.next_id as u32);
+        let live = self.lookup.entries().filter(|(_, entry)| entry.is_live());
+        let entries = live.map(|(id, entry)| (id, entry.location()));
         let Some(stamp) = herolib::write_dump(self.storage(), width, incremental, entries)? else {
             return Ok(None);
         };
@@ -137,7 +132,10 @@ pub(super) fn remove_files(storage: &dyn Storage, manifest: Option<&Manifest>) -
     let failed = |error| Error::from_io("remove files in", storage.describe(""), error);
     for file in herolib::data_files(storage)? {
         let ours = manifest.is_none_or(|manifest| {
-            manifest.files.iter().any(|known| known.number == file.number)
+            manifest
+                .files
+                .iter()
+                .any(|known| known.number == file.number)
                 || has_uuid(storage, &name(file.number), &manifest.uuid)
         });
         if ours {
@@ -158,11 +156,16 @@ pub(super) fn remove_files(storage: &dyn Storage, manifest: Option<&Manifest>) -
 /// Whether recovery put a file of this name aside.
 fn is_torn(name: &str) -> bool {
     name.strip_prefix("torn-").is_some_and(|rest| {
-        !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit() || b"-.".contains(&byte))
+        !rest.is_empty()
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || b"-.".contains(&byte))
     })
 }
 
 fn has_uuid(storage: &dyn Storage, name: &str, uuid: &[u8; 16]) -> bool {
-    let header = storage.open(name, Access::Read).and_then(|file| FileHeader::read(&*file));
+    let header = storage
+        .open(name, Access::Read)
+        .and_then(|file| FileHeader::read(&*file));
     matches!(header, Ok(Some(header)) if header.uuid == *uuid)
 }

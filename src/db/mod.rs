@@ -3,7 +3,7 @@
 //! One writer at a time, under a mutex; readers take no lock and make no system call. What a
 //! commit changes is published in three steps. `appended` says that its bytes are in the log, the
 //! lookup's entries lead to them, and `visible` says that readers may see it: at once, or with
-//! [`Sync::Commit`](crate::Sync::Commit) only when it is on disk. A reader that meets an entry
+//! [`Sync::Commit`] only when it is on disk. A reader that meets an entry
 //! while the two counters differ follows the chain back to what is visible, so a commit of many
 //! records becomes visible in one step.
 
@@ -11,7 +11,9 @@ mod close;
 mod open;
 mod order;
 mod read;
+mod recover;
 mod sync;
+mod takeover;
 mod write;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::history::Chain;
+use crate::location::Location;
 use crate::log::Log;
 use crate::log::record::{Head, Kind};
-use crate::location::Location;
 use crate::lookup::{Entry, Lookup};
 use crate::options::{Limits, Sync};
 use crate::storage::{Lock, Storage, fork};
@@ -82,13 +84,19 @@ impl Shared {
     /// Every call begins with this.
     #[inline]
     fn check_process(&self) -> Result<()> {
-        if self.fork_generation == fork::generation() { Ok(()) } else { Err(Error::Forked) }
+        if self.fork_generation == fork::generation() {
+            Ok(())
+        } else {
+            Err(Error::Forked)
+        }
     }
 
     fn check_poison(&self) -> Result<()> {
         match self.poisoned.get() {
             None => Ok(()),
-            Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),
+            Some(cause) => Err(Error::Poisoned {
+                cause: Arc::clone(cause),
+            }),
         }
     }
 
@@ -114,7 +122,10 @@ impl Shared {
         if id < self.limits.record_nr_max {
             Ok(())
         } else {
-            Err(Error::IdOutOfRange { id, limit: self.limits.record_nr_max })
+            Err(Error::IdOutOfRange {
+                id,
+                limit: self.limits.record_nr_max,
+            })
         }
     }
 
@@ -149,7 +160,9 @@ impl Shared {
         let entry = self.lookup.get(id);
         let visible = self.visible();
         if self.all_visible(visible) {
-            return Ok(entry.is_live().then(|| (entry.location(), entry.len_hint())));
+            return Ok(entry
+                .is_live()
+                .then(|| (entry.location(), entry.len_hint())));
         }
         let version = self.version_at(id, entry, visible)?;
         Ok(version

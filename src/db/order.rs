@@ -36,20 +36,26 @@ impl Db {
     /// The lowest live id.
     pub fn first(&self) -> Result<u32> {
         self.shared.check_process()?;
-        self.shared.live_at_or_above(0)?.ok_or(none(Neighbour::First))
+        self.shared
+            .live_at_or_above(0)?
+            .ok_or(none(Neighbour::First))
     }
 
     /// The highest live id.
     pub fn last(&self) -> Result<u32> {
         self.shared.check_process()?;
-        self.shared.live_at_or_below(u64::from(u32::MAX))?.ok_or(none(Neighbour::Last))
+        self.shared
+            .live_at_or_below(u64::from(u32::MAX))?
+            .ok_or(none(Neighbour::Last))
     }
 
     /// The nearest live id strictly above `id`, which need not be live itself.
     #[inline]
     pub fn above(&self, id: u32) -> Result<u32> {
         self.shared.check_process()?;
-        self.shared.live_at_or_above(u64::from(id) + 1)?.ok_or(none(Neighbour::Above(id)))
+        self.shared
+            .live_at_or_above(u64::from(id) + 1)?
+            .ok_or(none(Neighbour::Above(id)))
     }
 
     /// The nearest live id strictly below `id`, which need not be live itself.

@@ -54,7 +54,8 @@ impl Db {
         let shared = &*self.shared;
         shared.check_process()?;
         let visible = shared.visible();
-        let mut records = Records::with_capacity(ids.len(), 0);
+        let mut records = Records::default();
+        records.reserve(ids.len(), 0)?;
         for ids in ids.chunks(BATCH) {
             for &id in ids {
                 shared.lookup.prefetch(id);
@@ -70,7 +71,7 @@ impl Db {
                     segment.prefetch(entry.location(), entry.len_hint().min(PREFETCH));
                 }
             }
-            records.reserve(bytes);
+            records.reserve(0, bytes)?;
             for (&entry, &id) in entries.iter().zip(ids) {
                 self.push_version(&mut records, id, entry, visible)?;
             }
@@ -86,33 +87,54 @@ impl Db {
         entry: Entry,
         visible: u64,
     ) -> Result<()> {
-        let missing =
-            Record { id, state: State::Missing, commit: 0, time_us: 0, value: &[] };
+        let missing = Record {
+            id,
+            state: State::Missing,
+            commit: 0,
+            time_us: 0,
+            value: &[],
+        };
         if !entry.is_known() {
-            records.push(missing);
-            return Ok(());
+            return records.push(missing);
         }
         let location = entry.location();
         let segment = self.log().segment_of(location)?;
         if entry.is_live() {
             let version = segment.unverified(location, id)?;
-            let Head { kind, commit, time_us, .. } = version.head;
+            let Head {
+                kind,
+                commit,
+                time_us,
+                ..
+            } = version.head;
             if kind == Kind::Put && commit <= visible {
                 let value = segment.verified(location, version)?;
-                records.push(Record { id, state: State::Live, commit, time_us, value: &value });
-                return Ok(());
+                return records.push(Record {
+                    id,
+                    state: State::Live,
+                    commit,
+                    time_us,
+                    value: &value,
+                });
             }
         }
         // A deletion, or a commit that isn't part of this moment yet.
         match self.shared.version_at(id, entry, visible)? {
             Some((location, head)) if head.kind == Kind::Put => {
                 let value = self.log().segment_of(location)?.value(location, &head)?;
-                let Head { commit, time_us, .. } = head;
-                records.push(Record { id, state: State::Live, commit, time_us, value: &value });
+                let Head {
+                    commit, time_us, ..
+                } = head;
+                records.push(Record {
+                    id,
+                    state: State::Live,
+                    commit,
+                    time_us,
+                    value: &value,
+                })
             }
             _ => records.push(missing),
         }
-        Ok(())
     }
 
     /// Live records. O(1).
@@ -131,7 +153,8 @@ impl Db {
     pub fn next_id(&self) -> Result<u32> {
         self.shared.check_process()?;
         self.shared.check_incremental("next_id")?;
-        self.shared.id_from(self.shared.counters.next_id.load(Ordering::Acquire))
+        self.shared
+            .id_from(self.shared.counters.next_id.load(Ordering::Acquire))
     }
 
     pub(crate) fn log(&self) -> &Log {

@@ -28,8 +28,14 @@ struct GroupState {
 impl GroupSync {
     /// Everything up to `synced` is on disk.
     pub(super) fn new(synced: u64) -> GroupSync {
-        let state = Mutex::new(GroupState { synced, busy: false });
-        GroupSync { state, changed: Condvar::new() }
+        let state = Mutex::new(GroupState {
+            synced,
+            busy: false,
+        });
+        GroupSync {
+            state,
+            changed: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, GroupState> {
@@ -49,7 +55,11 @@ impl Shared {
             if !state.busy {
                 break;
             }
-            state = self.group.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .group
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         state.busy = true;
         drop(state);
@@ -78,7 +88,9 @@ impl Shared {
         if let Some(end) = work.end
             && !work.is_empty()
         {
-            writer.tail.mark_synced(&self.log, end, moment.commit, moment.time_us);
+            writer
+                .tail
+                .mark_synced(&self.log, end, moment.commit, moment.time_us);
         }
         if self.visible() < moment.commit {
             self.make_visible(&mut writer, moment);
@@ -131,24 +143,30 @@ impl Ticker {
     /// Syncs every `interval`, as long as there is something to sync.
     pub(super) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<Ticker> {
         let stop = Arc::new(Stop::default());
-        let thread = std::thread::Builder::new().name("ourdb-sync".into()).spawn({
-            let (stop, shared) = (Arc::clone(&stop), Arc::clone(shared));
-            move || {
-                let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
-                while !*asked {
-                    let waited = stop.changed.wait_timeout(asked, interval);
-                    asked = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    if !*asked {
-                        let commit = shared.writer().commit;
-                        // A failure poisons the handle, and the next write says so.
-                        let _ = shared.sync_to(commit);
+        let thread = std::thread::Builder::new()
+            .name("ourdb-sync".into())
+            .spawn({
+                let (stop, shared) = (Arc::clone(&stop), Arc::clone(shared));
+                move || {
+                    let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                    while !*asked {
+                        let waited = stop.changed.wait_timeout(asked, interval);
+                        asked = waited.unwrap_or_else(PoisonError::into_inner).0;
+                        if !*asked {
+                            let commit = shared.writer().commit;
+                            // A failure poisons the handle, and the next write says so.
+                            let _ = shared.sync_to(commit);
+                        }
                     }
                 }
-            }
-        });
+            });
         let thread =
             thread.map_err(|error| Error::from_io("start", "the thread that syncs", error))?;
-        Ok(Ticker { stop, thread: Some(thread), fork_generation: fork::generation() })
+        Ok(Ticker {
+            stop,
+            thread: Some(thread),
+            fork_generation: fork::generation(),
+        })
     }
 }
 
@@ -159,7 +177,11 @@ impl Drop for Ticker {
             std::mem::forget(self.thread.take());
             return;
         }
-        *self.stop.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self
+            .stop
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             // It doesn't panic; if it did, there is nothing left to do for it.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use super::{Db, Shared};
+use crate::bytes::reserve_exact;
 use crate::error::{Error, NotFound, Result};
 use crate::herolib;
 use crate::location::Location;
@@ -45,8 +46,19 @@ pub(super) struct Moment {
 impl Writer {
     /// As of the last commit.
     pub(super) fn now(&self) -> Moment {
-        let Writer { commit, time_us, live, next_id, .. } = *self;
-        Moment { commit, time_us, live, next_id }
+        let Writer {
+            commit,
+            time_us,
+            live,
+            next_id,
+            ..
+        } = *self;
+        Moment {
+            commit,
+            time_us,
+            live,
+            next_id,
+        }
     }
 }
 
@@ -60,7 +72,11 @@ impl Shared {
     }
 
     pub(super) fn check_incremental(&self, action: &'static str) -> Result<()> {
-        if self.key_value { Err(Error::WrongMode { action }) } else { Ok(()) }
+        if self.key_value {
+            Err(Error::WrongMode { action })
+        } else {
+            Ok(())
+        }
     }
 
     fn check_len(&self, value: &[u8]) -> Result<()> {
@@ -69,7 +85,12 @@ impl Shared {
         if len <= limit {
             return Ok(());
         }
-        Err(Error::RecordTooLarge { what: "a value", len, limit, which: "record_size_max" })
+        Err(Error::RecordTooLarge {
+            what: "a value",
+            len,
+            limit,
+            which: "record_size_max",
+        })
     }
 
     /// An id to be given out, if there is one left.
@@ -77,8 +98,11 @@ impl Shared {
         match u32::try_from(next) {
             Ok(id) if id < self.limits.record_nr_max => Ok(id),
             _ => Err(Error::Full(
-                format!("all ids below {} (record_nr_max) are given out", self.limits.record_nr_max)
-                    .into(),
+                format!(
+                    "all ids below {} (record_nr_max) are given out",
+                    self.limits.record_nr_max
+                )
+                .into(),
             )),
         }
     }
@@ -91,7 +115,12 @@ impl Shared {
         if !self.key_value && !entry.is_live() {
             return Err(Error::IdNotAssigned { id });
         }
-        Ok(NewRecord { kind: Kind::Put, id, previous: entry.location(), value })
+        Ok(NewRecord {
+            kind: Kind::Put,
+            id,
+            previous: entry.location(),
+            value,
+        })
     }
 
     /// A record that deletes. Under the writer lock.
@@ -101,7 +130,12 @@ impl Shared {
         if !entry.is_live() {
             return Err(Error::NotFound(NotFound::Record(id)));
         }
-        Ok(NewRecord { kind: Kind::Delete, id, previous: entry.location(), value: &[] })
+        Ok(NewRecord {
+            kind: Kind::Delete,
+            id,
+            previous: entry.location(),
+            value: &[],
+        })
     }
 
     /// Appends one commit. The ids of `records` are all different. Failing, it changes nothing
@@ -124,14 +158,21 @@ impl Shared {
         writer.time_us = time_us + 1;
         let first = writer.tail.append(&self.log, commit, time_us, records);
         let first = first.map_err(|(error, intact)| {
-            if intact { error } else { self.poison_with(error) }
+            if intact {
+                error
+            } else {
+                self.poison_with(error)
+            }
         })?;
         writer.time_us = time_us;
         writer.commit = commit;
         self.counters.appended.store(commit, Ordering::Release);
         let mut position = u64::from(first.position);
         for record in records {
-            let location = Location { file: first.file, position: position as u32 };
+            let location = Location {
+                file: first.file,
+                position: position as u32,
+            };
             position += record.len();
             let was_live = self.lookup.get(record.id).is_live();
             let entry = match record.kind {
@@ -159,8 +200,12 @@ impl Shared {
     /// Lets readers see everything up to the commit of `moment`.
     pub(super) fn make_visible(&self, writer: &mut Writer, moment: Moment) {
         self.counters.live.store(moment.live, Ordering::Release);
-        self.counters.next_id.store(moment.next_id, Ordering::Release);
-        self.counters.visible.store(moment.commit, Ordering::Release);
+        self.counters
+            .next_id
+            .store(moment.next_id, Ordering::Release);
+        self.counters
+            .visible
+            .store(moment.commit, Ordering::Release);
         while let Some(&(deleted, id)) = writer.forget.front()
             && deleted <= moment.commit
         {
@@ -175,7 +220,11 @@ impl Shared {
         if writer.manifest.state != State::Clean {
             return Ok(());
         }
-        let manifest = Manifest { state: State::Open, dump: None, ..writer.manifest.clone() };
+        let manifest = Manifest {
+            state: State::Open,
+            dump: None,
+            ..writer.manifest.clone()
+        };
         if !self.volatile {
             manifest.write(self.storage())?;
             if !manifest.native {
@@ -206,8 +255,12 @@ impl Db {
         let (id, commit) = {
             let mut writer = shared.writer();
             let id = shared.id_from(writer.next_id)?;
-            let record =
-                NewRecord { kind: Kind::Put, id, previous: Location::NONE, value };
+            let record = NewRecord {
+                kind: Kind::Put,
+                id,
+                previous: Location::NONE,
+                value,
+            };
             (id, shared.append(&mut writer, &[record])?)
         };
         shared.finish(commit)?;
@@ -241,30 +294,33 @@ impl Db {
     /// Stores values under the next ids, in one commit: all or nothing.
     pub fn insert_many(&self, values: &[&[u8]]) -> Result<Vec<u32>> {
         let shared = &*self.shared;
-        shared.check_writable("insert")?;
+        shared.check_process()?;
         if values.is_empty() {
             return Ok(Vec::new());
         }
+        shared.check_writable("insert")?;
         shared.check_incremental("insert")?;
         for value in values {
             shared.check_len(value)?;
         }
-        let (ids, commit) = {
+        let mut records = Vec::new();
+        reserve_exact(&mut records, values.len())?;
+        let mut ids = Vec::new();
+        reserve_exact(&mut ids, values.len())?;
+        let commit = {
             let mut writer = shared.writer();
             let first = shared.id_from(writer.next_id)?;
             shared.id_from(u64::from(first) + values.len() as u64 - 1)?;
-            let records: Vec<NewRecord<'_>> = values
-                .iter()
-                .zip(first..)
-                .map(|(value, id)| NewRecord {
+            for (value, id) in values.iter().zip(first..) {
+                records.push(NewRecord {
                     kind: Kind::Put,
                     id,
                     previous: Location::NONE,
                     value,
-                })
-                .collect();
-            let commit = shared.append(&mut writer, &records)?;
-            (records.iter().map(|record| record.id).collect(), commit)
+                });
+                ids.push(id);
+            }
+            shared.append(&mut writer, &records)?
         };
         shared.finish(commit)?;
         Ok(ids)
@@ -283,7 +339,9 @@ impl Db {
     /// Deletes many records in one commit: all or nothing. If one of them isn't there, it is
     /// [`Error::NotFound`]; one that comes twice is deleted once.
     pub fn delete_many(&self, ids: &[u32]) -> Result<()> {
-        self.change_many("delete", ids.iter().copied(), |_, id| self.shared.deletion(id))
+        self.change_many("delete", ids.iter().copied(), |_, id| {
+            self.shared.deletion(id)
+        })
     }
 
     /// One commit out of what `record` makes of each place in `ids`. All places are checked; of
@@ -295,13 +353,15 @@ impl Db {
         record: impl Fn(usize, u32) -> Result<NewRecord<'a>>,
     ) -> Result<()> {
         let shared = &*self.shared;
-        shared.check_writable(action)?;
+        shared.check_process()?;
         if ids.len() == 0 {
             return Ok(());
         }
+        shared.check_writable(action)?;
+        let mut records: Vec<NewRecord<'a>> = Vec::new();
+        reserve_exact(&mut records, ids.len())?;
         let commit = {
             let mut writer = shared.writer();
-            let mut records: Vec<NewRecord<'a>> = Vec::with_capacity(ids.len());
             let mut ascending = true;
             for (index, id) in ids.enumerate() {
                 ascending &= records.last().is_none_or(|last| last.id < id);
@@ -318,8 +378,11 @@ impl Db {
 
 /// Of records with the same id only the last one stays, in the order of the last ones.
 fn keep_last_of_each_id(records: &mut Vec<NewRecord<'_>>) {
-    let last: HashMap<u32, usize> =
-        records.iter().enumerate().map(|(index, record)| (record.id, index)).collect();
+    let last: HashMap<u32, usize> = records
+        .iter()
+        .enumerate()
+        .map(|(index, record)| (record.id, index))
+        .collect();
     let mut index = 0;
     records.retain(|record| {
         index += 1;

@@ -5,8 +5,9 @@ use std::ffi::c_int;
 use super::call::{answer, finish, with};
 use super::failure::Outcome;
 use super::handle::ourdb;
-use super::memory::{ourdb_records, ourdb_slice, reserve};
+use super::memory::{ourdb_records, ourdb_slice};
 use super::pointer;
+use crate::bytes::reserve_exact;
 
 /// Stores values under the next ids, in order, in one commit. For incremental databases.
 ///
@@ -74,7 +75,7 @@ pub unsafe extern "C" fn ourdb_set_many(
             let ids = pointer::array(ids, count, "ids")?;
             let values = borrow_all(pointer::array(values, count, "values")?)?;
             let mut records = Vec::new();
-            reserve(&mut records, count)?;
+            reserve_exact(&mut records, count)?;
             records.extend(ids.iter().copied().zip(values));
             Ok(db.set_many(&records)?)
         })
@@ -148,7 +149,7 @@ pub unsafe extern "C" fn ourdb_delete_many(db: *mut ourdb, ids: *const u32, coun
 /// Each slice is the caller's: NULL and 0, or so many bytes, unchanged during `'a`.
 unsafe fn borrow_all<'a>(slices: &[ourdb_slice]) -> Outcome<Vec<&'a [u8]>> {
     let mut values = Vec::new();
-    reserve(&mut values, slices.len())?;
+    reserve_exact(&mut values, slices.len())?;
     for (index, slice) in slices.iter().enumerate() {
         let name = || format!("values[{index}].data");
         // SAFETY: the caller promises the same.

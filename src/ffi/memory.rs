@@ -8,7 +8,7 @@ use std::ptr;
 
 use super::call::Blank;
 use super::failure::Outcome;
-use crate::error::Error;
+use crate::bytes::reserve_exact;
 use crate::records::{Record, Records, State};
 
 /// Bytes of the caller's, only read during the call.
@@ -123,7 +123,7 @@ impl ourdb_buf {
     /// A copy of `value`.
     pub(super) fn copy_of(value: &[u8]) -> Outcome<ourdb_buf> {
         let mut bytes = Vec::new();
-        reserve(&mut bytes, value.len())?;
+        reserve_exact(&mut bytes, value.len())?;
         bytes.extend_from_slice(value);
         Ok(ourdb_buf::from(bytes))
     }
@@ -170,7 +170,7 @@ impl ourdb_records {
             records,
         });
         let Owner { items, records } = &mut *owner;
-        reserve(items, records.len())?;
+        reserve_exact(items, records.len())?;
         items.extend(records.iter().map(ourdb_record::from));
         let count = items.len();
         let owner = Box::into_raw(owner);
@@ -203,24 +203,13 @@ impl From<Record<'_>> for ourdb_record {
     }
 }
 
-/// Room for `count` more items; `OURDB_OUT_OF_MEMORY` rather than the end of the program.
-pub(super) fn reserve<T>(items: &mut Vec<T>, count: usize) -> Outcome<()> {
-    items.try_reserve_exact(count).map_err(|_| {
-        let bytes = count.saturating_mul(size_of::<T>());
-        Error::OutOfMemory {
-            what: format!("{bytes} bytes for an answer").into(),
-        }
-        .into()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_empty_value_points_somewhere_and_a_list_owns_all_it_points_at() {
-        let mut records = Records::with_capacity(0, 0);
+        let mut records = Records::default();
         let values: [(State, u32, &[u8]); 4] = [
             (State::Live, 0, b""),
             (State::Live, 0, b"value"),
@@ -228,13 +217,15 @@ mod tests {
             (State::Missing, OURDB_RECORD_MISSING, b""),
         ];
         for (id, (state, _, value)) in (0..).zip(values) {
-            records.push(Record {
-                id,
-                state,
-                commit: 8,
-                time_us: 9,
-                value,
-            });
+            records
+                .push(Record {
+                    id,
+                    state,
+                    commit: 8,
+                    time_us: 9,
+                    value,
+                })
+                .unwrap();
         }
         let mut list = ourdb_records::new(records).unwrap();
         assert_eq!(list.count, values.len());
@@ -271,10 +262,5 @@ mod tests {
                 assert!(buf.data.is_null() && buf.len == 0);
             }
         }
-    }
-
-    #[test]
-    fn memory_that_nobody_has_is_a_failure() {
-        assert!(reserve(&mut Vec::<u64>::new(), usize::MAX / 16).is_err());
     }
 }

@@ -249,25 +249,18 @@ fn choose_width(
     let hinted =
         hints.map(|(record_nr_max, record_size_max)| lookup_width(record_nr_max, record_size_max));
     let others = WIDTHS.into_iter().filter(|&width| Some(width) != hinted);
+    let expected = hinted.unwrap_or(WIDTHS[0]);
     let mut trials: Vec<Trial> = Vec::new();
     let mut first_misfit = None;
-    let expected = hinted.unwrap_or(WIDTHS[0]);
     for width in hinted.into_iter().chain(others) {
         match try_width(storage, data, files, incremental, width)? {
-            Ok(trial) if trial.proofs > 0 && trial.outside == 0 && trial.damaged == 0 => {
-                return Ok(trial);
-            }
             Ok(trial) => trials.push(trial),
             Err(misfit) => drop(first_misfit.get_or_insert(misfit)),
         }
     }
-    // Some entries lead nowhere. One proof is enough to know the width by; `max_by_key` takes the
-    // last of equals, the likeliest here.
-    trials.reverse();
-    if let Some(index) = (0..trials.len())
-        .filter(|&index| trials[index].proofs > 0)
-        .max_by_key(|&index| trials[index].proofs)
-    {
+    let proven = (0..trials.len()).filter(|&index| trials[index].proofs > 0);
+    // Of equals the likeliest: `max_by_key` takes the last.
+    if let Some(index) = proven.rev().max_by_key(|&index| trials[index].proofs) {
         return Ok(trials.swap_remove(index));
     }
     // Nothing is proven: there are no records, or they are all empty or damaged. The expected

@@ -13,7 +13,7 @@
 //! `lookup_dump.db.inc` beside it held the last id given out rather than the next.
 //!
 //! The dump is the only place that knows which record belongs to which id, and it is written at a
-//! clean close only, if at all. [`read_dump`] takes it where there is one; [`reconstruct`] finds
+//! clean close only, if at all. [`read_dump`] takes it where there is one; [`reconstruct()`] finds
 //! the ids of an incremental directory without one from the order of its records; [`write_dump`]
 //! writes one, so that V and Go can read what was closed here.
 //!

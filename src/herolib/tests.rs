@@ -320,10 +320,28 @@ mod dumps {
     }
 
     #[test]
+    fn the_width_is_found_though_the_first_records_are_damaged() {
+        for width in [2, 3, 4] {
+            let directory = TempDirectory::new("width");
+            let db = filled(&directory, Settings::with_width(width), 40);
+            let until = db.place(30).1 as usize;
+            db.close();
+            let path = directory.path().join("0.db");
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[1..until].fill(0x77);
+            fs::write(path, bytes).unwrap();
+            let adopted = read_dump(&storage(directory.path()), None).unwrap();
+            assert_eq!(super::width(&adopted), Some(width as u8));
+            assert_eq!(counts(adopted), (Some(41), 40));
+        }
+    }
+
+    #[test]
     fn the_plain_dump_of_before_herolib_holds_the_last_id() {
         let directory = TempDirectory::new("plain");
-        let db = filled(&directory, Settings::DEFAULT, 9);
+        let mut db = filled(&directory, Settings::DEFAULT, 9);
         let third = location(db.place(3));
+        db.delete(9).unwrap();
         db.close_plain();
         let adopted = read_dump(&storage(directory.path()), None).unwrap();
         assert_eq!(adopted.next_id, Some(10));
@@ -402,6 +420,8 @@ mod dumps {
         assert_eq!(refuse(&[0xff; 40], None).0, "data");
         assert_eq!(refuse(&[0; 60], None).0, "data");
         assert_eq!(refuse(&[0; 10], None).0, "data");
+        let middle_of_a_record = [1, 0, 0, 0, 0, 3];
+        assert_eq!(refuse(&middle_of_a_record, None).0, "data");
         // Two entries of width 6, the ids the wrong way round.
         let entry = |id: u8| [id, 0, 0, 0, 0, 0, 0, 0, 0, 1];
         let (file, offset, what) = refuse(&[entry(2), entry(1)].concat(), Some("3"));
@@ -469,8 +489,12 @@ mod writing {
                 let next_id = incremental.then_some(12);
                 let written =
                     write_dump(&storage, width as u8, next_id, kept.iter().copied()).unwrap();
-                assert!(written.is_some());
                 assert_eq!(stamp(&storage).unwrap(), written);
+                // Every id that was given out has an entry.
+                let count = if incremental { 11 } else { kept.len() };
+                let inc = if incremental { "12" } else { "" };
+                let len = count * (4 + width) + inc.len();
+                assert_eq!(written.map(|stamp| stamp.len), Some(len as u64));
 
                 let mut db = Herolib::open(directory.path(), settings, Port::V).unwrap();
                 assert_eq!(db.next_id().ok(), next_id);
@@ -729,6 +753,22 @@ mod reconstruction {
         ];
         let expected = [Some((0, 1)), Some((0, 65)), Some((0, 77))];
         assert_eq!(ids(strict(&files(&[&values.concat()])).unwrap()), expected);
+        // Read from one byte later it would be an update of another record, at 256 + 5.
+        let (a, b) = (record((0, 0), &[1; 248]), record((0, 0), b"b"));
+        let after = record((0, 0), b"after");
+        let values = [&a[..], &b, &[0; 12], &record((0, 1), b""), &after];
+        let expected = [286, 261, 274, 298].map(|position| Some((0, position)));
+        assert_eq!(ids(strict(&files(&[&values.concat()])).unwrap()), expected);
+    }
+
+    #[test]
+    fn an_update_to_an_empty_value_that_may_begin_in_two_places_is_refused() {
+        // It goes on with 256, and zeros follow; or with 1, and one zero more follows.
+        let (a, b) = (record((0, 0), &[1; 243]), record((0, 0), b"b"));
+        let update = record((0, 256), b"");
+        let values = [&a[..], &b, &[0; 13], &update, &[0; 16], &a];
+        let (_, offset, what) = corrupt_at(strict(&files(&[&values.concat()])));
+        assert_eq!(offset, 292, "{what}");
     }
 
     #[test]
@@ -755,7 +795,10 @@ mod reconstruction {
         let zeros = [0; 16];
         for (name, content) in [
             ("at the end", [&a[..], &a, &zeros].concat()),
-            ("before an update", [&a[..], &a, &zeros, &update].concat()),
+            (
+                "before an update",
+                [&a[..], &a, &zeros, &update, &a].concat(),
+            ),
             ("after an update", [&a[..], &update, &zeros, &a].concat()),
         ] {
             let directory = files(&[&content]);
@@ -827,9 +870,14 @@ mod reconstruction {
         // Places that can't both be right.
         let content = [&[0; 48][..], &record((0, 13), b"a"), &record((0, 18), b"b")].concat();
         corrupt_at(strict(&files(&[&content])));
-        // Too little is left beside it.
-        let content = [&[0; 30][..], &record((0, 9), b"a")].concat();
-        corrupt_at(strict(&files(&[&content])));
+        // Too little is left before or behind it. Salvage has the value all the same.
+        for place in [9, 35] {
+            let content = [&[0; 40][..], &record((0, place), b"a")].concat();
+            let directory = files(&[&content]);
+            corrupt_at(strict(&directory));
+            let salvaged = reconstruct(&storage(directory.path()), true).unwrap();
+            assert!(ids(salvaged).contains(&Some((0, 41))));
+        }
     }
 
     #[test]

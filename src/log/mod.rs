@@ -33,8 +33,16 @@ const GROUP: usize = 256;
 impl Log {
     pub(crate) fn new(storage: Arc<dyn Storage>, uuid: [u8; 16], generation: u64) -> Log {
         let open_files = Arc::new(OpenFiles::new(Arc::clone(&storage)));
-        let groups = (0..=usize::from(u16::MAX) / GROUP).map(|_| OnceLock::new()).collect();
-        Log { storage, uuid, generation, open_files, groups }
+        let groups = (0..=usize::from(u16::MAX) / GROUP)
+            .map(|_| OnceLock::new())
+            .collect();
+        Log {
+            storage,
+            uuid,
+            generation,
+            open_files,
+            groups,
+        }
     }
 
     pub(crate) fn open_files(&self) -> Arc<OpenFiles> {

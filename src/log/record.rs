@@ -181,7 +181,10 @@ mod tests {
             time_us: 1_700_000_000_000_000,
             len: 0x0003_0005,
             crc: 0xdead_beef,
-            previous: Location { file: 2, position: 0x0a0b_0c0d },
+            previous: Location {
+                file: 2,
+                position: 0x0a0b_0c0d,
+            },
         }
     }
 
@@ -198,7 +201,10 @@ mod tests {
         assert_eq!(bytes[4..8], [1, 1, 3, 0]);
         assert_eq!(bytes[8..12], [4, 3, 2, 1]);
         // What herolib reads: u16 LE size, u32 LE CRC, u16 BE file, u32 BE position.
-        assert_eq!(bytes[28..40], [5, 0, 0xef, 0xbe, 0xad, 0xde, 0, 2, 0x0a, 0x0b, 0x0c, 0x0d]);
+        assert_eq!(
+            bytes[28..40],
+            [5, 0, 0xef, 0xbe, 0xad, 0xde, 0, 2, 0x0a, 0x0b, 0x0c, 0x0d]
+        );
     }
 
     #[test]
@@ -217,8 +223,16 @@ mod tests {
         let seed = Seed::new(&[9; 16], 3);
         let bytes = sample().encode(seed, 64);
         assert_eq!(Head::verify(&bytes, seed, 65), None, "another position");
-        assert_eq!(Head::verify(&bytes, Seed::new(&[9; 16], 4), 64), None, "another file");
-        assert_eq!(Head::verify(&bytes, Seed::new(&[8; 16], 3), 64), None, "another database");
+        assert_eq!(
+            Head::verify(&bytes, Seed::new(&[9; 16], 4), 64),
+            None,
+            "another file"
+        );
+        assert_eq!(
+            Head::verify(&bytes, Seed::new(&[8; 16], 3), 64),
+            None,
+            "another database"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark, value_crc};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::{Access, File, Storage, remove_if_there};
@@ -90,8 +91,13 @@ pub(crate) fn replay(
         behind: Vec::new(),
         unfinished: unfinished(storage, files)?,
     };
-    let mut replay =
-        Replay { storage, uuid, salvage: start.salvage, pending: Vec::new(), pending_time_us: 0 };
+    let mut replay = Replay {
+        storage,
+        uuid,
+        salvage: start.salvage,
+        pending: Vec::new(),
+        pending_time_us: 0,
+    };
     let mut expected = start.from;
     let first = match start.from {
         None => 0,
@@ -119,7 +125,11 @@ pub(crate) fn replay(
             // A file that was just being made, or somebody else's: unless it proves to be part of
             // the log, the log goes on without it.
             if !start.salvage && find_sync_mark(storage, uuid, file, 0, outcome.end)?.is_some() {
-                broken = Some((index, 0, "the data file's header does not match its checksum"));
+                broken = Some((
+                    index,
+                    0,
+                    "the data file's header does not match its checksum",
+                ));
                 break;
             }
             index += 1;
@@ -127,7 +137,11 @@ pub(crate) fn replay(
         }
         if !follows && !start.salvage {
             // The file before ended where nothing was torn, but this one doesn't go on from there.
-            broken = Some((index, 0, "the data file does not go on where the one before ends"));
+            broken = Some((
+                index,
+                0,
+                "the data file does not go on where the one before ends",
+            ));
             break;
         }
         let from = match start.from {
@@ -135,11 +149,18 @@ pub(crate) fn replay(
             _ => FILE_HEADER as u64,
         };
         if from > file.len {
-            broken = Some((index, file.len, "the data file is shorter than what was written"));
+            broken = Some((
+                index,
+                file.len,
+                "the data file is shorter than what was written",
+            ));
             break;
         }
         if !is_first {
-            outcome.end = Some(LogEnd { file: file.number, position: FILE_HEADER as u32 });
+            outcome.end = Some(LogEnd {
+                file: file.number,
+                position: FILE_HEADER as u32,
+            });
         }
         if let Some((offset, why)) = replay.file(file, from, &mut outcome, &mut apply)? {
             broken = Some((index, offset, why));
@@ -149,12 +170,18 @@ pub(crate) fn replay(
         index += 1;
     }
     let Some((index, offset, why)) = broken else {
-        return match start.synced.filter(|&synced| outcome.end.is_none_or(|end| end < synced)) {
+        return match start
+            .synced
+            .filter(|&synced| outcome.end.is_none_or(|end| end < synced))
+        {
             Some(synced) if !start.salvage => Err(lost(storage, outcome.end, synced)),
             _ => Ok(outcome),
         };
     };
-    let place = LogEnd { file: files[index].number, position: offset as u32 };
+    let place = LogEnd {
+        file: files[index].number,
+        position: offset as u32,
+    };
     let damaged = |proof: String| {
         Error::corrupt(
             storage.describe(&name(place.file)),
@@ -163,13 +190,18 @@ pub(crate) fn replay(
         )
     };
     let end = outcome.end;
-    if let Some(synced) = start.synced.filter(|&synced| end.is_none_or(|end| end < synced)) {
+    if let Some(synced) = start
+        .synced
+        .filter(|&synced| end.is_none_or(|end| end < synced))
+    {
         return Err(damaged(format!("the log was synced up to {synced}")));
     }
     for (later, file) in files.iter().enumerate().skip(index) {
         let from = if later == index { offset } else { 0 };
         if let Some((mark, synced)) = find_sync_mark(storage, uuid, file, from, end)? {
-            return Err(damaged(format!("the sync mark at {mark} covers the log up to {synced}")));
+            return Err(damaged(format!(
+                "the sync mark at {mark} covers the log up to {synced}"
+            )));
         }
     }
     outcome.torn = true;
@@ -186,7 +218,11 @@ fn unfinished(storage: &dyn Storage, files: &[LogFile]) -> Result<Vec<u16>> {
     let mut unfinished = Vec::new();
     for file in files.iter().filter(|file| file.header.is_none()) {
         let mut reader = Reader::new(storage, file)?;
-        if reader.bytes(0, FILE_HEADER as u64)?.iter().all(|&byte| byte == 0) {
+        if reader
+            .bytes(0, FILE_HEADER as u64)?
+            .iter()
+            .all(|&byte| byte == 0)
+        {
             unfinished.push(file.number);
         }
     }
@@ -243,18 +279,30 @@ impl Replay<'_> {
                     at = next;
                     continue;
                 }
-                break Some((at, if why.is_empty() { "the record is out of order" } else { why }));
+                break Some((
+                    at,
+                    if why.is_empty() {
+                        "the record is out of order"
+                    } else {
+                        why
+                    },
+                ));
             };
             let position = at + HEROLIB_HEADER;
             at += head.record_len();
             if head.kind == Kind::SyncMark {
-                outcome.synced = outcome.synced.max(Some(LogEnd::from_location(head.previous)));
+                outcome.synced = outcome
+                    .synced
+                    .max(Some(LogEnd::from_location(head.previous)));
             } else {
                 self.pending_time_us = head.time_us;
                 self.pending.push(Replayed {
                     kind: head.kind,
                     id: head.id,
-                    location: Location { file: file.number, position: position as u32 },
+                    location: Location {
+                        file: file.number,
+                        position: position as u32,
+                    },
                     len: head.len,
                 });
                 if !head.last {
@@ -265,7 +313,10 @@ impl Replay<'_> {
                 outcome.commit = head.commit;
                 outcome.time_us = outcome.time_us.max(head.time_us);
             }
-            outcome.end = Some(LogEnd { file: file.number, position: at as u32 });
+            outcome.end = Some(LogEnd {
+                file: file.number,
+                position: at as u32,
+            });
         };
         outcome.read += at - from;
         if broke.is_none() && !self.pending.is_empty() {
@@ -310,11 +361,18 @@ fn find_sync_mark(
                 continue;
             }
             let position = at + index as u64;
-            let Some(candidate) = candidate.first_chunk::<HEAD>() else { continue };
-            let Some(head) = Head::verify(candidate, seed, position as u32) else { continue };
+            let Some(candidate) = candidate.first_chunk::<HEAD>() else {
+                continue;
+            };
+            let Some(head) = Head::verify(candidate, seed, position as u32) else {
+                continue;
+            };
             let synced = LogEnd::from_location(head.previous);
             if end.is_none_or(|end| end < synced) {
-                let mark = LogEnd { file: file.number, position: position as u32 };
+                let mark = LogEnd {
+                    file: file.number,
+                    position: position as u32,
+                };
                 return Ok(Some((mark, synced)));
             }
         }
@@ -340,7 +398,13 @@ impl<'a> Reader<'a> {
         let open = storage
             .open(&name, Access::Read)
             .map_err(|error| Error::from_io("open", storage.describe(&name), error))?;
-        Ok(Reader { storage, file, open, buffer: Vec::new(), start: 0 })
+        Ok(Reader {
+            storage,
+            file,
+            open,
+            buffer: Vec::new(),
+            start: 0,
+        })
     }
 
     /// `len` bytes at `at`, or fewer where the file ends.
@@ -349,6 +413,8 @@ impl<'a> Reader<'a> {
         let held = self.start..self.start + self.buffer.len() as u64;
         if at < held.start || stop > held.end {
             let fill = (stop - at).max(Reader::CHUNK).min(self.file.len - at);
+            let more = (fill as usize).saturating_sub(self.buffer.len());
+            reserve(&mut self.buffer, more)?;
             self.buffer.resize(fill as usize, 0);
             self.start = at;
             if let Err(error) = self.open.read_at(at, &mut self.buffer) {
@@ -440,13 +506,21 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
         }
         let number = file.number;
         let aside = free_name(storage, &format!("torn-{number}"))?;
-        storage.rename(&from, &aside).map_err(|error| failed("rename", &from, error))?;
+        storage
+            .rename(&from, &aside)
+            .map_err(|error| failed("rename", &from, error))?;
     }
     if !outcome.behind.is_empty() || !outcome.unfinished.is_empty() {
-        storage.sync_directory("").map_err(|error| failed("sync", "", error))?;
+        storage
+            .sync_directory("")
+            .map_err(|error| failed("sync", "", error))?;
     }
-    let Some(end) = outcome.end else { return Ok(()) };
-    let Some(last) = files.iter().find(|file| file.number == end.file) else { return Ok(()) };
+    let Some(end) = outcome.end else {
+        return Ok(());
+    };
+    let Some(last) = files.iter().find(|file| file.number == end.file) else {
+        return Ok(());
+    };
     let position = u64::from(end.position);
     if last.len > position {
         let mut reader = Reader::new(storage, last)?;
@@ -457,8 +531,11 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
         }
     }
     let number = name(end.file);
-    let file = storage.open(&number, Access::Write).map_err(|e| failed("open", &number, e))?;
-    file.set_len(position).map_err(|error| failed("cut", &number, error))?;
+    let file = storage
+        .open(&number, Access::Write)
+        .map_err(|e| failed("open", &number, e))?;
+    file.set_len(position)
+        .map_err(|error| failed("cut", &number, error))?;
     // Before anything new is written there: after a power loss nothing of the old may be found
     // among the new.
     file.sync().map_err(|error| failed("sync", &number, error))
@@ -491,7 +568,9 @@ fn keep_aside(
         let file = storage.open(aside, Access::CreateNew).map_err(Ok)?;
         let mut at = from;
         while at < to {
-            let bytes = reader.bytes(at, (to - at).min(Reader::CHUNK)).map_err(Err)?;
+            let bytes = reader
+                .bytes(at, (to - at).min(Reader::CHUNK))
+                .map_err(Err)?;
             file.write_at(at - from, &[bytes]).map_err(Ok)?;
             at += bytes.len() as u64;
         }

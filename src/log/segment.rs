@@ -19,9 +19,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, value_crc};
-use crate::bytes::{array_at, u16_at, u32_at, u64_at};
+use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
 use crate::herolib;
+pub(crate) use crate::herolib::data_file_name as name;
 use crate::location::Location;
 use crate::storage::{Access, File, Storage, View, prefetch};
 
@@ -43,11 +44,17 @@ pub(crate) struct LogEnd {
 impl LogEnd {
     /// As a location in a sync mark.
     pub(crate) fn to_location(self) -> Location {
-        Location { file: self.file, position: self.position }
+        Location {
+            file: self.file,
+            position: self.position,
+        }
     }
 
     pub(crate) fn from_location(location: Location) -> LogEnd {
-        LogEnd { file: location.file, position: location.position }
+        LogEnd {
+            file: location.file,
+            position: location.position,
+        }
     }
 }
 
@@ -71,7 +78,10 @@ pub(crate) struct FileHeader {
 impl FileHeader {
     pub(crate) fn encode(&self) -> [u8; FILE_HEADER] {
         let mut bytes = [0u8; FILE_HEADER];
-        let after = self.after.unwrap_or(LogEnd { file: u16::MAX, position: 0 });
+        let after = self.after.unwrap_or(LogEnd {
+            file: u16::MAX,
+            position: 0,
+        });
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[12..28].copy_from_slice(&self.uuid);
@@ -94,7 +104,10 @@ impl FileHeader {
         {
             return None;
         }
-        let after = LogEnd { file: u16_at(bytes, 30), position: u32_at(bytes, 32) };
+        let after = LogEnd {
+            file: u16_at(bytes, 30),
+            position: u32_at(bytes, 32),
+        };
         Some(FileHeader {
             uuid: array_at(bytes, 12),
             number: u16_at(bytes, 28),
@@ -115,11 +128,6 @@ impl FileHeader {
     }
 }
 
-/// The name of data file `number`.
-pub(crate) fn name(number: u16) -> String {
-    format!("{number}.db")
-}
-
 /// Open files of segments that can't be mapped, so that any number of data files is readable with
 /// a bounded number of descriptors.
 #[derive(Debug)]
@@ -132,7 +140,10 @@ impl OpenFiles {
     const MOST: usize = 128;
 
     pub(crate) fn new(storage: Arc<dyn Storage>) -> OpenFiles {
-        OpenFiles { storage, files: Mutex::new(Vec::new()) }
+        OpenFiles {
+            storage,
+            files: Mutex::new(Vec::new()),
+        }
     }
 
     fn get(&self, number: u16) -> Result<Arc<dyn File>> {
@@ -140,9 +151,10 @@ impl OpenFiles {
         if let Some((_, file)) = files.iter().find(|(known, _)| *known == number) {
             return Ok(Arc::clone(file));
         }
-        let file = self.storage.open(&name(number), Access::Read).map_err(|error| {
-            Error::from_io("open", self.storage.describe(&name(number)), error)
-        })?;
+        let file = self
+            .storage
+            .open(&name(number), Access::Read)
+            .map_err(|error| Error::from_io("open", self.storage.describe(&name(number)), error))?;
         if files.len() >= OpenFiles::MOST {
             files.remove(0);
         }
@@ -183,7 +195,13 @@ impl Segment {
         view: View,
         open_files: Arc<OpenFiles>,
     ) -> Segment {
-        Segment { number, seed: Seed::new(uuid, number), own_until, view, open_files }
+        Segment {
+            number,
+            seed: Seed::new(uuid, number),
+            own_until,
+            view,
+            open_files,
+        }
     }
 
     pub(crate) fn seed(&self) -> Seed {
@@ -195,7 +213,11 @@ impl Segment {
     }
 
     pub(crate) fn corrupt(&self, offset: u64, what: impl Into<Cow<'static, str>>) -> Error {
-        Error::corrupt(self.open_files.storage.describe(&name(self.number)), offset, what)
+        Error::corrupt(
+            self.open_files.storage.describe(&name(self.number)),
+            offset,
+            what,
+        )
     }
 
     fn file(&self) -> Result<Arc<dyn File>> {
@@ -208,21 +230,26 @@ impl Segment {
             return Ok(Cow::Borrowed(bytes));
         }
         let end = self.view.end();
-        if position.checked_add(len as u64).is_none_or(|stop| stop > end) {
+        if position
+            .checked_add(len as u64)
+            .is_none_or(|stop| stop > end)
+        {
             return Err(self.corrupt(
                 position,
                 format!("{len} bytes are wanted here, and the file's data ends at {end}"),
             ));
         }
-        let mut bytes = vec![0u8; len];
-        self.file()?.read_at(position, &mut bytes).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                self.corrupt(position, "the file has become shorter than it was")
-            } else {
-                let path = self.open_files.storage.describe(&name(self.number));
-                Error::from_io("read", path, error)
-            }
-        })?;
+        let mut bytes = zeroed(len)?;
+        self.file()?
+            .read_at(position, &mut bytes)
+            .map_err(|error| {
+                if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                    self.corrupt(position, "the file has become shorter than it was")
+                } else {
+                    let path = self.open_files.storage.describe(&name(self.number));
+                    Error::from_io("read", path, error)
+                }
+            })?;
         Ok(Cow::Owned(bytes))
     }
 
@@ -265,10 +292,16 @@ impl Segment {
             && head.id == id
             && let Some(value) = self.view.slice(start + HEAD as u64, head.len as usize)
         {
-            return Ok(Unverified { head, value: Cow::Borrowed(value) });
+            return Ok(Unverified {
+                head,
+                value: Cow::Borrowed(value),
+            });
         }
         let head = self.head(location, id)?;
-        Ok(Unverified { value: self.bytes(position + 12, head.len as usize)?, head })
+        Ok(Unverified {
+            value: self.bytes(position + 12, head.len as usize)?,
+            head,
+        })
     }
 
     /// What the version of record `id` at `location` says of itself, verified. Where herolib
@@ -277,9 +310,8 @@ impl Segment {
         let position = u64::from(location.position);
         if !self.is_own(location) {
             let bytes = self.bytes(position, herolib::record::HEADER)?;
-            let header = herolib::record::Header::decode(&bytes).ok_or_else(|| {
-                self.corrupt(position, "no herolib record header fits here")
-            })?;
+            let header = herolib::record::Header::decode(&bytes)
+                .ok_or_else(|| self.corrupt(position, "no herolib record header fits here"))?;
             return Ok(Head {
                 kind: Kind::Put,
                 last: true,
@@ -291,15 +323,21 @@ impl Segment {
                 previous: header.previous,
             });
         }
-        let start = position.checked_sub(HEROLIB_HEADER).filter(|&start| start >= FILE_HEADER as u64);
+        let start = position
+            .checked_sub(HEROLIB_HEADER)
+            .filter(|&start| start >= FILE_HEADER as u64);
         let start = start.ok_or_else(|| self.corrupt(position, "no record can begin here"))?;
         let bytes = self.head_bytes(start)?;
-        let head = Head::verify(&bytes, self.seed, start as u32)
-            .ok_or_else(|| self.corrupt(start, "the record's envelope does not match its checksum"))?;
+        let head = Head::verify(&bytes, self.seed, start as u32).ok_or_else(|| {
+            self.corrupt(start, "the record's envelope does not match its checksum")
+        })?;
         if head.id != id || head.kind == Kind::SyncMark {
             return Err(self.corrupt(
                 start,
-                format!("a record of id {id} was expected, and {:?} of id {} is there", head.kind, head.id),
+                format!(
+                    "a record of id {id} was expected, and {:?} of id {} is there",
+                    head.kind, head.id
+                ),
             ));
         }
         Ok(head)
@@ -351,7 +389,10 @@ impl Segment {
         // Either the value or its description is damaged; say which.
         let head = self.head(location, version.head.id)?;
         self.check_value(location, &head, &version.value)?;
-        Err(self.corrupt(u64::from(location.position), "the record changes while it is read"))
+        Err(self.corrupt(
+            u64::from(location.position),
+            "the record changes while it is read",
+        ))
     }
 }
 
@@ -364,7 +405,10 @@ mod tests {
         let header = FileHeader {
             uuid: [7; 16],
             number: 513,
-            after: Some(LogEnd { file: 512, position: 99 }),
+            after: Some(LogEnd {
+                file: 512,
+                position: 99,
+            }),
             generation: 3,
             first_commit: 1 << 40,
         };
@@ -380,8 +424,13 @@ mod tests {
 
     #[test]
     fn the_first_file_comes_after_nothing() {
-        let header =
-            FileHeader { uuid: [7; 16], number: 0, after: None, generation: 0, first_commit: 1 };
+        let header = FileHeader {
+            uuid: [7; 16],
+            number: 0,
+            after: None,
+            generation: 0,
+            first_commit: 1,
+        };
         assert_eq!(FileHeader::decode(&header.encode()), Some(header));
     }
 }

@@ -114,14 +114,23 @@ impl Tail {
         end: u64,
         unsynced: bool,
     ) {
-        self.active =
-            Some(Active { segment, file, end, reserved: end, unsynced, remains: false });
+        self.active = Some(Active {
+            segment,
+            file,
+            end,
+            reserved: end,
+            unsynced,
+            remains: false,
+        });
     }
 
     /// The end of the log; `None` before the first record.
     pub(crate) fn end(&self) -> Option<LogEnd> {
         let active = self.active.as_ref()?;
-        Some(LogEnd { file: active.segment.number, position: active.end as u32 })
+        Some(LogEnd {
+            file: active.segment.number,
+            position: active.end as u32,
+        })
     }
 
     /// Makes room for `len` bytes in one piece: rolls over to a new data file if need be and
@@ -141,7 +150,9 @@ impl Tail {
         if !self.active.as_ref().is_some_and(fits) {
             self.roll_over(log, commit)?;
         }
-        let Some(active) = self.active.as_mut() else { unreachable!("rolled over to a new file") };
+        let Some(active) = self.active.as_mut() else {
+            unreachable!("rolled over to a new file")
+        };
         let needed = active.end + len;
         if needed <= active.reserved {
             return Ok(());
@@ -168,7 +179,11 @@ impl Tail {
 
     fn failed(&self, action: &'static str, log: &Log, error: std::io::Error) -> Error {
         let number = self.active.as_ref().map(|active| active.segment.number);
-        Error::from_io(action, log.storage.describe(&number.map(name).unwrap_or_default()), error)
+        Error::from_io(
+            action,
+            log.storage.describe(&number.map(name).unwrap_or_default()),
+            error,
+        )
     }
 
     /// Cuts off what a failed append left behind.
@@ -184,7 +199,11 @@ impl Tail {
 
     fn roll_over(&mut self, log: &Log, commit: u64) -> Result<()> {
         if self.unsynced.len() >= MOST_UNSYNCED {
-            let work = SyncWork { files: self.unsynced.clone(), directory: false, end: None };
+            let work = SyncWork {
+                files: self.unsynced.clone(),
+                directory: false,
+                end: None,
+            };
             work.run(log)?;
             self.unsynced.clear();
         }
@@ -207,8 +226,14 @@ impl Tail {
         view.extend_to(FILE_HEADER as u64);
         let segment = log.add(Segment::own(number, &log.uuid, view, log.open_files()));
         let end = FILE_HEADER as u64;
-        self.active =
-            Some(Active { segment, file, end, reserved: end, unsynced: true, remains: false });
+        self.active = Some(Active {
+            segment,
+            file,
+            end,
+            reserved: end,
+            unsynced: true,
+            remains: false,
+        });
         self.directory_unsynced = true;
         Ok(())
     }
@@ -259,7 +284,9 @@ impl Tail {
         time_us: u64,
         records: &[NewRecord<'_>],
     ) -> std::result::Result<Location, (Error, bool)> {
-        let Some(active) = self.active.as_mut() else { unreachable!("room was reserved") };
+        let Some(active) = self.active.as_mut() else {
+            unreachable!("room was reserved")
+        };
         let start = active.end;
         active.unsynced = true;
         match write(active, &mut self.gathered, commit, time_us, records) {
@@ -267,7 +294,10 @@ impl Tail {
                 active.end = end;
                 active.segment.view().extend_to(end);
                 let position = (start + HEROLIB_HEADER) as u32;
-                Ok(Location { file: active.segment.number, position })
+                Ok(Location {
+                    file: active.segment.number,
+                    position,
+                })
             }
             Err(error) => {
                 let full = matches!(
@@ -288,7 +318,9 @@ impl Tail {
     /// Notes in the log that it was on disk up to `end`. Costs no commit. The mark is a proof
     /// more and not a promise: where it can't be written it is left out.
     pub(crate) fn mark_synced(&mut self, log: &Log, end: LogEnd, commit: u64, time_us: u64) {
-        let Some(active) = self.active.as_mut().filter(|active| !active.remains) else { return };
+        let Some(active) = self.active.as_mut().filter(|active| !active.remains) else {
+            return;
+        };
         let needed = active.end + HEAD as u64;
         if needed > LONGEST_FILE {
             return;
@@ -301,7 +333,12 @@ impl Tail {
             active.reserved = target;
         }
         let previous = end.to_location();
-        let mark = NewRecord { kind: Kind::SyncMark, id: 0, previous, value: &[] };
+        let mark = NewRecord {
+            kind: Kind::SyncMark,
+            id: 0,
+            previous,
+            value: &[],
+        };
         // Failing, it leaves remains, which the next append clears away or fails for.
         let _ = self.append(log, commit, time_us, &[mark]);
     }
@@ -316,7 +353,11 @@ impl Tail {
         {
             files.push(Arc::clone(&active.file));
         }
-        SyncWork { files, directory: std::mem::take(&mut self.directory_unsynced), end }
+        SyncWork {
+            files,
+            directory: std::mem::take(&mut self.directory_unsynced),
+            end,
+        }
     }
 
     /// Gives reserved space back.
@@ -352,14 +393,20 @@ fn write(
             commit,
             time_us,
             len: record.value.len() as u32,
-            crc: if record.kind == Kind::Put { value_crc(record.value) } else { 0 },
+            crc: if record.kind == Kind::Put {
+                value_crc(record.value)
+            } else {
+                0
+            },
             previous: record.previous,
         };
         head.encode(seed, position as u32)
     };
     let mut end = active.end;
     if let [record] = records {
-        active.file.write_at(end, &[&head(record, end, true), record.value])?;
+        active
+            .file
+            .write_at(end, &[&head(record, end, true), record.value])?;
         return Ok(end + record.len());
     }
     // Many small records become few large writes.
@@ -369,7 +416,9 @@ fn write(
         let head = head(record, end, index + 1 == records.len());
         end += record.len();
         if record.value.len() >= GATHER / 4 {
-            active.file.write_at(start, &[gathered, &head, record.value])?;
+            active
+                .file
+                .write_at(start, &[gathered, &head, record.value])?;
             gathered.clear();
             start = end;
             continue;

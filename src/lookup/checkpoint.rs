@@ -29,7 +29,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::{BLOCK_IDS, Lookup};
-use crate::bytes::{array_at, u16_at, u32_at, u64_at};
+use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
 use crate::log::segment::LogEnd;
 use crate::options::LookupKind;
@@ -99,7 +99,10 @@ impl Header {
         {
             return None;
         }
-        let end = LogEnd { file: u16_at(bytes, 76), position: u32_at(bytes, 72) };
+        let end = LogEnd {
+            file: u16_at(bytes, 76),
+            position: u32_at(bytes, 72),
+        };
         Some(Header {
             state: State {
                 uuid: array_at(bytes, 12),
@@ -129,7 +132,11 @@ pub(crate) fn write(storage: &dyn Storage, lookup: &Lookup, state: State) -> Res
         let count = lookup.used_blocks().count();
         let mut directory = Vec::with_capacity(count * 8);
         let mut offset = blocks_offset(count);
-        let mut gathered = Vec::with_capacity(if external { BLOCK } else { BLOCKS_AT_ONCE * BLOCK });
+        let mut gathered = Vec::with_capacity(if external {
+            BLOCK
+        } else {
+            BLOCKS_AT_ONCE * BLOCK
+        });
         for block in lookup.used_blocks() {
             let start = gathered.len();
             for word in lookup.block(block) {
@@ -199,7 +206,9 @@ pub(crate) fn load(
         return Ok(None);
     }
     file.read_at(0, &mut header).map_err(unreadable)?;
-    let Some(header) = Header::decode(&header) else { return Ok(None) };
+    let Some(header) = Header::decode(&header) else {
+        return Ok(None);
+    };
     let count = header.blocks as usize;
     if header.state.uuid != *uuid
         || header.state.generation != generation
@@ -208,8 +217,9 @@ pub(crate) fn load(
     {
         return Ok(None);
     }
-    let mut directory = vec![0u8; count * 8];
-    file.read_at(HEADER as u64, &mut directory).map_err(unreadable)?;
+    let mut directory = zeroed(count * 8)?;
+    file.read_at(HEADER as u64, &mut directory)
+        .map_err(unreadable)?;
     if crc32fast::hash(&directory) != header.directory_crc {
         return Ok(None);
     }
@@ -219,20 +229,30 @@ pub(crate) fn load(
         .collect();
     let highest = u64::from(wanted.limit).div_ceil(BLOCK_IDS as u64);
     let ascending = directory.windows(2).all(|pair| pair[0].0 < pair[1].0);
-    if !ascending || directory.last().is_some_and(|last| u64::from(last.0) >= highest) {
+    if !ascending
+        || directory
+            .last()
+            .is_some_and(|last| u64::from(last.0) >= highest)
+    {
         return Ok(None);
     }
     let verified = match (wanted.kind, header.external) {
         (LookupKind::Memory, false) => {
             let lookup = Lookup::in_memory(wanted.limit)?;
-            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup).map(|ok| (ok, lookup))
+            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup)
+                .map(|ok| (ok, lookup))
         }
         (LookupKind::Disk, false) => {
             let lookup = new_table(storage, wanted.limit)?;
-            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup).map(|ok| (ok, lookup))
+            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup)
+                .map(|ok| (ok, lookup))
         }
         (kind, true) => {
-            let access = if kind == LookupKind::Disk { Access::Write } else { Access::Read };
+            let access = if kind == LookupKind::Disk {
+                Access::Write
+            } else {
+                Access::Read
+            };
             let table = match storage.open(TABLE, access) {
                 Ok(table) => table,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -272,7 +292,9 @@ fn read_blocks(
                 .iter()
                 .take(BLOCKS_AT_ONCE)
                 .enumerate()
-                .take_while(|(index, (block, _))| u64::from(*block) == u64::from(first) + *index as u64)
+                .take_while(|(index, (block, _))| {
+                    u64::from(*block) == u64::from(first) + *index as u64
+                })
                 .count(),
         };
         let offset = packed.unwrap_or(u64::from(first) * BLOCK as u64);

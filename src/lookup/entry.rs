@@ -40,7 +40,10 @@ impl Entry {
 
     #[inline]
     pub(crate) fn location(self) -> Location {
-        Location { file: (self.0 >> 32) as u16, position: self.0 as u32 }
+        Location {
+            file: (self.0 >> 32) as u16,
+            position: self.0 as u32,
+        }
     }
 
     /// Whether the id has, or had, a record.
@@ -69,17 +72,39 @@ mod tests {
     #[test]
     fn an_entry_holds_any_location() {
         for location in [
-            Location { file: 0, position: 1 },
-            Location { file: u16::MAX, position: u32::MAX },
-            Location { file: 258, position: 0x8000_0000 },
+            Location {
+                file: 0,
+                position: 1,
+            },
+            Location {
+                file: u16::MAX,
+                position: u32::MAX,
+            },
+            Location {
+                file: 258,
+                position: 0x8000_0000,
+            },
         ] {
             let live = Entry::live(location, 100);
-            assert_eq!((live.location(), live.is_live(), live.len_hint()), (location, true, 100));
+            assert_eq!(
+                (live.location(), live.is_live(), live.len_hint()),
+                (location, true, 100)
+            );
             let deleted = Entry::deleted(location);
             assert_eq!(deleted.location(), location);
             assert!(deleted.is_known() && !deleted.is_live());
         }
-        assert_eq!(Entry::live(Location { file: 1, position: 2 }, 1 << 20).len_hint(), 32_767);
+        assert_eq!(
+            Entry::live(
+                Location {
+                    file: 1,
+                    position: 2
+                },
+                1 << 20
+            )
+            .len_hint(),
+            32_767
+        );
         assert!(!Entry::NONE.is_known() && !Entry::NONE.is_live());
     }
 }

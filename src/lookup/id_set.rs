@@ -44,7 +44,9 @@ impl IdSet {
     pub(crate) fn insert(&self, id: u32) {
         let mut index = u64::from(id);
         for level in 0..self.levels.len() {
-            let Some(word) = self.word(level, index / BITS) else { return };
+            let Some(word) = self.word(level, index / BITS) else {
+                return;
+            };
             let bits = word.load(Ordering::Relaxed);
             word.store(bits | 1 << (index % BITS), Ordering::Release);
             if bits != 0 {
@@ -58,7 +60,9 @@ impl IdSet {
     pub(crate) fn remove(&self, id: u32) {
         let mut index = u64::from(id);
         for level in 0..self.levels.len() {
-            let Some(word) = self.word(level, index / BITS) else { return };
+            let Some(word) = self.word(level, index / BITS) else {
+                return;
+            };
             let bits = word.load(Ordering::Relaxed) & !(1 << (index % BITS));
             word.store(bits, Ordering::Release);
             if bits != 0 {
@@ -73,11 +77,15 @@ impl IdSet {
         if bits == 0 {
             return;
         }
-        let Some(word) = self.word(0, index) else { return };
+        let Some(word) = self.word(0, index) else {
+            return;
+        };
         word.store(bits, Ordering::Relaxed);
         let mut index = index;
         for level in 1..self.levels.len() {
-            let Some(word) = self.word(level, index / BITS) else { return };
+            let Some(word) = self.word(level, index / BITS) else {
+                return;
+            };
             let above = word.load(Ordering::Relaxed);
             word.store(above | 1 << (index % BITS), Ordering::Relaxed);
             if above != 0 {
@@ -142,12 +150,22 @@ mod tests {
         let set = IdSet::new(limit).expect("memory");
         let mut model = BTreeSet::new();
         let probe = |set: &IdSet, model: &BTreeSet<u32>| {
-            let near = ids.iter().flat_map(|&id| [id.saturating_sub(1), id, id.saturating_add(1)]);
+            let near = ids
+                .iter()
+                .flat_map(|&id| [id.saturating_sub(1), id, id.saturating_add(1)]);
             for from in near.chain([0, u32::MAX]) {
                 let above = model.range(from..).next().copied();
-                assert_eq!(set.at_or_above(u64::from(from)), above, "at or above {from}");
+                assert_eq!(
+                    set.at_or_above(u64::from(from)),
+                    above,
+                    "at or above {from}"
+                );
                 let below = model.range(..=from).next_back().copied();
-                assert_eq!(set.at_or_below(u64::from(from)), below, "at or below {from}");
+                assert_eq!(
+                    set.at_or_below(u64::from(from)),
+                    below,
+                    "at or below {from}"
+                );
             }
         };
         for &id in ids {

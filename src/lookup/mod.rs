@@ -8,10 +8,10 @@ mod entry;
 mod id_set;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::storage::{File, Words, prefetch};
@@ -61,8 +61,13 @@ impl Lookup {
             file.words(u64::from(limit))
         };
         let table = map().map_err(|error| Error::from_io("map", path, error))?;
-        let groups = (limit as usize).div_ceil(BLOCK_IDS * GROUP_BLOCKS).div_ceil(64);
-        let disk = Disk { file, reserved: Mutex::new(vec![0; groups]) };
+        let groups = (limit as usize)
+            .div_ceil(BLOCK_IDS * GROUP_BLOCKS)
+            .div_ceil(64);
+        let disk = Disk {
+            file,
+            reserved: Mutex::new(vec![0; groups]),
+        };
         Lookup::over(limit, table, Some(disk))
     }
 
@@ -70,7 +75,13 @@ impl Lookup {
         let live = IdSet::new(u64::from(limit)).map_err(|error| no_memory(limit, &error))?;
         let blocks = IdSet::new(u64::from(limit).div_ceil(BLOCK_IDS as u64))
             .map_err(|error| no_memory(limit, &error))?;
-        Ok(Lookup { limit, table, live, blocks, disk })
+        Ok(Lookup {
+            limit,
+            table,
+            live,
+            blocks,
+            disk,
+        })
     }
 
     /// Ids are below this.
@@ -99,7 +110,9 @@ impl Lookup {
     /// Makes sure that an entry can be stored for `id`. On disk this reserves space, so that a
     /// full disk is an error here and not a fault later.
     pub(crate) fn prepare(&self, id: u32) -> io::Result<()> {
-        let Some(disk) = &self.disk else { return Ok(()) };
+        let Some(disk) = &self.disk else {
+            return Ok(());
+        };
         let group = id as usize / (BLOCK_IDS * GROUP_BLOCKS);
         let mut reserved = disk.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let (word, bit) = (group / 64, 1u64 << (group % 64));
@@ -116,7 +129,9 @@ impl Lookup {
     /// Publishes the newest version of an id. An id that is live is found by neighbour searches
     /// from here on; one that is not may still be met by them until [`Lookup::forget`].
     pub(crate) fn publish(&self, id: u32, entry: Entry) {
-        let Some(word) = self.table.get(id as usize) else { return };
+        let Some(word) = self.table.get(id as usize) else {
+            return;
+        };
         if word.load(Ordering::Relaxed) == 0 {
             self.blocks.insert(id / BLOCK_IDS as u32);
         }
@@ -149,10 +164,15 @@ impl Lookup {
     /// All known ids with their entries, ascending.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
         self.used_blocks().flat_map(|block| {
-            self.block(block).iter().enumerate().filter_map(move |(index, word)| {
-                let entry = Entry::from_word(word.load(Ordering::Acquire));
-                entry.is_known().then_some((block * BLOCK_IDS as u32 + index as u32, entry))
-            })
+            self.block(block)
+                .iter()
+                .enumerate()
+                .filter_map(move |(index, word)| {
+                    let entry = Entry::from_word(word.load(Ordering::Acquire));
+                    entry
+                        .is_known()
+                        .then_some((block * BLOCK_IDS as u32 + index as u32, entry))
+                })
         })
     }
 
@@ -189,7 +209,10 @@ impl Lookup {
                 bits |= u64::from(Entry::from_word(word).is_live()) << bit;
             }
             live += u64::from(bits.count_ones());
-            self.live.fill_word(u64::from(block) * (BLOCK_IDS / 64) as u64 + index as u64, bits);
+            self.live.fill_word(
+                u64::from(block) * (BLOCK_IDS / 64) as u64 + index as u64,
+                bits,
+            );
         }
         live
     }

@@ -46,7 +46,10 @@ extern "C" fn in_child() {
 
 pub(super) fn remember_lock(descriptor: RawFd) {
     for place in &LOCKS {
-        if place.compare_exchange(-1, descriptor, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if place
+            .compare_exchange(-1, descriptor, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+        {
             return;
         }
     }
@@ -55,6 +58,8 @@ pub(super) fn remember_lock(descriptor: RawFd) {
 /// Takes the descriptor out of the list; whether it was there.
 pub(super) fn forget_lock(descriptor: RawFd) -> bool {
     LOCKS.iter().any(|place| {
-        place.compare_exchange(descriptor, -1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        place
+            .compare_exchange(descriptor, -1, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     })
 }

@@ -58,7 +58,10 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Mapping { base, len: AtomicUsize::new(len) })
+        Ok(Mapping {
+            base,
+            len: AtomicUsize::new(len),
+        })
     }
 
     pub(super) fn base(&self) -> *mut u8 {
@@ -87,10 +90,13 @@ impl Mapping {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         // SAFETY: the range lies within this mapping.
-        let result = unsafe {
-            libc::mprotect(self.base().cast(), len, libc::PROT_READ | libc::PROT_WRITE)
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        let result =
+            unsafe { libc::mprotect(self.base().cast(), len, libc::PROT_READ | libc::PROT_WRITE) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     /// Asks for the pages of a [`Backing::Write`] mapping at once rather than by one fault each.

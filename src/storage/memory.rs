@@ -110,7 +110,11 @@ impl Storage for MemoryStorage {
         if entries.files.keys().any(|file| parent(file) == name) {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
-        if entries.directories.remove(name) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        if entries.directories.remove(name) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -142,7 +146,11 @@ impl Storage for MemoryStorage {
     }
 
     fn is_locked(&self, name: &str) -> io::Result<bool> {
-        Ok(self.entries().locks.get(name).is_some_and(|held| held.load(Ordering::Acquire)))
+        Ok(self
+            .entries()
+            .locks
+            .get(name)
+            .is_some_and(|held| held.load(Ordering::Acquire)))
     }
 
     fn now_us(&self) -> u64 {
@@ -183,7 +191,11 @@ impl MemoryFile {
     fn new() -> io::Result<MemoryFile> {
         let reserve = usize::try_from(FILE_RESERVE).unwrap_or(1 << 30);
         let memory = Arc::new(Mapping::new(reserve, Backing::Reserved)?);
-        Ok(MemoryFile { memory, usable: AtomicU64::new(0), len: AtomicU64::new(0) })
+        Ok(MemoryFile {
+            memory,
+            usable: AtomicU64::new(0),
+            len: AtomicU64::new(0),
+        })
     }
 
     fn make_usable(&self, to: u64) -> io::Result<()> {
@@ -225,7 +237,9 @@ impl File for MemoryFile {
 
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
-        let stop = position.checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
+        let stop = position
+            .checked_add(len)
+            .ok_or(io::ErrorKind::FileTooLarge)?;
         self.make_usable(stop)?;
         let mut position = position as usize;
         for part in parts {

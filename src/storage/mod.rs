@@ -120,7 +120,9 @@ pub fn read_all(storage: &dyn Storage, name: &str, limit: u64) -> io::Result<Vec
     }
     let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes
+        .try_reserve_exact(len)
+        .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     bytes.resize(len, 0);
     file.read_at(0, &mut bytes)?;
     Ok(bytes)

@@ -33,11 +33,18 @@ pub struct OsStorage {
 impl OsStorage {
     /// The directory `root`, which need not be there yet.
     pub fn new(root: impl Into<PathBuf>, io: IoMode) -> OsStorage {
-        OsStorage { root: root.into(), io }
+        OsStorage {
+            root: root.into(),
+            io,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() { self.root.clone() } else { self.root.join(name) }
+        if name.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(name)
+        }
     }
 }
 
@@ -74,7 +81,9 @@ impl Storage for OsStorage {
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK);
+        options
+            .read(true)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK);
         match access {
             Access::Read => {}
             Access::Write => drop(options.write(true)),
@@ -84,7 +93,10 @@ impl Storage for OsStorage {
         let file = options.open(self.path(name))?;
         // A pipe or a device in the place of a file would block or lie about its length.
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
         }
         Ok(Arc::new(OsFile {
             file,
@@ -134,25 +146,39 @@ impl Storage for OsStorage {
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.path(name))?;
-        let mut request = whole_file(libc::F_WRLCK);
-        // SAFETY: the descriptor is open and `request` is a valid flock structure.
-        let result =
-            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request) };
-        if result == -1 {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EACCES) => Ok(None),
-                _ => Err(error),
-            };
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(self.path(name))?;
+            let mut request = whole_file(libc::F_WRLCK);
+            // SAFETY: the descriptor is open and `request` is a valid flock structure.
+            let result =
+                unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request) };
+            if result == -1 {
+                let error = io::Error::last_os_error();
+                return match error.raw_os_error() {
+                    Some(libc::EAGAIN | libc::EACCES) => Ok(None),
+                    _ => Err(error),
+                };
+            }
+            // Who held it before may have removed the file; then this lock locks nothing.
+            let locked = file.metadata()?;
+            match fs::metadata(self.path(name)) {
+                Ok(there) if (there.dev(), there.ino()) == (locked.dev(), locked.ino()) => {}
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            fork::remember_lock(file.as_raw_fd());
+            let fork_generation = fork::generation();
+            return Ok(Some(Box::new(OsLock {
+                file: Some(file),
+                fork_generation,
+            })));
         }
-        fork::remember_lock(file.as_raw_fd());
-        Ok(Some(Box::new(OsLock { file: Some(file), fork_generation: fork::generation() })))
     }
 
     fn is_locked(&self, name: &str) -> io::Result<bool> {
@@ -164,8 +190,7 @@ impl Storage for OsStorage {
         let mut request = whole_file(libc::F_WRLCK);
         // SAFETY: the descriptor is open and `request` is a valid flock structure, into which the
         // kernel writes who holds the lock.
-        let result =
-            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut request) };
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut request) };
         if result == -1 {
             return Err(io::Error::last_os_error());
         }
@@ -201,7 +226,9 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
 pub(super) fn now_us() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+        .map_or(0, |elapsed| {
+            u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+        })
 }
 
 pub(super) fn random() -> io::Result<[u8; 16]> {
@@ -209,7 +236,11 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
     // SAFETY: the kernel writes at most the 16 bytes of the array.
     let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     // Up to 256 bytes come whole once the pool is ready.
-    if filled == 16 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+    if filled == 16 {
+        Ok(bytes)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[derive(Debug)]
@@ -271,9 +302,15 @@ impl OsFile {
                 };
             };
             mapping.populate_for_writing();
-            *window = Some(Window { mapping, start, end });
+            *window = Some(Window {
+                mapping,
+                start,
+                end,
+            });
         }
-        let Some(window) = window.as_ref() else { return Ok(false) };
+        let Some(window) = window.as_ref() else {
+            return Ok(false);
+        };
         let mut offset = (position - window.start) as usize;
         for part in parts {
             // SAFETY: the destination lies within the window (checked above), whose pages exist
@@ -302,7 +339,9 @@ impl File for OsFile {
         let metadata = self.file.metadata()?;
         let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
         let nanoseconds = u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
-        Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+        Ok(seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(nanoseconds))
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -378,8 +417,13 @@ impl File for OsFile {
         if self.io == IoMode::File || reserve == 0 {
             return View::unmapped();
         }
-        let Ok(len) = usize::try_from(reserve) else { return View::unmapped() };
-        match Mapping::new(len.next_multiple_of(page_size()), Backing::Read(&self.file, 0)) {
+        let Ok(len) = usize::try_from(reserve) else {
+            return View::unmapped();
+        };
+        match Mapping::new(
+            len.next_multiple_of(page_size()),
+            Backing::Read(&self.file, 0),
+        ) {
             Ok(mapping) => View::mapped(Arc::new(mapping)),
             Err(_) => View::unmapped(),
         }
@@ -387,10 +431,16 @@ impl File for OsFile {
 
     fn words(&self, count: u64) -> io::Result<Words> {
         let count = usize::try_from(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let bytes = count.max(1).checked_mul(8).ok_or(io::ErrorKind::OutOfMemory)?;
+        let bytes = count
+            .max(1)
+            .checked_mul(8)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
         if self.len()? < bytes as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Words::over(Mapping::new(bytes, Backing::Write(&self.file, 0))?, count))
+        Ok(Words::over(
+            Mapping::new(bytes, Backing::Write(&self.file, 0))?,
+            count,
+        ))
     }
 }

@@ -16,11 +16,17 @@ pub struct View {
 impl View {
     /// A view without a mapping: [`View::slice`] gives nothing and readers use the file.
     pub fn unmapped() -> View {
-        View { mapping: None, end: AtomicU64::new(0) }
+        View {
+            mapping: None,
+            end: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn mapped(mapping: Arc<Mapping>) -> View {
-        View { mapping: Some(mapping), end: AtomicU64::new(0) }
+        View {
+            mapping: Some(mapping),
+            end: AtomicU64::new(0),
+        }
     }
 
     /// Whether bytes can be had by [`View::slice`].

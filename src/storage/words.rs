@@ -16,14 +16,20 @@ pub struct Words {
 impl Words {
     /// `count` words of lazily zeroed memory.
     pub fn zeroed(count: usize) -> io::Result<Words> {
-        let bytes = count.max(1).checked_mul(8).ok_or(io::ErrorKind::OutOfMemory)?;
+        let bytes = count
+            .max(1)
+            .checked_mul(8)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Words::over(Mapping::new(bytes, Backing::Zeroed)?, count))
     }
 
     /// The first `len` words of a mapping that is readable and writable at least so far.
     pub(super) fn over(mapping: Mapping, len: usize) -> Words {
         assert!(len * 8 <= mapping.len(), "more words than mapped");
-        Words { mapping, len: AtomicUsize::new(len) }
+        Words {
+            mapping,
+            len: AtomicUsize::new(len),
+        }
     }
 
     /// How many words can be used.

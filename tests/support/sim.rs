@@ -825,6 +825,11 @@ impl SimStorage {
         self.world().fault = fault;
     }
 
+    /// Whether calls are still to fail.
+    pub fn fails(&self) -> bool {
+        self.world().fault.is_some()
+    }
+
     /// What has failed so far.
     pub fn hits(&self) -> Vec<Hit> {
         self.world().hits.clone()

@@ -1,0 +1,506 @@
+//! From a manifest to an open database: find the data files, bring the lookup up to the end of the
+//! log, and leave the log on disk as it will be built upon.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use super::sync::{GroupSync, Ticker};
+use super::write::Writer;
+use super::{Counters, Db, Shared};
+use crate::base;
+use crate::error::{Error, Result};
+use crate::herolib;
+use crate::log::Log;
+use crate::log::record::Kind;
+use crate::log::recovery::{self, LogFile, Outcome, Replayed, Start};
+use crate::log::segment::{FileHeader, LONGEST_FILE, LogEnd, Segment, name};
+use crate::log::tail::Tail;
+use crate::lookup::checkpoint::{self, Load};
+use crate::lookup::{Entry, Lookup};
+use crate::manifest::{DataFile, FileKind, MANIFEST, Manifest, State};
+use crate::options::{Limits, LookupKind, Options, Sync};
+use crate::storage::{Access, Lock, Storage, fork};
+
+/// After the death of a writer the part of the log that was perhaps not synced is written again,
+/// if it isn't longer than this; for why, see [`recovery::rewrite`]. A longer one is when the
+/// manifest says that a sync has failed.
+const LONGEST_REWRITE: u64 = 64 << 20;
+
+/// A database on its way to being open.
+pub(super) struct Opening<'a> {
+    pub(super) storage: &'a Arc<dyn Storage>,
+    pub(super) options: &'a Options,
+    pub(super) read_only: bool,
+    pub(super) manifest: Manifest,
+    /// The lookup to begin with, where it doesn't come from a file.
+    pub(super) entries: Option<Vec<(u32, Entry)>>,
+    /// The data files of the log, ascending.
+    pub(super) log_files: Vec<LogFile>,
+    /// The number for the next data file.
+    pub(super) next_file: u32,
+    /// Whether a clean close will have something to write.
+    pub(super) changed: bool,
+}
+
+/// The lookup at the end of the log, and the counters with it.
+pub(super) struct Recovered {
+    pub(super) lookup: Lookup,
+    outcome: Outcome,
+    next_id: u64,
+    live: u64,
+}
+
+impl<'a> Opening<'a> {
+    pub(super) fn new(
+        storage: &'a Arc<dyn Storage>,
+        options: &'a Options,
+        manifest: Manifest,
+        entries: Option<Vec<(u32, Entry)>>,
+    ) -> Result<Opening<'a>> {
+        let mut opening = Opening {
+            storage,
+            options,
+            read_only: options.read_only || options.salvage,
+            changed: manifest.commit == 0 && manifest.dump.is_none() && !manifest.native,
+            manifest,
+            entries,
+            log_files: Vec::new(),
+            next_file: 0,
+        };
+        opening.find_log_files()?;
+        opening.settle_foreign_changes()?;
+        Ok(opening)
+    }
+
+    pub(super) fn salvage(&self) -> bool {
+        self.options.salvage
+    }
+
+    /// Checks that the data files of the manifest are there, and finds those that were begun
+    /// since it was written.
+    pub(super) fn find_log_files(&mut self) -> Result<()> {
+        let storage = &**self.storage;
+        let present = herolib::data_files(storage)?;
+        let read_header = |number: u16| {
+            let name = name(number);
+            storage
+                .open(&name, Access::Read)
+                .and_then(|file| FileHeader::read(&*file))
+                .map_err(|error| Error::from_io("read", storage.describe(&name), error))
+        };
+        self.next_file = present.last().map_or(0, |last| u32::from(last.number) + 1);
+        self.log_files.clear();
+        let mut listed = self.manifest.files.iter().peekable();
+        let last_listed = self.manifest.files.last().map(|file| file.number);
+        for file in &present {
+            while let Some(missing) = listed.next_if(|known| known.number < file.number) {
+                self.missing(missing)?;
+            }
+            let known = listed.next_if(|known| known.number == file.number);
+            let header = match known {
+                Some(known) => {
+                    if file.len < u64::from(known.len) && !self.salvage() {
+                        return Err(Error::corrupt(
+                            storage.describe(&name(file.number)),
+                            file.len,
+                            format!("the data file ends here, and it had {} bytes", known.len),
+                        ));
+                    }
+                    if known.kind != FileKind::Log {
+                        continue;
+                    }
+                    read_header(file.number)?
+                }
+                None => {
+                    // Begun after the manifest was written, if it is ours. Without a header it may
+                    // still be: a crash has left it so, or it is damaged.
+                    let header = read_header(file.number)?;
+                    let ours = header.is_some_and(|header| {
+                        header.uuid == self.manifest.uuid
+                            && header.generation == self.manifest.generation
+                    });
+                    let unknown = header.is_none() && self.manifest.state != State::Clean;
+                    let later = last_listed.is_none_or(|last| file.number > last);
+                    if !(later && (ours || unknown)) {
+                        continue;
+                    }
+                    header
+                }
+            };
+            self.log_files.push(LogFile {
+                number: file.number,
+                len: file.len.min(LONGEST_FILE),
+                header,
+            });
+        }
+        for missing in listed {
+            self.missing(missing)?;
+        }
+        Ok(())
+    }
+
+    fn missing(&self, file: &DataFile) -> Result<()> {
+        if self.salvage() {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            self.storage.describe(&name(file.number)),
+            0,
+            format!("the data file is missing, and it had {} bytes", file.len),
+        ))
+    }
+
+    /// Brings the lookup up to the end of the log.
+    pub(super) fn recover(&self) -> Result<Recovered> {
+        let storage = &**self.storage;
+        let manifest = &self.manifest;
+        let limit = self.limits().record_nr_max;
+        let kind = if self.read_only {
+            LookupKind::Memory
+        } else {
+            self.options.lookup
+        };
+        let clean = manifest.state == State::Clean;
+        let wanted = Load {
+            limit,
+            kind,
+            table_is_clean: clean,
+        };
+        let checkpoint = if self.salvage() || self.entries.is_some() {
+            None
+        } else {
+            checkpoint::load(storage, &manifest.uuid, manifest.generation, wanted)?
+        };
+        let last_of_manifest = manifest
+            .files
+            .iter()
+            .rfind(|file| file.kind == FileKind::Log);
+        let mut synced = last_of_manifest.map(|file| LogEnd {
+            file: file.number,
+            position: file.len,
+        });
+        let (lookup, state) = match checkpoint {
+            Some((lookup, state)) => {
+                synced = synced.max(state.log_end);
+                (lookup, state)
+            }
+            None => {
+                let lookup = match kind {
+                    LookupKind::Memory => Lookup::in_memory(limit)?,
+                    LookupKind::Disk => checkpoint::new_table(storage, limit)?,
+                };
+                let live = self.load_base(&lookup)?;
+                let first = self.log_files.first().and_then(|file| file.header);
+                let state = checkpoint::State {
+                    uuid: manifest.uuid,
+                    generation: manifest.generation,
+                    // The commit before the first one of the log; all of them if there is none.
+                    commit: match (self.log_files.is_empty(), first) {
+                        (false, Some(header)) => header.first_commit.saturating_sub(1),
+                        (false, None) => 0,
+                        (true, _) => manifest.commit,
+                    },
+                    time_us: 0,
+                    next_id: manifest.next_id,
+                    live,
+                    log_end: None,
+                };
+                (lookup, state)
+            }
+        };
+        let mut next_id = state.next_id.max(1);
+        let mut live = state.live;
+        let start = Start {
+            from: state.log_end,
+            commit: state.commit,
+            time_us: state.time_us,
+            synced: synced.filter(|_| !self.salvage()),
+            salvage: self.salvage(),
+        };
+        let apply = |records: &[Replayed]| {
+            for record in records {
+                if record.id >= limit {
+                    return Err(Error::corrupt(
+                        storage.describe(&name(record.location.file)),
+                        u64::from(record.location.position),
+                        format!("a record has id {}, and ids are below {limit}", record.id),
+                    ));
+                }
+                let entry = match record.kind {
+                    Kind::Put => Entry::live(record.location, record.len as usize),
+                    _ => Entry::deleted(record.location),
+                };
+                live += u64::from(entry.is_live());
+                live -= u64::from(lookup.get(record.id).is_live());
+                next_id = next_id.max(u64::from(record.id) + 1);
+                publish(storage, &lookup, record.id, entry)?;
+            }
+            Ok(())
+        };
+        let mut outcome =
+            recovery::replay(storage, &manifest.uuid, &self.log_files, &start, apply)?;
+        if clean && !self.salvage() && outcome.commit != manifest.commit {
+            return Err(Error::corrupt(
+                storage.describe(MANIFEST),
+                64,
+                format!(
+                    "the log ends with commit {}, and the database was closed with commit {}",
+                    outcome.commit, manifest.commit
+                ),
+            ));
+        }
+        outcome.time_us = outcome.time_us.max(manifest.time_us);
+        Ok(Recovered {
+            lookup,
+            outcome,
+            next_id,
+            live,
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        let mut limits = self.manifest.limits.with(self.options);
+        limits.record_nr_max = limits.record_nr_max.max(self.manifest.limits.record_nr_max);
+        limits
+    }
+
+    /// Puts what the log builds upon into an empty lookup; how many records of it are live.
+    fn load_base(&self, lookup: &Lookup) -> Result<u64> {
+        let storage = &**self.storage;
+        let read;
+        let entries = match (&self.entries, self.manifest.base) {
+            (Some(entries), _) => entries,
+            (None, None) => return Ok(0),
+            (None, Some(stamp)) => {
+                read = base::read(storage, stamp)?;
+                &read
+            }
+        };
+        let mut live = 0;
+        for &(id, entry) in entries {
+            if id >= lookup.limit() {
+                return Err(Error::corrupt(
+                    storage.describe(base::BASE),
+                    0,
+                    format!("id {id} is not below {}", lookup.limit()),
+                ));
+            }
+            live += u64::from(entry.is_live());
+            publish(storage, lookup, id, entry)?;
+        }
+        Ok(live)
+    }
+
+    pub(super) fn finish(mut self, lock: Option<Box<dyn Lock>>) -> Result<Db> {
+        let storage = Arc::clone(self.storage);
+        let recovered = self.recover()?;
+        let outcome = &recovered.outcome;
+        if !self.read_only {
+            self.settle_log(outcome)?;
+        }
+        let limits = self.limits();
+        if limits != self.manifest.limits && !self.read_only {
+            self.manifest.limits = limits;
+            self.manifest.write(&*storage)?;
+            self.changed = true;
+        }
+        let log = Log::new(
+            Arc::clone(&storage),
+            self.manifest.uuid,
+            self.manifest.generation,
+        );
+        let mut tail = Tail::new(self.next_file, limits.file_size);
+        self.add_segments(&log, outcome, &mut tail)?;
+        let writer = Writer {
+            tail,
+            manifest: self.manifest.clone(),
+            commit: outcome.commit,
+            time_us: outcome.time_us,
+            next_id: recovered.next_id,
+            live: recovered.live,
+            forget: VecDeque::new(),
+            changed: self.changed || outcome.read > 0 || outcome.has_unsynced(),
+        };
+        let counters = Counters::default();
+        counters.appended.store(outcome.commit, Ordering::Relaxed);
+        counters.visible.store(outcome.commit, Ordering::Relaxed);
+        counters.live.store(recovered.live, Ordering::Relaxed);
+        counters.next_id.store(recovered.next_id, Ordering::Relaxed);
+        // What was recovered may not be on disk yet.
+        let unsynced = outcome.has_unsynced() && self.options.sync != Sync::Commit;
+        let group = GroupSync::new(outcome.commit.saturating_sub(u64::from(unsynced)));
+        let shared = Arc::new(Shared {
+            log,
+            lookup: recovered.lookup,
+            key_value: self.manifest.key_value,
+            read_only: self.read_only,
+            volatile: self.options.memory,
+            limits,
+            sync: self.options.sync,
+            fork_generation: fork::generation(),
+            counters,
+            writer: Mutex::new(writer),
+            group,
+            poisoned: OnceLock::new(),
+            _lock: lock,
+        });
+        let ticker = match self.options.sync {
+            Sync::Interval(milliseconds) if !self.read_only => Some(Ticker::start(
+                &shared,
+                Duration::from_millis(u64::from(milliseconds)),
+            )?),
+            _ => None,
+        };
+        Ok(Db { shared, ticker })
+    }
+
+    /// Leaves on disk the log that was read, and nothing else: cuts what lies behind its end, and
+    /// syncs it, so that it may be built upon.
+    fn settle_log(&mut self, outcome: &Outcome) -> Result<()> {
+        let storage = &**self.storage;
+        let behind_end = outcome.end.is_some_and(|end| {
+            self.log_files
+                .iter()
+                .any(|file| file.number == end.file && file.len > u64::from(end.position))
+        });
+        if outcome.torn || behind_end || !outcome.unfinished.is_empty() {
+            recovery::cut(storage, &self.log_files, outcome)?;
+            for file in &mut self.log_files {
+                if let Some(end) = outcome.end.filter(|end| end.file == file.number) {
+                    file.len = u64::from(end.position);
+                }
+            }
+        }
+        self.log_files.retain(|file| {
+            !outcome.behind.contains(&file.number) && !outcome.unfinished.contains(&file.number)
+        });
+        let Some(end) = outcome.end.filter(|_| outcome.has_unsynced()) else {
+            return Ok(());
+        };
+        let failed = |name: &str, error| Error::from_io("sync", storage.describe(name), error);
+        let unsynced = self.unsynced_files(outcome);
+        let total: u64 = unsynced.iter().map(|(_, from, to)| to - from).sum();
+        let again = total <= LONGEST_REWRITE || self.manifest.state == State::SyncFailed;
+        for (file, from, to) in unsynced {
+            if again {
+                recovery::rewrite(storage, file, from, to)?;
+            }
+            // The last one is synced with what is going to be appended to it, unless whatever
+            // readers see must be on disk.
+            if file.number != end.file || self.options.sync == Sync::Commit {
+                let name = name(file.number);
+                storage
+                    .open(&name, Access::Write)
+                    .and_then(|file| file.sync())
+                    .map_err(|error| failed(&name, error))?;
+            }
+        }
+        storage
+            .sync_directory("")
+            .map_err(|error| failed("", error))
+    }
+
+    /// The parts of the log that may not be on disk: data file, from, to.
+    fn unsynced_files(&self, outcome: &Outcome) -> Vec<(&LogFile, u64, u64)> {
+        let Some(end) = outcome.end else {
+            return Vec::new();
+        };
+        let synced = outcome.synced.unwrap_or_default();
+        let files = self.log_files.iter().filter(|file| {
+            file.header.is_some() && synced.file <= file.number && file.number <= end.file
+        });
+        files
+            .map(|file| {
+                let from = if file.number == synced.file {
+                    synced.position
+                } else {
+                    0
+                };
+                let to = if file.number == end.file {
+                    u64::from(end.position)
+                } else {
+                    file.len
+                };
+                (file, u64::from(from).min(to), to)
+            })
+            .collect()
+    }
+
+    /// Lets readers at the data files, and the writer at the last one of the log.
+    fn add_segments(&self, log: &Log, outcome: &Outcome, tail: &mut Tail) -> Result<()> {
+        let storage = &**self.storage;
+        let open = |number: u16, access| {
+            let name = name(number);
+            storage
+                .open(&name, access)
+                .map_err(|error| Error::from_io("open", storage.describe(&name), error))
+        };
+        for file in &self.manifest.files {
+            let FileKind::Frozen { own_until } = file.kind else {
+                continue;
+            };
+            let opened = match open(file.number, Access::Read) {
+                Err(_) if self.salvage() => continue,
+                opened => opened?,
+            };
+            let view = opened.view(u64::from(file.len));
+            view.extend_to(u64::from(file.len));
+            let own_until = u64::from(own_until);
+            log.add(Segment::mixed(
+                file.number,
+                &log.uuid,
+                own_until,
+                view,
+                log.open_files(),
+            ));
+        }
+        for (index, file) in self.log_files.iter().enumerate() {
+            let next = self.log_files[index + 1..]
+                .iter()
+                .find_map(|next| next.header);
+            let end = match (outcome.end, next.and_then(|header| header.after)) {
+                (Some(end), _) if end.file < file.number => continue,
+                (None, _) => continue,
+                _ if file.header.is_none() => continue,
+                (Some(end), _) if end.file == file.number => u64::from(end.position),
+                (_, Some(after)) if after.file == file.number => u64::from(after.position),
+                _ => file.len,
+            };
+            if end > file.len && !self.salvage() {
+                return Err(Error::corrupt(
+                    storage.describe(&name(file.number)),
+                    file.len,
+                    format!("the data file ends here, and its log had {end} bytes"),
+                ));
+            }
+            let end = end.min(file.len);
+            let active = outcome.end.is_some_and(|end| end.file == file.number) && !self.read_only;
+            let access = if active { Access::Write } else { Access::Read };
+            let opened = open(file.number, access)?;
+            let view = opened.view(if active { LONGEST_FILE + 1 } else { end });
+            view.extend_to(end);
+            let segment = log.add(Segment::own(file.number, &log.uuid, view, log.open_files()));
+            if active {
+                tail.resume(segment, opened, end, outcome.has_unsynced());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn publish(storage: &dyn Storage, lookup: &Lookup, id: u32, entry: Entry) -> Result<()> {
+    lookup.prepare(id).map_err(|error| {
+        Error::from_io(
+            "reserve space in",
+            storage.describe(checkpoint::TABLE),
+            error,
+        )
+    })?;
+    lookup.publish(id, entry);
+    if !entry.is_live() {
+        lookup.forget(id);
+    }
+    Ok(())
+}
