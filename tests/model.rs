@@ -5,9 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::os::OsStorage;
+use ourdb::storage::{Access, Storage};
 use ourdb::{Db, IoMode, LookupKind, Options, Sync};
 use proptest::collection::vec;
 use proptest::option;
@@ -25,6 +25,12 @@ struct Settings {
     record_size_max: u32,
     file_size: u32,
     open: Opening,
+}
+
+impl Settings {
+    fn model(&self) -> Model {
+        Model::new(self.key_value, self.record_nr_max, self.record_size_max)
+    }
 }
 
 /// What every open chooses anew.
@@ -67,10 +73,20 @@ enum Step {
     GetAt(u32, u64, i64),
     Sync,
     Compare,
+    /// Closed and opened again, to begin anew.
+    Reset,
     /// Closed and opened again.
     Reopen(Change),
     /// Dropped as by `kill -9`, and opened again.
     Kill(Change),
+    /// Closed or killed, and opened again without what can be made from the log: the file is cut
+    /// at some place or overwritten there.
+    LoseCheckpoint {
+        kill: bool,
+        table: bool,
+        cut: bool,
+        at: u16,
+    },
     /// Closed or killed, and looked at through a read-only handle before it is opened again.
     ReadOnly {
         kill: bool,
@@ -164,6 +180,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Compare),
         4 => change().prop_map(Step::Reopen),
         6 => change().prop_map(Step::Kill),
+        1 => Just(Step::Reset),
+        3 => (any::<bool>(), any::<bool>(), any::<bool>(), any::<u16>()).prop_map(
+            |(kill, table, cut, at)| Step::LoseCheckpoint { kill, table, cut, at }
+        ),
         2 => any::<bool>().prop_map(|kill| Step::ReadOnly { kill }),
         1 => Just(Step::OpenTwice),
         1 => Just(Step::OpenWrongly),
@@ -187,17 +207,39 @@ enum Place {
 }
 
 impl Place {
+    fn storage(&self, io: IoMode) -> Option<Arc<dyn Storage>> {
+        match self {
+            Place::Memory(storage) => Some(Arc::clone(storage) as Arc<dyn Storage>),
+            Place::Disk(directory) => Some(Arc::new(OsStorage::new(directory.path(), io))),
+            Place::Fleeting => None,
+        }
+    }
+
     fn open(&self, options: &Options) -> Result<Db, ourdb::Error> {
-        let storage: Arc<dyn Storage> = match self {
-            Place::Memory(storage) => Arc::clone(storage) as Arc<dyn Storage>,
-            // Through the front door, and through the one for a storage of the caller's.
-            Place::Disk(directory) if options.io == IoMode::Auto => {
-                return Db::open(directory.path(), options);
+        // Through the front door, and through the one for a storage of the caller's.
+        match (self, self.storage(options.io)) {
+            (Place::Disk(directory), _) if options.io == IoMode::Auto => {
+                Db::open(directory.path(), options)
             }
-            Place::Disk(directory) => Arc::new(OsStorage::new(directory.path(), options.io)),
-            Place::Fleeting => return Db::open("no/such/place", options),
+            (_, Some(storage)) => Db::open_on(storage, options),
+            (_, None) => Db::open("no/such/place", options),
+        }
+    }
+
+    /// Cuts a file, if there is one, or overwrites some bytes of it.
+    fn damage(&self, name: &str, cut: bool, at: u16) -> std::io::Result<()> {
+        let Some(storage) = self.storage(IoMode::File) else {
+            return Ok(());
         };
-        Db::open_on(storage, options)
+        let Ok(file) = storage.open(name, Access::Write) else {
+            return Ok(());
+        };
+        let at = u64::from(at) % file.len()?.max(1);
+        if cut {
+            file.set_len(at)
+        } else {
+            file.write_at(at, &[&[0xa5; 9]])
+        }
     }
 }
 
@@ -211,11 +253,7 @@ struct Trial {
 
 impl Trial {
     fn begin(place: Place, settings: &Settings) -> Verdict<Trial> {
-        let model = Model::new(
-            settings.key_value,
-            settings.record_nr_max,
-            settings.record_size_max,
-        );
+        let model = settings.model();
         let mut trial = Trial {
             place,
             settings: settings.clone(),
@@ -240,7 +278,7 @@ impl Trial {
             record_size_max: self.settings.record_size_max,
             file_size: self.settings.file_size,
             // Only a real file can be a table.
-            lookup: if disk && opening.io != IoMode::File {
+            lookup: if disk {
                 opening.lookup
             } else {
                 LookupKind::Memory
@@ -283,8 +321,7 @@ impl Trial {
         self.settings.open = change.open;
         let mut options = self.options();
         if matches!(self.place, Place::Fleeting) {
-            let fresh = &self.settings;
-            self.model = Model::new(fresh.key_value, fresh.record_nr_max, fresh.record_size_max);
+            self.model = self.settings.model();
         } else {
             options.record_nr_max = 0;
             if change.more_ids > 0 {
@@ -381,8 +418,31 @@ impl Trial {
             Step::Compare => self.model.check_all(self.db()),
             Step::Reopen(change) => self.reopen(false, change),
             Step::Kill(change) => self.reopen(true, change),
-            // What follows needs a second handle on the same files.
+            // What follows needs the same files again.
             _ if fleeting => Ok(()),
+            Step::Reset => {
+                self.end(false)?;
+                self.model = self.settings.model();
+                self.open(&Options {
+                    reset: true,
+                    ..self.options()
+                })?;
+                self.model.check_all(self.db())
+            }
+            Step::LoseCheckpoint {
+                kill,
+                table,
+                cut,
+                at,
+            } => {
+                self.end(*kill)?;
+                let name = if *table { "lookup" } else { "index" };
+                self.place
+                    .damage(name, *cut, *at)
+                    .map_err(|error| error.to_string())?;
+                self.open(&self.options_to_go_on())?;
+                self.model.check_all(self.db())
+            }
             Step::ReadOnly { kill } => {
                 self.check_read_only()
                     .context(|| "beside the writer".into())?;

@@ -111,16 +111,21 @@ impl<'a> Opening<'a> {
                     if known.kind != FileKind::Log {
                         continue;
                     }
-                    read_header(file.number)?
+                    let header = read_header(file.number)?;
+                    if !header.is_some_and(|header| self.is_ours(&header)) && !self.salvage() {
+                        return Err(Error::corrupt(
+                            storage.describe(&name(file.number)),
+                            0,
+                            "the header does not match its checksum, or is another database's",
+                        ));
+                    }
+                    header
                 }
                 None => {
                     // Begun after the manifest was written, if it is ours. Without a header it may
                     // still be: a crash has left it so, or it is damaged.
                     let header = read_header(file.number)?;
-                    let ours = header.is_some_and(|header| {
-                        header.uuid == self.manifest.uuid
-                            && header.generation == self.manifest.generation
-                    });
+                    let ours = header.is_some_and(|header| self.is_ours(&header));
                     let unknown = header.is_none() && self.manifest.state != State::Clean;
                     let later = last_listed.is_none_or(|last| file.number > last);
                     if !(later && (ours || unknown)) {
@@ -139,6 +144,10 @@ impl<'a> Opening<'a> {
             self.missing(missing)?;
         }
         Ok(())
+    }
+
+    fn is_ours(&self, header: &FileHeader) -> bool {
+        header.uuid == self.manifest.uuid && header.generation == self.manifest.generation
     }
 
     fn missing(&self, file: &DataFile) -> Result<()> {
@@ -321,7 +330,7 @@ impl<'a> Opening<'a> {
             next_id: recovered.next_id,
             live: recovered.live,
             forget: VecDeque::new(),
-            changed: self.changed || outcome.read > 0 || outcome.has_unsynced(),
+            changed: self.changed || self.manifest.state != State::Clean,
         };
         let counters = Counters::default();
         counters.appended.store(outcome.commit, Ordering::Relaxed);

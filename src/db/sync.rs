@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::write::Writer;
 use super::{Db, Shared};
 use crate::error::{Error, Result};
 use crate::manifest::State;
@@ -82,7 +83,7 @@ impl Shared {
             (writer.tail.take_sync_work(), writer.now())
         };
         if let Err(error) = work.run(&self.log) {
-            return Err(self.sync_failed(error));
+            return Err(self.sync_failed(&mut self.writer(), error));
         }
         let mut writer = self.writer();
         if let Some(end) = work.end
@@ -100,9 +101,8 @@ impl Shared {
 
     /// The kernel may have dropped what it could not write, and a second sync would not say so
     /// again: nothing more is written, and the next opening must write again what it finds.
-    fn sync_failed(&self, error: Error) -> Error {
+    pub(super) fn sync_failed(&self, writer: &mut Writer, error: Error) -> Error {
         let error = self.poison_with(error);
-        let mut writer = self.writer();
         writer.manifest.state = State::SyncFailed;
         if !self.volatile {
             // If this fails as well, the next opening still writes a shorter log again.

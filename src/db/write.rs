@@ -150,7 +150,12 @@ impl Shared {
                 Error::from_io("reserve space in", path, error)
             })?;
         }
+        writer.changed = true;
         self.mark_open(writer)?;
+        if let Some(work) = writer.tail.take_overdue_sync_work() {
+            work.run(&self.log)
+                .map_err(|error| self.sync_failed(writer, error))?;
+        }
         let commit = writer.commit + 1;
         writer.tail.reserve(&self.log, len, commit)?;
         let time_us = self.storage().now_us().max(writer.time_us);
@@ -232,7 +237,6 @@ impl Shared {
             }
         }
         writer.manifest = manifest;
-        writer.changed = true;
         Ok(())
     }
 

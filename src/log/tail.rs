@@ -17,7 +17,7 @@ const SMALLEST_STEP: u64 = 64 << 10;
 const LARGEST_STEP: u64 = 16 << 20;
 /// Records of one commit are gathered up to this size before they are written.
 const GATHER: usize = 256 << 10;
-/// So many finished data files may wait for a sync; then the next roll-over syncs them first, to
+/// So many finished data files may wait for a sync; then they are synced before the next commit, to
 /// bound the descriptors they hold.
 const MOST_UNSYNCED: usize = 64;
 
@@ -198,15 +198,6 @@ impl Tail {
     }
 
     fn roll_over(&mut self, log: &Log, commit: u64) -> Result<()> {
-        if self.unsynced.len() >= MOST_UNSYNCED {
-            let work = SyncWork {
-                files: self.unsynced.clone(),
-                directory: false,
-                end: None,
-            };
-            work.run(log)?;
-            self.unsynced.clear();
-        }
         if let Some(active) = self.active.as_mut()
             && active.reserved > active.end
         {
@@ -358,6 +349,20 @@ impl Tail {
             directory: std::mem::take(&mut self.directory_unsynced),
             end,
         }
+    }
+
+    /// What must be synced before the next commit, because too many finished data files wait for
+    /// it. As with [`Tail::take_sync_work`], a failure must poison the handle.
+    pub(crate) fn take_overdue_sync_work(&mut self) -> Option<SyncWork> {
+        if self.unsynced.len() < MOST_UNSYNCED {
+            return None;
+        }
+        let files = std::mem::take(&mut self.unsynced);
+        Some(SyncWork {
+            files,
+            directory: false,
+            end: None,
+        })
     }
 
     /// Gives reserved space back.
