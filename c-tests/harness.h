@@ -9,7 +9,9 @@
  *
  * Environment:
  *   TMPDIR              where the directory is made; /tmp without it
- *   OURDB_TEST_SCALE    how much of the repeated work to do; 1 without it, 0.1 under valgrind
+ *   OURDB_TEST_SCALE    how much of the repeated work to do; 1 without it, 0.1 under valgrind,
+ *                       which wants --child-silent-after-fork=yes besides, because it reports on
+ *                       children that are killed on purpose as well
  *
  * Include this file first: it asks the C library for POSIX.
  */
@@ -841,12 +843,33 @@ test_sleep_us(uint64_t microseconds)
 
 /* ---- begin and end ------------------------------------------------------------------------- */
 
+/* Says where the program hung; only with what a signal handler may call. */
+static inline void
+test_hung(int signal_number)
+{
+    const char *parts[4];
+    size_t i;
+
+    (void)signal_number;
+    parts[0] = test_name;
+    parts[1] = ": FAILED: hung in phase \"";
+    parts[2] = test_phase_text;
+    parts[3] = "\"\n";
+    for (i = 0; i < 4; i++) {
+        if (write(STDERR_FILENO, parts[i], strlen(parts[i])) < 0) {
+            break;
+        }
+    }
+    _exit(1);
+}
+
 static inline void
 test_begin(const char *name)
 {
     const char *base = getenv("TMPDIR");
 
     test_name = name;
+    signal(SIGALRM, test_hung);
     if (base == NULL || base[0] == '\0') {
         base = "/tmp";
     }

@@ -718,7 +718,7 @@ opens(const setting *with, int incremental, int settings_known)
         check_all(db, &was);
         CHECK_OK(ourdb_close(db));
     } else {
-        CHECK_NUMBER(code, OURDB_INCOMPATIBLE);
+        CHECK_CODE(code, OURDB_INCOMPATIBLE);
         CHECK(db == NULL);
     }
     CHECK(test_digest(was.path) == digest);
@@ -917,7 +917,7 @@ without_dump_with_deletions(void)
         check_all(db, &was);
         CHECK_OK(ourdb_close(db));
     } else {
-        CHECK_NUMBER(code, OURDB_CORRUPT);
+        CHECK_CODE(code, OURDB_CORRUPT);
         CHECK_MESSAGE("0.db");
         CHECK(db == NULL);
     }

@@ -88,10 +88,10 @@ check_past(int code, ourdb_buf *buf, uint32_t id, const version *expected)
     size_t len;
 
     if (expected == NULL || expected->deleted) {
-        CHECK_NUMBER(code, OURDB_NOT_FOUND);
+        CHECK_CODE(code, OURDB_NOT_FOUND);
         CHECK_ZERO(*buf);
     } else {
-        CHECK_NUMBER(code, OURDB_OK);
+        CHECK_CODE(code, OURDB_OK);
         len = test_value(id, expected->seed, value);
         CHECK_BYTES(buf->data, buf->len, value, len);
         ourdb_free_buf(buf);

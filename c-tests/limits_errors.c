@@ -10,6 +10,7 @@
 #include "harness.h"
 
 #include <pthread.h>
+#include <sys/mman.h>
 
 /* The state that a refused call must leave as it was. */
 typedef struct state {
@@ -107,6 +108,52 @@ too_large(const test_variant *variant)
     CHECK_MESSAGE("65535");
     CHECK_VALUE(db, 1, value, 65535);
     CHECK_OK(ourdb_destroy(db));
+}
+
+/*
+ * Each value is allowed, the commit as a whole is not: over 4 GiB. The values are one sparse file,
+ * mapped, of which nobody should read a byte.
+ */
+static void
+commit_too_large(void)
+{
+#if SIZE_MAX > UINT32_MAX
+    const size_t each = 0x7FFFFFFF;
+    ourdb_options options = test_options(NULL, 0);
+    ourdb_slice slices[3];
+    uint32_t ids[3];
+    uint32_t id;
+    void *mapped;
+    FILE *file;
+    ourdb *db;
+    int i;
+
+    test_phase("a commit over 4 GiB");
+    file = fopen(test_path("sparse"), "w+b");
+    CHECK(file != NULL && ftruncate(fileno(file), (off_t)each) == 0);
+    mapped = mmap(NULL, each, PROT_READ, MAP_SHARED, fileno(file), 0);
+    CHECK(mapped != MAP_FAILED);
+    fclose(file);
+    for (i = 0; i < 3; i++) {
+        slices[i].data = mapped;
+        slices[i].len = each;
+    }
+    options.record_size_max = (uint32_t)each;
+    db = OPEN(test_path("commit-too-large"), &options);
+    CHECK_OK(ourdb_insert(db, "before", 6, &id));
+    CHECK_CODE(ourdb_insert_many(db, slices, 3, ids), OURDB_RECORD_TOO_LARGE);
+    CHECK_MESSAGE("commit");
+    CHECK_CODE(ourdb_insert(db, mapped, each + 1, &id), OURDB_RECORD_TOO_LARGE);
+    CHECK_COUNT(db, 1);
+    CHECK_LAST_COMMIT(db, 1);
+    CHECK_OK(ourdb_insert(db, "after", 5, &id));
+    CHECK_NUMBER(id, 2);
+    CHECK_OK(ourdb_close(db));
+    db = OPEN(test_path("commit-too-large"), NULL);
+    CHECK_COUNT(db, 2);
+    CHECK_OK(ourdb_destroy(db));
+    CHECK(munmap(mapped, each) == 0);
+#endif
 }
 
 /* Every call that takes an id, with one that is not below record_nr_max. */
@@ -671,7 +718,7 @@ damaged_checkpoint(void)
             test_remove(checkpoint);
             db = OPEN(path, &options);
         } else {
-            CHECK_NUMBER(code, OURDB_OK);
+            CHECK_CODE(code, OURDB_OK);
         }
         CHECK_COUNT(db, 499);
         CHECK_NEXT_ID(db, 501);
@@ -701,6 +748,7 @@ main(void)
         not_assigned(&test_variants[i]);
         not_found(&test_variants[i]);
     }
+    commit_too_large();
     all_ids(&test_variants[0]);
     all_ids(&test_variants[2]);
     read_only();

@@ -64,10 +64,10 @@ static void
 check_answer(int code, uint32_t id, uint64_t expected)
 {
     if (expected == UINT64_MAX) {
-        CHECK_NUMBER(code, OURDB_NOT_FOUND);
+        CHECK_CODE(code, OURDB_NOT_FOUND);
         CHECK_ZERO(id);
     } else {
-        CHECK_NUMBER(code, OURDB_OK);
+        CHECK_CODE(code, OURDB_OK);
         CHECK_NUMBER(id, expected);
     }
 }
@@ -122,7 +122,7 @@ check_walk(const ourdb *db, const reference *in)
         expected = at_or_above(in, (uint64_t)id + 1);
         seen++;
     }
-    CHECK_NUMBER(code, OURDB_NOT_FOUND);
+    CHECK_CODE(code, OURDB_NOT_FOUND);
     CHECK_NUMBER(seen, in->count);
 
     expected = below(in, in->limit);
@@ -132,7 +132,7 @@ check_walk(const ourdb *db, const reference *in)
         expected = below(in, id);
         seen++;
     }
-    CHECK_NUMBER(code, OURDB_NOT_FOUND);
+    CHECK_CODE(code, OURDB_NOT_FOUND);
     CHECK_NUMBER(seen, in->count);
 }
 

@@ -163,7 +163,7 @@ sync_modes(void)
 /* ---- what is stored ------------------------------------------------------------------------ */
 
 static void
-stored_options(void)
+stored_options(uint32_t lookup)
 {
     char path[TEST_PATH_MAX];
     ourdb_options options = test_options(NULL, 0);
@@ -174,6 +174,7 @@ stored_options(void)
 
     test_phase("limits are stored");
     test_join_into(path, test_directory, "stored-options");
+    options.lookup = lookup;
     options.record_nr_max = 1000;
     options.record_size_max = 200;
     options.file_size = 1000;
@@ -223,6 +224,41 @@ stored_options(void)
     options.record_nr_max = 2000;
     db = OPEN(path, &options);
     CHECK_VALUE(db, 2, value, 300);
+    CHECK_OK(ourdb_destroy(db));
+}
+
+/* Ids beyond what was the limit once, with what a lookup may have been laid out for before. */
+static void
+raised_ids(uint32_t lookup)
+{
+    ourdb_options options = test_options(NULL, OURDB_OPEN_KEY_VALUE);
+    const char *path = test_path("raised-ids");
+    uint32_t id;
+    ourdb *db;
+
+    test_phase("ids above the old limit, lookup %" PRIu32, lookup);
+    options.lookup = lookup;
+    options.record_nr_max = 1000;
+    db = OPEN(path, &options);
+    CHECK_OK(ourdb_set(db, 0, "zero", 4));
+    CHECK_OK(ourdb_set(db, 999, "the last of the old", 19));
+    CHECK_OK(ourdb_close(db));
+    options.record_nr_max = 5000000;
+    db = OPEN(path, &options);
+    CHECK_VALUE(db, 999, "the last of the old", 19);
+    CHECK_ABSENT(db, 1000);
+    CHECK_OK(ourdb_set(db, 1000, "the first of the new", 20));
+    CHECK_OK(ourdb_set(db, 4999999, "the last of the new", 19));
+    CHECK_CODE(ourdb_set(db, 5000000, "x", 1), OURDB_ID_OUT_OF_RANGE);
+    CHECK_OK(ourdb_close(db));
+    options.record_nr_max = 0;
+    db = OPEN(path, &options);
+    CHECK_VALUE(db, 0, "zero", 4);
+    CHECK_VALUE(db, 1000, "the first of the new", 20);
+    CHECK_VALUE(db, 4999999, "the last of the new", 19);
+    CHECK_OK(ourdb_above(db, 1000, &id));
+    CHECK_NUMBER(id, 4999999);
+    CHECK_COUNT(db, 4);
     CHECK_OK(ourdb_destroy(db));
 }
 
@@ -468,17 +504,19 @@ relative_path(void)
 
 /* ---- read-only and memory ------------------------------------------------------------------ */
 
+/* Salvage is for damaged databases; a sound one it reads like any, and only reads. */
 static void
-read_only(void)
+read_only(uint32_t flags)
 {
     char path[TEST_PATH_MAX];
     ourdb_options options = test_options(&test_variants[1], 0);
-    ourdb_options reading = test_options(NULL, OURDB_OPEN_READ_ONLY);
+    ourdb_options reading = test_options(NULL, flags);
     uint64_t digest;
+    uint32_t id;
     ourdb *db;
     ourdb *second;
 
-    test_phase("read-only changes no byte");
+    test_phase("open for reading with flags %" PRIu32, flags);
     test_join_into(path, test_directory, "read-only");
     db = OPEN(path, &options);
     fill(db, 0);
@@ -489,10 +527,13 @@ read_only(void)
     second = OPEN(path, &reading);
     check_filled(second, 0);
     CHECK_CODE(ourdb_set(db, 1, "x", 1), OURDB_READ_ONLY);
+    CHECK_CODE(ourdb_insert(db, "x", 1, &id), OURDB_READ_ONLY);
+    CHECK_CODE(ourdb_destroy(db), OURDB_READ_ONLY);
     CHECK_OK(ourdb_close(second));
     CHECK_OK(ourdb_close(db));
     CHECK(test_digest(path) == digest);
 
+    test_phase("open for reading with flags %" PRIu32 " and other options", flags);
     reading.lookup = OURDB_LOOKUP_DISK;
     reading.io = OURDB_IO_FILE;
     reading.record_nr_max = 20000000;
@@ -695,7 +736,10 @@ main(void)
     however_opened(0);
     however_opened(OURDB_OPEN_KEY_VALUE);
     sync_modes();
-    stored_options();
+    stored_options(OURDB_LOOKUP_MEMORY);
+    stored_options(OURDB_LOOKUP_DISK);
+    raised_ids(OURDB_LOOKUP_MEMORY);
+    raised_ids(OURDB_LOOKUP_DISK);
     modes();
     for (i = 0; i < TEST_VARIANT_COUNT; i++) {
         if (test_on_disk(&test_variants[i])) {
@@ -705,7 +749,9 @@ main(void)
     }
     creation();
     relative_path();
-    read_only();
+    read_only(OURDB_OPEN_READ_ONLY);
+    read_only(OURDB_OPEN_SALVAGE);
+    read_only(OURDB_OPEN_READ_ONLY | OURDB_OPEN_SALVAGE);
     in_memory();
     roll_over(OURDB_LOOKUP_MEMORY, OURDB_IO_AUTO);
     roll_over(OURDB_LOOKUP_DISK, OURDB_IO_AUTO);

@@ -15,8 +15,6 @@ use crate::records::{Record, Records, State};
 /// [`Db::get_many`] works on so many ids at a time: enough for their cache misses to overlap, few
 /// enough that what was prefetched is still there when it is used.
 const BATCH: usize = 32;
-/// Of a long value only this much is prefetched; the processor's own prefetching does the rest.
-const PREFETCH: usize = 512;
 
 impl Db {
     /// Calls `f` with the value of a record, which was checked against its CRC, without copying
@@ -25,10 +23,11 @@ impl Db {
         let shared = &*self.shared;
         shared.check_process()?;
         shared.check_id(id)?;
-        let Some((location, _)) = shared.live_location(id)? else {
+        let Some((location, len_hint)) = shared.live_location(id)? else {
             return Err(Error::NotFound(NotFound::Record(id)));
         };
         let segment = shared.log.segment_of(location)?;
+        segment.prefetch(location, len_hint);
         let version = segment.unverified(location, id)?;
         if version.head.kind != Kind::Put {
             return Err(segment.not_live(location, id));
@@ -68,7 +67,7 @@ impl Db {
                     && let Some(segment) = shared.log.segment(entry.location().file)
                 {
                     bytes += entry.len_hint();
-                    segment.prefetch(entry.location(), entry.len_hint().min(PREFETCH));
+                    segment.prefetch(entry.location(), entry.len_hint());
                 }
             }
             records.reserve(0, bytes)?;

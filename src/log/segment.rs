@@ -24,12 +24,14 @@ use crate::error::{Error, Result};
 use crate::herolib;
 pub(crate) use crate::herolib::data_file_name as name;
 use crate::location::Location;
-use crate::storage::{Access, File, Storage, View, prefetch};
+use crate::storage::{Access, File, Storage, View};
 
 /// Length of a data file's header.
 pub(crate) const FILE_HEADER: usize = 64;
 /// No data file is longer: every position fits 32 bits.
 pub(crate) const LONGEST_FILE: u64 = u32::MAX as u64;
+/// Of a long value only so much is prefetched: the processor follows a sequence by itself.
+const PREFETCH: usize = 512;
 /// Version of the format of data files.
 const FORMAT: u32 = 1;
 const MAGIC: [u8; 8] = [0, b'O', b'u', b'r', b'D', b'B', 0x1a, 0x0a];
@@ -259,19 +261,12 @@ impl Segment {
         Ok(head)
     }
 
-    /// Begins to load the version at `location` into the processor's cache.
+    /// Begins to load the version at `location`, whose value may have `len_hint` bytes, into the
+    /// processor's cache.
     #[inline]
     pub(crate) fn prefetch(&self, location: Location, len_hint: usize) {
         let start = u64::from(location.position).saturating_sub(HEROLIB_HEADER);
-        let stop = u64::from(location.position) + 12 + len_hint as u64;
-        let mut at = start;
-        while at < stop {
-            match self.view.slice(at, 1) {
-                Some([byte]) => prefetch(byte),
-                _ => return,
-            }
-            at += 64;
-        }
+        self.view.prefetch(start, HEAD + len_hint.min(PREFETCH));
     }
 
     fn is_own(&self, location: Location) -> bool {

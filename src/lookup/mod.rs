@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::storage::{File, Words, prefetch};
@@ -20,6 +20,10 @@ use id_set::IdSet;
 
 /// Ids whose entries share a block, the unit of the checkpoint: 512 entries, 4096 bytes.
 pub(crate) const BLOCK_IDS: usize = 512;
+/// Blocks that share a huge page of the table in memory, 2 MiB, and how many of them must be used
+/// for it to be worth one: a table of few and far ids keeps to the pages that it needs.
+const REGION_BLOCKS: usize = 512;
+const DENSE_REGION: u16 = 64;
 /// Blocks of the table on disk that get their space together: 1 MiB.
 const GROUP_BLOCKS: usize = 256;
 
@@ -33,6 +37,8 @@ pub(crate) struct Lookup {
     live: IdSet,
     /// One bit per block that holds an entry.
     blocks: IdSet,
+    /// How many blocks of each region hold an entry.
+    regions: Box<[AtomicU16]>,
     /// The file that `table` maps, for the table on disk, and the groups of blocks in it whose
     /// space is reserved.
     disk: Option<Disk>,
@@ -73,6 +79,8 @@ impl Lookup {
 
     fn over(limit: u32, table: Words, disk: Option<Disk>) -> Result<Lookup> {
         let live = IdSet::new(u64::from(limit)).map_err(|error| no_memory(limit, &error))?;
+        let regions = (limit as usize).div_ceil(BLOCK_IDS * REGION_BLOCKS);
+        let regions = (0..regions).map(|_| AtomicU16::new(0)).collect();
         let blocks = IdSet::new(u64::from(limit).div_ceil(BLOCK_IDS as u64))
             .map_err(|error| no_memory(limit, &error))?;
         Ok(Lookup {
@@ -80,6 +88,7 @@ impl Lookup {
             table,
             live,
             blocks,
+            regions,
             disk,
         })
     }
@@ -133,13 +142,28 @@ impl Lookup {
             return;
         };
         if word.load(Ordering::Relaxed) == 0 {
-            self.blocks.insert(id / BLOCK_IDS as u32);
+            self.use_block(id / BLOCK_IDS as u32);
         }
         // The set first: who sees the entry must find the id.
         if entry.is_live() {
             self.live.insert(id);
         }
         word.store(entry.to_word(), Ordering::Release);
+    }
+
+    /// Notes that a block holds an entry.
+    fn use_block(&self, block: u32) {
+        if self.blocks.at_or_above(u64::from(block)) == Some(block) {
+            return;
+        }
+        self.blocks.insert(block);
+        let region = block as usize / REGION_BLOCKS;
+        let used = self.regions[region].load(Ordering::Relaxed) + 1;
+        self.regions[region].store(used, Ordering::Relaxed);
+        if used == DENSE_REGION && self.disk.is_none() {
+            let ids = BLOCK_IDS * REGION_BLOCKS;
+            self.table.is_dense(region * ids, (region + 1) * ids);
+        }
     }
 
     /// Takes an id out of neighbour searches, once no reader sees it live any more.
@@ -187,7 +211,7 @@ impl Lookup {
     }
 
     /// The words of a block; the last one of the table may be shorter.
-    fn block(&self, block: u32) -> &[std::sync::atomic::AtomicU64] {
+    fn block(&self, block: u32) -> &[AtomicU64] {
         let from = block as usize * BLOCK_IDS;
         let to = (from + BLOCK_IDS).min(self.limit as usize);
         self.table.range(from, to).unwrap_or_default()
@@ -196,7 +220,7 @@ impl Lookup {
     /// Takes the entries of a block out of `words`, before there are readers; how many ids in it
     /// are live. For a table on disk they stand in the table already.
     fn adopt_block(&self, block: u32, words: &[u64; BLOCK_IDS], store: bool) -> u64 {
-        self.blocks.insert(block);
+        self.use_block(block);
         if store {
             for (word, &value) in self.block(block).iter().zip(words) {
                 word.store(value, Ordering::Relaxed);

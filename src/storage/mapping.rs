@@ -99,6 +99,19 @@ impl Mapping {
         }
     }
 
+    /// Asks for huge pages in `[from, to)` of a [`Backing::Zeroed`] mapping, also for what is
+    /// there already. Only a hint: where it can't be done, nothing changes.
+    pub(super) fn prefer_huge_pages(&self, from: usize, to: usize) {
+        let to = to.min(self.len());
+        if from >= to {
+            return;
+        }
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE] {
+            // SAFETY: the range lies within this mapping; neither advice changes its content.
+            unsafe { libc::madvise(self.base().add(from).cast(), to - from, advice) };
+        }
+    }
+
     /// Asks for the pages of a [`Backing::Write`] mapping at once rather than by one fault each.
     /// Only a hint: where the kernel doesn't know it, the faults come one by one.
     pub(super) fn populate_for_writing(&self) {

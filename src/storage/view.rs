@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mapping::Mapping;
+use super::prefetch::prefetch;
+
+/// What a processor loads at a time, in bytes.
+const CACHE_LINE: usize = 64;
 
 /// The bytes of a file below a mark that only moves up ([`View::extend_to`]). Bytes below the
 /// mark never change, so any number of threads may read them beside the writer.
@@ -58,6 +62,20 @@ impl View {
         // lives as long as the borrow of `self`. That another process truncates the file under
         // us can't be excluded; it is documented as outside of what is guarded.
         Some(unsafe { std::slice::from_raw_parts(mapping.base().add(position as usize), len) })
+    }
+
+    /// Begins to load `len` bytes from `position` into the processor's cache.
+    #[inline]
+    pub fn prefetch(&self, position: u64, len: usize) {
+        if let Some(bytes) = self.slice(position, len) {
+            for line in bytes.chunks(CACHE_LINE) {
+                prefetch(&line[0]);
+            }
+            // The bytes need not begin with a line, so the last one may end a line later.
+            if let Some(last) = bytes.last() {
+                prefetch(last);
+            }
+        }
     }
 
     /// Gives back address space that a finished file doesn't need.

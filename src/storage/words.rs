@@ -55,6 +55,12 @@ impl Words {
         Some(unsafe { &*self.mapping.base().cast::<AtomicU64>().add(index) })
     }
 
+    /// Says that words `[from, to)` are densely used: huge pages save address translations then.
+    pub fn is_dense(&self, from: usize, to: usize) {
+        self.mapping
+            .prefer_huge_pages(from.saturating_mul(8), to.saturating_mul(8));
+    }
+
     /// Words `[from, to)` as they are; `None` if there are not so many.
     pub fn range(&self, from: usize, to: usize) -> Option<&[AtomicU64]> {
         if from > to || to > self.len() {
