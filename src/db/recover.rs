@@ -166,7 +166,7 @@ impl<'a> Opening<'a> {
         let storage = &**self.storage;
         let manifest = &self.manifest;
         let limit = self.limits().record_nr_max;
-        let kind = if self.read_only {
+        let kind = if self.read_only || self.options.memory {
             LookupKind::Memory
         } else {
             self.options.lookup

@@ -44,6 +44,16 @@ impl GroupSync {
     }
 }
 
+/// The turn of the one who syncs. However it ends, the others go on.
+struct Turn<'a>(&'a GroupSync);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state().busy = false;
+        self.0.changed.notify_all();
+    }
+}
+
 impl Shared {
     /// Returns when everything up to `commit` is on disk.
     pub(super) fn sync_to(&self, commit: u64) -> Result<()> {
@@ -64,14 +74,11 @@ impl Shared {
         }
         state.busy = true;
         drop(state);
-        let result = self.sync_all();
+        let _turn = Turn(&self.group);
+        let synced = self.sync_all()?;
         let mut state = self.group.state();
-        state.busy = false;
-        if let Ok(synced) = &result {
-            state.synced = state.synced.max(*synced);
-        }
-        self.group.changed.notify_all();
-        result.map(drop)
+        state.synced = state.synced.max(synced);
+        Ok(())
     }
 
     /// Syncs what was appended so far, says so in the log, and lets readers see it; the last

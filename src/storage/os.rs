@@ -294,12 +294,10 @@ impl OsFile {
                 return Ok(false);
             }
             let backing = Backing::Write(&self.file, start);
-            let Ok(mapping) = Mapping::new((end - start) as usize, backing) else {
-                return if self.io == IoMode::Map {
-                    Err(io::Error::last_os_error())
-                } else {
-                    Ok(false)
-                };
+            let mapping = match Mapping::new((end - start) as usize, backing) {
+                Ok(mapping) => mapping,
+                Err(error) if self.io == IoMode::Map => return Err(error),
+                Err(_) => return Ok(false),
             };
             mapping.populate_for_writing();
             *window = Some(Window {
