@@ -36,6 +36,7 @@ mod log;
 mod lookup;
 mod manifest;
 pub mod options;
+mod reader;
 pub mod records;
 #[allow(unsafe_code)]
 pub mod storage;

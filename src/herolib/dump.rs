@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::reader::Reader;
+use super::reader::ReadRecord;
 use super::record::HEADER;
 use super::{
     Adopted, DataFile, Lookup, corrupt, data_file_name, data_files, failed, list, lookup_width,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::reader::Reader;
 use crate::storage::{Access, File, Storage, read_all, remove_if_there, replace, replace_with};
 
 const DIRECTORY: &str = "lookup_dump.db";

@@ -43,11 +43,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::reader::Reader;
+use super::reader::ReadRecord;
 use super::record::{HEADER, Header, LONGEST_RECORD};
 use super::{Adopted, DataFile, Lookup, corrupt, data_file_name, data_files};
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::reader::Reader;
 use crate::storage::Storage;
 
 const HEADER_LEN: u64 = HEADER as u64;

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use self::herolib::{Herolib, Place, Port, Settings, record};
-use super::reader::Reader;
+use super::reader::ReadRecord;
 use super::*;
 use crate::options::IoMode;
+use crate::reader::Reader;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::os::OsStorage;
 use golden::Golden;

@@ -5,14 +5,15 @@
 //! checkpoint, a sync mark further on), it is damage and nothing is changed. Otherwise it is the
 //! torn end of writes that were never synced: the log ends with the last whole commit before it.
 
-use std::sync::Arc;
-
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark, value_crc};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
-use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::storage::{Access, File, Storage, remove_if_there};
+use crate::reader::Reader;
+use crate::storage::{Access, Storage, remove_if_there};
+
+/// Bytes are searched and copied so many at a time.
+const PIECE: u64 = 1 << 20;
 
 /// A data file of the log that is to be read.
 #[derive(Debug)]
@@ -217,7 +218,7 @@ pub(crate) fn replay(
 fn unfinished(storage: &dyn Storage, files: &[LogFile]) -> Result<Vec<u16>> {
     let mut unfinished = Vec::new();
     for file in files.iter().filter(|file| file.header.is_none()) {
-        let mut reader = Reader::new(storage, file)?;
+        let mut reader = reader(storage, file)?;
         if reader
             .bytes(0, FILE_HEADER as u64)?
             .iter()
@@ -257,7 +258,7 @@ impl Replay<'_> {
         apply: &mut impl FnMut(&[Replayed]) -> Result<()>,
     ) -> Result<Option<(u64, &'static str)>> {
         let seed = Seed::new(self.uuid, file.number);
-        let mut reader = Reader::new(self.storage, file)?;
+        let mut reader = reader(self.storage, file)?;
         let mut at = from;
         self.pending.clear();
         let broke = loop {
@@ -351,10 +352,10 @@ fn find_sync_mark(
     end: Option<LogEnd>,
 ) -> Result<Option<(LogEnd, LogEnd)>> {
     let seed = Seed::new(uuid, file.number);
-    let mut reader = Reader::new(storage, file)?;
+    let mut reader = reader(storage, file)?;
     let mut at = from;
     while at + HEAD as u64 <= file.len {
-        let bytes = reader.chunk(at)?;
+        let bytes = reader.bytes(at, PIECE)?;
         let tried = bytes.len() - HEAD + 1;
         for (index, candidate) in bytes.windows(HEAD).enumerate() {
             if !looks_like_sync_mark(candidate) {
@@ -381,58 +382,21 @@ fn find_sync_mark(
     Ok(None)
 }
 
-/// Reads a data file in large pieces.
-struct Reader<'a> {
-    storage: &'a dyn Storage,
-    file: &'a LogFile,
-    open: Arc<dyn File>,
-    buffer: Vec<u8>,
-    start: u64,
+/// A reader of a data file of the log.
+fn reader(storage: &dyn Storage, file: &LogFile) -> Result<Reader> {
+    Ok(Reader::sequential(storage, &name(file.number))?.up_to(file.len))
 }
 
-impl<'a> Reader<'a> {
-    const CHUNK: u64 = 1 << 20;
-
-    fn new(storage: &'a dyn Storage, file: &'a LogFile) -> Result<Reader<'a>> {
-        let name = name(file.number);
-        let open = storage
-            .open(&name, Access::Read)
-            .map_err(|error| Error::from_io("open", storage.describe(&name), error))?;
-        Ok(Reader {
-            storage,
-            file,
-            open,
-            buffer: Vec::new(),
-            start: 0,
-        })
-    }
-
-    /// `len` bytes at `at`, or fewer where the file ends.
-    fn bytes(&mut self, at: u64, len: u64) -> Result<&[u8]> {
-        let stop = at.saturating_add(len).min(self.file.len);
-        let held = self.start..self.start + self.buffer.len() as u64;
-        if at < held.start || stop > held.end {
-            let fill = (stop - at).max(Reader::CHUNK).min(self.file.len - at);
-            let more = (fill as usize).saturating_sub(self.buffer.len());
-            reserve(&mut self.buffer, more)?;
-            self.buffer.resize(fill as usize, 0);
-            self.start = at;
-            if let Err(error) = self.open.read_at(at, &mut self.buffer) {
-                self.buffer.clear();
-                let path = self.storage.describe(&name(self.file.number));
-                return Err(Error::from_io("read", path, error));
-            }
-        }
-        let from = (at - self.start) as usize;
-        Ok(&self.buffer[from..from + (stop - at) as usize])
-    }
-
-    /// A large piece from `at` on.
-    fn chunk(&mut self, at: u64) -> Result<&[u8]> {
-        self.bytes(at, Reader::CHUNK)
-    }
-
+/// What the log needs of a reader.
+trait ReadRecord {
     /// The record at `at`, its value's CRC checked; or what is wrong with it.
+    fn record(&mut self, at: u64, seed: Seed) -> Result<std::result::Result<Head, &'static str>>;
+
+    /// The next place from `at` on that holds a valid record.
+    fn next_record(&mut self, at: u64, seed: Seed) -> Result<Option<u64>>;
+}
+
+impl ReadRecord for Reader {
     fn record(&mut self, at: u64, seed: Seed) -> Result<std::result::Result<Head, &'static str>> {
         let bytes = self.bytes(at, HEAD as u64)?;
         let Some(bytes) = bytes.first_chunk::<HEAD>() else {
@@ -451,24 +415,9 @@ impl<'a> Reader<'a> {
         Ok(Ok(head))
     }
 
-    /// Where the last byte at or after `from` that isn't zero ends; `from` if all are zero.
-    fn written_end(&mut self, from: u64) -> Result<u64> {
-        let mut end = from;
-        let mut at = from;
-        while at < self.file.len {
-            let bytes = self.chunk(at)?;
-            if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
-                end = at + last as u64 + 1;
-            }
-            at += bytes.len() as u64;
-        }
-        Ok(end)
-    }
-
-    /// The next place from `at` on that holds a valid record.
     fn next_record(&mut self, mut at: u64, seed: Seed) -> Result<Option<u64>> {
-        while at + HEAD as u64 <= self.file.len {
-            let bytes = self.chunk(at)?;
+        while at + HEAD as u64 <= self.len() {
+            let bytes = self.bytes(at, PIECE)?;
             let tried = bytes.len() - HEAD + 1;
             let candidates: Vec<u64> = bytes
                 .windows(HEAD)
@@ -500,7 +449,7 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
     };
     for file in files.iter().filter(numbers).rev() {
         let from = name(file.number);
-        if Reader::new(storage, file)?.written_end(0)? == 0 {
+        if reader(storage, file)?.written_end(0)? == 0 {
             remove_if_there(storage, &from).map_err(|error| failed("remove", &from, error))?;
             continue;
         }
@@ -523,7 +472,7 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
     };
     let position = u64::from(end.position);
     if last.len > position {
-        let mut reader = Reader::new(storage, last)?;
+        let mut reader = reader(storage, last)?;
         let stop = reader.written_end(position)?;
         if stop > position {
             let aside = free_name(storage, &format!("torn-{}-{position}", end.file))?;
@@ -545,12 +494,12 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
 /// that it believes to be on disk and that are not; written again, they are synced again.
 pub(crate) fn rewrite(storage: &dyn Storage, file: &LogFile, from: u64, to: u64) -> Result<()> {
     let name = name(file.number);
-    let mut reader = Reader::new(storage, file)?;
+    let mut reader = reader(storage, file)?;
     let failed = |error| Error::from_io("write", storage.describe(&name), error);
     let opened = storage.open(&name, Access::Write).map_err(failed)?;
     let mut at = from;
     while at < to {
-        let bytes = reader.bytes(at, (to - at).min(Reader::CHUNK))?;
+        let bytes = reader.bytes(at, (to - at).min(PIECE))?;
         opened.write_at(at, &[bytes]).map_err(failed)?;
         at += bytes.len() as u64;
     }
@@ -559,7 +508,7 @@ pub(crate) fn rewrite(storage: &dyn Storage, file: &LogFile, from: u64, to: u64)
 
 fn keep_aside(
     storage: &dyn Storage,
-    reader: &mut Reader<'_>,
+    reader: &mut Reader,
     from: u64,
     to: u64,
     aside: &str,
@@ -568,9 +517,7 @@ fn keep_aside(
         let file = storage.open(aside, Access::CreateNew).map_err(Ok)?;
         let mut at = from;
         while at < to {
-            let bytes = reader
-                .bytes(at, (to - at).min(Reader::CHUNK))
-                .map_err(Err)?;
+            let bytes = reader.bytes(at, (to - at).min(PIECE)).map_err(Err)?;
             file.write_at(at - from, &[bytes]).map_err(Ok)?;
             at += bytes.len() as u64;
         }

@@ -1,0 +1,118 @@
+//! Reading a file in large pieces, by system calls: for files whose end is not known yet, or that
+//! nothing is known of.
+
+use std::sync::Arc;
+
+use crate::bytes::reserve;
+use crate::error::{Error, Result};
+use crate::storage::{Access, File, Storage};
+
+/// A file, with the piece of it in memory that was read last.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    file: Arc<dyn File>,
+    path: String,
+    len: u64,
+    /// At least so much is read at a time, where there is so much.
+    piece: u64,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl Reader {
+    /// Opens `name`, to be read front to back: in pieces of 256 KiB.
+    pub(crate) fn sequential(storage: &dyn Storage, name: &str) -> Result<Reader> {
+        Reader::open(storage, name, 256 << 10)
+    }
+
+    /// Opens `name`, to be read here and there: in pieces of 4 KiB.
+    pub(crate) fn random(storage: &dyn Storage, name: &str) -> Result<Reader> {
+        Reader::open(storage, name, 4 << 10)
+    }
+
+    fn open(storage: &dyn Storage, name: &str, piece: u64) -> Result<Reader> {
+        let path = storage.describe(name);
+        let opened = storage
+            .open(name, Access::Read)
+            .and_then(|file| Ok((file.len()?, file)));
+        match opened {
+            Ok((len, file)) => Ok(Reader {
+                file,
+                path,
+                len,
+                piece,
+                buffer: Vec::new(),
+                start: 0,
+            }),
+            Err(error) => Err(Error::from_io("open", path, error)),
+        }
+    }
+
+    /// The same, as if the file ended at `len` if it doesn't end before.
+    pub(crate) fn up_to(mut self, len: u64) -> Reader {
+        self.len = self.len.min(len);
+        self
+    }
+
+    /// Length of the file when it was opened, or less if only so much is to be read.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// `len` bytes from `position`, or fewer where the file ends.
+    pub(crate) fn bytes(&mut self, position: u64, len: u64) -> Result<&[u8]> {
+        let position = position.min(self.len);
+        let stop = position.saturating_add(len).min(self.len);
+        if position < self.start || stop > self.start + self.buffer.len() as u64 {
+            let wanted = (stop - position).max(self.piece).min(self.len - position);
+            let more = (wanted as usize).saturating_sub(self.buffer.len());
+            reserve(&mut self.buffer, more)?;
+            self.buffer.resize(wanted as usize, 0);
+            self.start = position;
+            if let Err(error) = self.file.read_at(position, &mut self.buffer) {
+                self.buffer.clear();
+                return Err(Error::from_io("read", self.path.as_str(), error));
+            }
+        }
+        let from = (position - self.start) as usize;
+        Ok(&self.buffer[from..from + (stop - position) as usize])
+    }
+
+    /// Bytes from `position` on, as many as are at hand; none at the end of the file.
+    pub(crate) fn piece(&mut self, position: u64) -> Result<&[u8]> {
+        let held = (self.start + self.buffer.len() as u64).saturating_sub(position);
+        let len = if position >= self.start && held > 0 {
+            held
+        } else {
+            self.piece
+        };
+        self.bytes(position, len)
+    }
+
+    /// The first byte at or after `position` that isn't 0; the file's length if there is none.
+    pub(crate) fn end_of_zeros(&mut self, position: u64) -> Result<u64> {
+        let mut at = position;
+        while at < self.len {
+            let piece = self.piece(at)?;
+            if let Some(index) = piece.iter().position(|&byte| byte != 0) {
+                return Ok(at + index as u64);
+            }
+            at += piece.len() as u64;
+        }
+        Ok(self.len)
+    }
+
+    /// Where the last byte at or after `from` that isn't 0 ends; `from` if all are 0.
+    pub(crate) fn written_end(&mut self, from: u64) -> Result<u64> {
+        let mut end = from;
+        let mut at = from;
+        while at < self.len {
+            let piece = self.piece(at)?;
+            if let Some(last) = piece.iter().rposition(|&byte| byte != 0) {
+                end = at + last as u64 + 1;
+            }
+            at += piece.len() as u64;
+        }
+        Ok(end)
+    }
+}
