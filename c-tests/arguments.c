@@ -38,7 +38,8 @@ row(int line, const char *call, int code, int expected)
         test_fail(__FILE__, line, "%s failed without a message", call);
     }
     if (strstr(message, STALE_TEXT) != NULL) {
-        test_fail(__FILE__, line, "%s failed and left the message of an earlier call: %s", call, message);
+        test_fail(__FILE__, line, "%s failed and left the message of an earlier call: %s", call,
+                  message);
     }
 }
 

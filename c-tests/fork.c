@@ -1,10 +1,10 @@
 /*
  * fork: a handle belongs to the process that opened it.
  *
- * Promise: in a forked child every function on the handle gives OURDB_FORKED, close and destroy free
- * its memory and touch nothing on disk; the parent goes on as if nothing had been; the child can
- * use databases of its own; a child that lives on does not keep the lock, however the parent went;
- * a child forked while other threads were writing doesn't hang.
+ * Promise: in a forked child every function on the handle gives OURDB_FORKED, close and destroy
+ * free its memory and touch nothing on disk; the parent goes on as if nothing had been; the child
+ * can use databases of its own; a child that lives on does not keep the lock, however the parent
+ * went; a child forked while other threads were writing doesn't hang.
  */
 #include "harness.h"
 

@@ -96,7 +96,8 @@ test_phase(const char *format, ...)
     (test_checks++, test_code(__FILE__, __LINE__, #call, (call), (expected)))
 #define CHECK_OK(call) CHECK_CODE(call, OURDB_OK)
 #define CHECK_NUMBER(actual, expected)                                                        \
-    (test_checks++, test_number(__FILE__, __LINE__, #actual, (uint64_t)(actual), (uint64_t)(expected)))
+    (test_checks++,                                                                           \
+     test_number(__FILE__, __LINE__, #actual, (uint64_t)(actual), (uint64_t)(expected)))
 #define CHECK_BYTES(data, len, expected, expected_len)                                        \
     (test_checks++,                                                                           \
      test_bytes(__FILE__, __LINE__, #data, (data), (len), (expected), (expected_len)))
@@ -259,7 +260,8 @@ test_value(uint32_t id, uint64_t version, uint8_t *out)
 
 /* get, get_into and contains all say that `id` holds these bytes. */
 static inline void
-test_record_is(const char *file, int line, const ourdb *db, uint32_t id, const void *data, size_t len)
+test_record_is(const char *file, int line, const ourdb *db, uint32_t id, const void *data,
+               size_t len)
 {
     char what[64];
     ourdb_buf buf;
@@ -307,7 +309,8 @@ test_record_absent(const char *file, int line, const ourdb *db, uint32_t id)
     test_zero(file, line, "the out parameter of ourdb_get", &buf, sizeof buf);
 
     snprintf(what, sizeof what, "ourdb_get_into(db, %" PRIu32 ")", id);
-    test_code(file, line, what, ourdb_get_into(db, id, into, sizeof into, &into_len), OURDB_NOT_FOUND);
+    test_code(file, line, what, ourdb_get_into(db, id, into, sizeof into, &into_len),
+              OURDB_NOT_FOUND);
     test_number(file, line, "the length from ourdb_get_into", into_len, 0);
     if (into[0] != 1 || into[1] != 2 || into[2] != 3 || into[3] != 4) {
         test_fail(file, line, "%s failed and touched the caller's buffer", what);
@@ -407,7 +410,8 @@ test_open(const char *file, int line, const char *path, const ourdb_options *opt
 }
 
 static inline void
-test_open_fails(const char *file, int line, const char *path, const ourdb_options *options, int code)
+test_open_fails(const char *file, int line, const char *path, const ourdb_options *options,
+                int code)
 {
     ourdb *db = (ourdb *)&db;
 

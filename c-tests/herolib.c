@@ -2,19 +2,19 @@
  * herolib: directories of the original, in both directions.
  *
  * Promise: a directory written by herolib's OurDB (V or Go) opens with every value, every history
- * and the next id, in every lookup width, incremental or key-value, with updates over several files,
- * deletions, empty and 65,535-byte values; writing goes on in files of our own and leaves the old
- * ones byte for byte; after a clean close herolib reads the directory again; what herolib wrote in
- * between is noticed; a directory without a lookup dump is never taken for an empty database, and is
- * rescued with OURDB_OPEN_ADOPT where that is possible.
+ * and the next id, in every lookup width, incremental or key-value, with updates over several
+ * files, deletions, empty and 65,535-byte values; writing goes on in files of our own and leaves
+ * the old ones byte for byte; after a clean close herolib reads the directory again; what herolib
+ * wrote in between is noticed; a directory without a lookup dump is never taken for an empty
+ * database, and is rescued with OURDB_OPEN_ADOPT where that is possible.
  *
  * The writer and the reader below do what herolib does, from its bytes:
  *
  *   N.db                a byte 0, then records; a new file when size >= file_size before a set
  *   record              u16 LE size | u32 LE CRC32 of the data | u16 BE file and u32 BE position of
  *                       the version before (zero: none) | data
- *   lookup_dump.db/data u32 LE id, then the location in 2, 3 or 4 bytes (BE position) or 6 (BE file,
- *                       BE position); ascending
+ *   lookup_dump.db/data u32 LE id, then the location in 2, 3 or 4 bytes (BE position) or in 6 (BE
+ *                       file, BE position); ascending
  *   lookup_dump.db/.inc the next id in decimal; incremental mode only
  */
 #include "harness.h"
@@ -382,7 +382,8 @@ hero_check(const hero *in)
             CHECK(position + HEADER <= file_len);
             len = header[0] + (size_t)header[1] * 256;
             CHECK(position + HEADER + len <= file_len);
-            CHECK_BYTES(header + HEADER, len, expected->data, expected->deleted ? 0 : expected->len);
+            CHECK_BYTES(header + HEADER, len, expected->data,
+                        expected->deleted ? 0 : expected->len);
             CHECK_NUMBER(header[2] | (uint32_t)header[3] << 8 | (uint32_t)header[4] << 16
                              | (uint32_t)header[5] << 24,
                          crc32_of(header + HEADER, len));
@@ -940,7 +941,8 @@ read_by_herolib(const setting *with, int incremental)
     ourdb *db;
     int round;
 
-    test_phase("width %u, %s, made by OurDB", with->width, incremental ? "incremental" : "key-value");
+    test_phase("width %u, %s, made by OurDB", with->width,
+               incremental ? "incremental" : "key-value");
     CHECK_NUMBER(width_of(with->record_nr_max, with->record_size_max), with->width);
     for (round = 0; round < 2; round++) {
         db = OPEN(ours.path, &options);

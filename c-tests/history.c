@@ -263,7 +263,7 @@ long_chain(const test_variant *variant)
     chain of = {NULL, 0};
     uint64_t last_time = 0;
     uint64_t seed;
-    unsigned long versions = test_scaled(400);
+    unsigned long versions = test_scaled(300);
     uint8_t value[TEST_VALUE_MAX];
     uint32_t id;
     size_t len;

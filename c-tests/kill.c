@@ -1,13 +1,13 @@
 /*
  * kill: the death of the process, at any instruction.
  *
- * Promise: after kill -9 at a random moment - while writing, rolling over, syncing, closing, opening,
- * or recovering from the kill before - the database opens and holds exactly the history up to the
- * last acknowledged commit, or up to the one that was on its way when the process died: nothing
- * lost, nothing invented, no commit of several records by halves. A read-only open of what the kill
- * left sees the same and changes no byte.
+ * Promise: after kill -9 at a random moment - while writing, rolling over, syncing, closing,
+ * opening, or recovering from the kill before - the database opens and holds exactly the history up
+ * to the last acknowledged commit, or up to the one that was on its way when the process died:
+ * nothing lost, nothing invented, no commit of several records by halves. A read-only open of what
+ * the kill left sees the same and changes no byte.
  *
- *   kill [rounds]    30 rounds without the argument
+ *   kill [rounds]    30 rounds without the argument; OURDB_TEST_SEED=N repeats a failure's choices
  *
  * A child makes commits that follow from their number alone, and counts in shared memory what it
  * asked for and what was acknowledged. The parent kills it, and compares the database with a model
@@ -21,7 +21,7 @@
 #define CHANGES_MAX 12
 #define VALUE_MAX 20000
 
-/* Printed with every failure; OURDB_TEST_SEED makes the same commits and the same choices again. */
+/* Printed with every failure. */
 static uint64_t base_seed;
 
 /* ---- the model ----------------------------------------------------------------------------- */
@@ -183,7 +183,7 @@ typedef struct shared {
     volatile uint64_t opens;
 } shared;
 
-/* How a database of this test is opened, and how much time it takes its time for. */
+/* How a database of this test is opened. */
 typedef struct setup {
     const char *name;
     int key_value;
@@ -256,7 +256,8 @@ static void
 write_on(const char *path, const setup *with, shared *counters, model *state, uint64_t seed)
 {
     ourdb_options options = options_of(with, 0);
-    uint32_t stay = test_random_below(&seed, 3) == 0 ? 20 + test_random_below(&seed, 200) : UINT32_MAX;
+    int reopens = test_random_below(&seed, 3) == 0;
+    uint32_t stay = reopens ? 20 + test_random_below(&seed, 200) : UINT32_MAX;
     uint64_t limit = state->last_commit + with->commits * 20;
     ourdb *db;
 
@@ -355,7 +356,6 @@ static void
 wait_for_a_moment(pid_t child, const setup *with, const shared *counters, uint64_t *random)
 {
     uint64_t acknowledged = counters->acknowledged;
-    uint64_t opens = counters->opens;
     uint64_t until = test_monotonic_ns() + UINT64_C(20000000000);
     uint64_t more = 0;
     uint64_t begin;
@@ -373,12 +373,12 @@ wait_for_a_moment(pid_t child, const setup *with, const shared *counters, uint64
         break;
     }
     while (counters->acknowledged < acknowledged + more && test_monotonic_ns() < until) {
-        CHECK(waitpid(child, &status, WNOHANG) == 0);
+        VERIFY(waitpid(child, &status, WNOHANG) == 0);
         test_sleep_us(20);
     }
     if (more == 0 && test_random_below(random, 2) == 0) {
-        while (counters->opens == opens && test_monotonic_ns() < until) {
-            CHECK(waitpid(child, &status, WNOHANG) == 0);
+        while (counters->opens == 0 && test_monotonic_ns() < until) {
+            VERIFY(waitpid(child, &status, WNOHANG) == 0);
         }
     }
     /* A sleep ends when the scheduler likes; this ends between any two instructions. */

@@ -1,9 +1,10 @@
 /*
  * many: several records in one call.
  *
- * Promise: insert_many, set_many and delete_many are one commit, all or nothing, whatever the number
- * of records and wherever the one that is refused stands; get_many answers in the order asked, for
- * every length of the list, and says what is missing; of an id named twice the last value counts.
+ * Promise: insert_many, set_many and delete_many are one commit, all or nothing, whatever the
+ * number of records and wherever the one that is refused stands; get_many answers in the order
+ * asked, for every length of the list, and says what is missing; of an id named twice the last
+ * value counts.
  */
 #include "harness.h"
 

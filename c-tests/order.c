@@ -325,7 +325,7 @@ gap(const test_variant *variant)
         CHECK_COUNT(db, 2);
     }
     each = (test_monotonic_ns() - begin) / calls / 9;
-    /* Ten microseconds at most, though less than one is usual; under valgrind, a hundred times that. */
+    /* Ten microseconds at most, though less than one is usual; under valgrind a hundred times. */
     if (each > (calls < 1000 ? 1000000u : 10000u)) {
         test_fail(__FILE__, __LINE__, "one call took %" PRIu64 " ns on average: a scan?", each);
     }

@@ -586,7 +586,7 @@ roll_over(uint32_t lookup, uint32_t io)
     char path[TEST_PATH_MAX];
     char name[32];
     ourdb_options options = test_options(NULL, 0);
-    unsigned long records = test_scaled(2000);
+    unsigned long records = test_scaled(1500);
     unsigned long i;
     uint8_t value[100];
     uint32_t id;

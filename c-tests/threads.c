@@ -1,11 +1,11 @@
 /*
  * threads: any call from any thread at any time.
  *
- * Promise: readers beside a writer see only whole values that were written, never an older one after
- * a newer one, and all records of a commit or none; writers side by side lose nothing: inserts get
- * ids of their own, sets of one record make one version each, of several deletes one succeeds;
- * concurrent commits with OURDB_SYNC_COMMIT are all there; messages belong to the thread that
- * failed; databases of their own don't disturb each other.
+ * Promise: readers beside a writer see only whole values that were written, never an older one
+ * after a newer one, and all records of a commit or none; writers side by side lose nothing:
+ * inserts get ids of their own, sets of one record make one version each, of several deletes one
+ * succeeds; concurrent commits with OURDB_SYNC_COMMIT are all there; messages belong to the thread
+ * that failed; databases of their own don't disturb each other.
  *
  * Checks inside threads are VERIFY: they count nothing, so that threads meet in the library only.
  */

@@ -9,13 +9,14 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ourdb::storage::Storage;
 use ourdb::{Db, Error, Options, Sync};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::model::{self, Model, Outcome, Refusal, Value, Write, compare};
+use support::model::{self, Bytes, Model, Outcome, Refusal, Value, Write, compare};
 use support::sim::{Calls, Disk, Errno, Fault, History, Hit, Loss, Pages, SimStorage};
 use support::{Context, Random, Verdict, cases, check_property, require, torture};
 
@@ -473,46 +474,66 @@ fn a_log_inside_a_value_proves_nothing() {
     }
 }
 
-/// Every thread whose commit was acknowledged finds it after a loss of power at that moment.
+/// Counts down when a thread is through, or has panicked.
+struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Every thread whose commit was acknowledged finds it after a loss of power at that moment; and
+/// what a reader has seen is there too.
 #[test]
 fn commits_that_share_a_sync_are_on_disk_when_acknowledged() {
+    const WRITERS: usize = 4;
     let workload = Workload {
-        key_value: false,
-        sync: Sync::Commit,
         file_size: 2000,
-        native: true,
-        reserves: true,
-        seed: 6,
-        steps: Vec::new(),
-    };
-    let options = Options {
-        record_nr_max: 10_000,
-        ..workload.options()
+        ..plain(Sync::Commit, true)
     };
     let storage = workload.storage(Disk::new(), 0);
-    let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database opens");
+    let db = workload
+        .open(&storage, false)
+        .expect("a new database opens");
+    let after_power_loss = || {
+        let left = storage.disk().lose_power(&Loss::OF_EVERYTHING);
+        workload
+            .open(&workload.storage(left, 1), true)
+            .expect("it opens after a loss of power")
+    };
+    let writing = AtomicUsize::new(WRITERS);
     std::thread::scope(|scope| {
-        for thread in 0..4u16 {
-            let (db, storage, workload) = (&db, &storage, &workload);
+        for writer in 0..WRITERS as u16 {
+            let (db, writing, after_power_loss) = (&db, &writing, &after_power_loss);
             scope.spawn(move || {
+                let _done = Done(writing);
                 for number in 0..12 {
                     let value = Value {
-                        seed: thread * 100 + number,
+                        seed: writer * 100 + number,
                         len: 100,
                     }
                     .bytes();
                     let id = db.insert(&value).expect("an insert");
-                    let left = storage.disk().lose_power(&Loss::OF_EVERYTHING);
-                    let found =
-                        Db::open_on(Arc::new(workload.storage(left, 1)), &Options::default())
-                            .and_then(|db| db.get(id));
-                    let found = found.unwrap_or_else(|error| {
-                        panic!("thread {thread}: insert {number}, id {id}, was lost: {error}")
-                    });
-                    assert!(found == value, "thread {thread}: id {id} has another value");
+                    let found = after_power_loss().get(id);
+                    assert_eq!(
+                        found.ok().map(Bytes),
+                        Some(Bytes(value)),
+                        "writer {writer}, insert {number}: id {id} after a loss of power"
+                    );
                 }
             });
         }
+        scope.spawn(|| {
+            while writing.load(Ordering::Acquire) > 0 {
+                let seen = db.last_commit().expect("last_commit");
+                let left = after_power_loss().last_commit().expect("last_commit");
+                assert!(
+                    left >= seen,
+                    "commit {seen} was seen, and {left} is the last on disk"
+                );
+            }
+        });
     });
 }
 

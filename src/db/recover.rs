@@ -201,15 +201,16 @@ impl<'a> Opening<'a> {
                     LookupKind::Disk => checkpoint::new_table(storage, limit)?,
                 };
                 let live = self.load_base(&lookup)?;
-                let first = self.log_files.first().and_then(|file| file.header);
+                let first = self.log_files.iter().find_map(|file| file.header);
                 let state = checkpoint::State {
                     uuid: manifest.uuid,
                     generation: manifest.generation,
-                    // The commit before the first one of the log; all of them if there is none.
-                    commit: match (self.log_files.is_empty(), first) {
-                        (false, Some(header)) => header.first_commit.saturating_sub(1),
-                        (false, None) => 0,
-                        (true, _) => manifest.commit,
+                    // The commit before the first one of the log. Until a data file of the log is
+                    // in the manifest, that is the manifest's.
+                    commit: match first.filter(|header| header.after.is_none()) {
+                        Some(header) => header.first_commit.saturating_sub(1),
+                        None if last_of_manifest.is_none() => manifest.commit,
+                        None => 0,
                     },
                     time_us: 0,
                     next_id: manifest.next_id,

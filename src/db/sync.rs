@@ -153,13 +153,14 @@ impl Ticker {
         let thread = std::thread::Builder::new()
             .name("ourdb-sync".into())
             .spawn({
-                let (stop, shared) = (Arc::clone(&stop), Arc::clone(shared));
+                // Only borrowed for a sync: in a forked child there is no thread to give it back.
+                let (stop, shared) = (Arc::clone(&stop), Arc::downgrade(shared));
                 move || {
                     let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
                     while !*asked {
                         let waited = stop.changed.wait_timeout(asked, interval);
                         asked = waited.unwrap_or_else(PoisonError::into_inner).0;
-                        if !*asked {
+                        if !*asked && let Some(shared) = shared.upgrade() {
                             let commit = shared.writer().commit;
                             // A failure poisons the handle, and the next write says so.
                             let _ = shared.sync_to(commit);

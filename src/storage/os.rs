@@ -256,6 +256,11 @@ impl Drop for OsLock {
         let Some(file) = self.file.take() else { return };
         if self.fork_generation == fork::generation() {
             fork::forget_lock(file.as_raw_fd());
+            // Given back, not only closed: a child that was forked a moment ago may not have come
+            // to closing its copy of the descriptor yet.
+            let mut request = whole_file(libc::F_UNLCK);
+            // SAFETY: the descriptor is open and `request` is a valid flock structure.
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request) };
         } else {
             // We are in a forked child, where the handler has closed the descriptor: its number
             // may belong to another file by now.
