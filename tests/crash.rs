@@ -95,16 +95,35 @@ fn workload(steps: usize) -> impl Strategy<Value = Workload> {
         vec(step, 1..steps),
     )
         .prop_map(
-            |(key_value, sync, file_size, native, reserves, seed, steps)| Workload {
-                key_value,
-                sync,
-                file_size,
-                native,
-                reserves,
-                seed,
-                steps,
+            |(key_value, sync, file_size, native, reserves, seed, steps)| {
+                let fit = |step| if key_value { with_ids(step) } else { step };
+                let steps = steps.into_iter().map(fit).collect();
+                Workload {
+                    key_value,
+                    sync,
+                    file_size,
+                    native,
+                    reserves,
+                    seed,
+                    steps,
+                }
             },
         )
+}
+
+/// For a key-value database, which would refuse an insert: the same value under an id.
+fn with_ids(step: Step) -> Step {
+    let with_id = |value: Value| (u32::from(value.seed % 8), value);
+    match step {
+        Step::Write(Write::Insert(value)) => {
+            let (id, value) = with_id(value);
+            Step::Write(Write::Set(id, value))
+        }
+        Step::Write(Write::InsertMany(values)) => {
+            Step::Write(Write::SetMany(values.into_iter().map(with_id).collect()))
+        }
+        step => step,
+    }
 }
 
 /// Where a call of the workload ends among the storage's calls, and what holds from then on.
@@ -412,7 +431,7 @@ fn check_power_losses(workload: &Workload, losses: u64) -> Verdict {
 
 #[test]
 fn a_kill_at_any_call_loses_nothing_acknowledged() {
-    let (count, steps) = if torture() { (200, 40) } else { (12, 16) };
+    let (count, steps) = if torture() { (200, 30) } else { (24, 16) };
     check_property(cases(count), 100, workload(steps), |workload| {
         check_kills(&workload)
     });
@@ -421,9 +440,9 @@ fn a_kill_at_any_call_loses_nothing_acknowledged() {
 #[test]
 fn a_power_loss_at_any_call_loses_nothing_synced() {
     let (count, steps, losses) = if torture() {
-        (200, 40, 30)
+        (200, 30, 30)
     } else {
-        (12, 12, 6)
+        (24, 12, 9)
     };
     check_property(cases(count), 100, workload(steps), |workload| {
         check_power_losses(&workload, losses)
@@ -587,23 +606,27 @@ struct Ordeal<'a> {
 }
 
 impl<'a> Ordeal<'a> {
-    fn check(workload: &'a Workload, fault: Fault) -> Verdict {
-        let mut ordeal = Ordeal {
+    fn new(workload: &'a Workload, fault: Fault) -> Ordeal<'a> {
+        let storage = workload.storage(Disk::new(), 0);
+        storage.fail(Some(fault));
+        Ordeal {
             workload,
             fault,
-            storage: workload.storage(Disk::new(), 0),
+            storage,
             model: workload.model(),
             synced: 0,
             db: None,
             uncertain: None,
             hits_when_opened: 0,
             stopped: false,
-        };
-        ordeal.storage.fail(Some(fault));
-        ordeal.run().context(|| {
-            let history = ordeal.storage.history();
+        }
+    }
+
+    fn check(mut self) -> Verdict {
+        self.run().context(|| {
+            let history = self.storage.history();
             let calls = history.events.len();
-            let hits = ordeal.storage.hits();
+            let (fault, hits) = (self.fault, self.storage.hits());
             format!(
                 "a fault {fault}, hit: {hits:?}\n{}",
                 history.describe(calls)
@@ -879,28 +902,19 @@ impl<'a> Ordeal<'a> {
 fn check_faults(workload: &Workload, faults: &[Fault], most: usize) -> Verdict {
     for fault in faults {
         // A run without a fault, to count its calls.
-        let never = Fault {
-            after: usize::MAX,
-            ..*fault
-        };
-        let storage = workload.storage(Disk::new(), 0);
-        let mut ordeal = Ordeal {
+        let mut ordeal = Ordeal::new(
             workload,
-            fault: never,
-            storage,
-            model: workload.model(),
-            synced: 0,
-            db: None,
-            uncertain: None,
-            hits_when_opened: 0,
-            stopped: false,
-        };
+            Fault {
+                after: usize::MAX,
+                ..*fault
+            },
+        );
         ordeal.run().context(|| "without a fault".into())?;
         let calls = ordeal.storage.calls(fault.calls);
         let stride = calls.div_ceil(most).max(1);
         let first = Random::new(workload.seed).below(stride as u64) as usize;
         for after in (first..calls).step_by(stride) {
-            Ordeal::check(workload, Fault { after, ..*fault })?;
+            Ordeal::new(workload, Fault { after, ..*fault }).check()?;
         }
     }
     Ok(())
@@ -919,7 +933,7 @@ fn check_faults_of_workloads(faults: &[Fault]) {
     let (count, steps, most) = if torture() {
         (100, 25, usize::MAX)
     } else {
-        (8, 10, 40)
+        (12, 10, 40)
     };
     check_property(cases(count), 100, workload(steps), |workload| {
         check_faults(&workload, faults, most)

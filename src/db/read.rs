@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use super::Db;
+use super::{Db, Shared};
 use crate::error::{Error, NotFound, Result};
 use crate::history::Chain;
 use crate::location::Location;
@@ -16,6 +16,23 @@ use crate::records::{Record, Records, State};
 /// enough that what was prefetched is still there when it is used.
 const BATCH: usize = 32;
 
+impl Shared {
+    /// The value of a record, where nothing stands in the way: see [`Segment::quick`].
+    ///
+    /// [`Segment::quick`]: crate::log::segment::Segment::quick
+    #[inline]
+    fn quick(&self, id: u32) -> Option<&[u8]> {
+        let entry = self.lookup.get(id);
+        if !entry.is_live() || !self.all_visible(self.visible()) {
+            return None;
+        }
+        let location = entry.location();
+        let segment = self.log.segment(location.file)?;
+        segment.prefetch(location, entry.len_hint());
+        segment.quick(location, id).map(|(_, value)| value)
+    }
+}
+
 impl Db {
     /// Calls `f` with the value of a record, which was checked against its CRC, without copying
     /// it. Takes no lock and, where files can be mapped, makes no system call.
@@ -23,17 +40,13 @@ impl Db {
         let shared = &*self.shared;
         shared.check_process()?;
         shared.check_id(id)?;
-        let Some((location, len_hint)) = shared.live_location(id)? else {
+        if let Some(value) = shared.quick(id) {
+            return Ok(f(value));
+        }
+        let Some((location, _)) = shared.live_location(id)? else {
             return Err(Error::NotFound(NotFound::Record(id)));
         };
-        let segment = shared.log.segment_of(location)?;
-        segment.prefetch(location, len_hint);
-        let version = segment.unverified(location, id)?;
-        if version.head.kind != Kind::Put {
-            return Err(segment.not_live(location, id));
-        }
-        let value = segment.verified(location, version)?;
-        Ok(f(&value))
+        Ok(f(&shared.log.segment_of(location)?.live(location, id)?))
     }
 
     /// The value of a record.
@@ -97,27 +110,23 @@ impl Db {
             return records.push(missing);
         }
         let location = entry.location();
-        let segment = self.log().segment_of(location)?;
-        if entry.is_live() {
-            let version = segment.unverified(location, id)?;
+        if entry.is_live()
+            && let Some((head, value)) = self.log().segment_of(location)?.quick(location, id)
+            && head.commit <= visible
+        {
             let Head {
-                kind,
+                commit, time_us, ..
+            } = head;
+            let state = State::Live;
+            return records.push(Record {
+                id,
+                state,
                 commit,
                 time_us,
-                ..
-            } = version.head;
-            if kind == Kind::Put && commit <= visible {
-                let value = segment.verified(location, version)?;
-                return records.push(Record {
-                    id,
-                    state: State::Live,
-                    commit,
-                    time_us,
-                    value: &value,
-                });
-            }
+                value,
+            });
         }
-        // A deletion, or a commit that isn't part of this moment yet.
+        // A deletion, a commit that isn't part of this moment yet, or something to look closer at.
         match self.shared.version_at(id, entry, visible)? {
             Some((location, head)) if head.kind == Kind::Put => {
                 let value = self.log().segment_of(location)?.value(location, &head)?;

@@ -19,6 +19,7 @@
 
 use crate::bytes::{array_at, u32_at, u64_at};
 use crate::location::Location;
+use crate::storage::crc32;
 
 /// Length of what stands before the value.
 pub(crate) const HEAD: usize = 40;
@@ -75,31 +76,26 @@ pub(crate) struct Head {
 }
 
 /// The CRC that envelopes of one data file start from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Seed(u32);
 
 impl Seed {
     pub(crate) fn new(uuid: &[u8; 16], file: u16) -> Seed {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(uuid);
-        hasher.update(&file.to_le_bytes());
-        Seed(hasher.finalize())
+        Seed(crc32(crc32(0, uuid), &file.to_le_bytes()))
     }
 
     /// CRC of the envelope of a record that begins at `position`.
     fn envelope(self, position: u32, head: &[u8; HEAD]) -> u32 {
         let mut bytes = *head;
         bytes[..4].copy_from_slice(&position.to_le_bytes());
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
-        hasher.update(&bytes);
-        hasher.finalize()
+        crc32(self.0, &bytes)
     }
 }
 
 /// CRC of a value, as herolib computes it.
 #[inline]
 pub(crate) fn value_crc(value: &[u8]) -> u32 {
-    crc32fast::hash(value)
+    crc32(0, value)
 }
 
 impl Head {

@@ -176,13 +176,6 @@ pub(crate) struct Segment {
     open_files: Arc<OpenFiles>,
 }
 
-/// One version, found but with its value's CRC not yet checked.
-#[derive(Debug)]
-pub(crate) struct Unverified<'a> {
-    pub(crate) head: Head,
-    value: Cow<'a, [u8]>,
-}
-
 impl Segment {
     /// A data file of ours.
     pub(crate) fn own(number: u16, uuid: &[u8; 16], view: View, open: Arc<OpenFiles>) -> Segment {
@@ -273,30 +266,32 @@ impl Segment {
         u64::from(location.position) < self.own_until
     }
 
-    /// The version of record `id` at `location`, without verifying its envelope: of the head only
-    /// what the value's CRC and the comparison with `id` cover may be relied on. Anything that
-    /// looks wrong is looked at again by [`Segment::head`], which tells damage from the rest.
+    /// The live version of record `id` at `location`, if the file is mapped and all is well: the
+    /// way of nearly every read, short enough for the processor to begin the next one meanwhile.
+    /// The envelope's own checksum is left out: the value's CRC covers the value and, with it, its
+    /// length; of the rest only what was compared may be relied on. Where anything is not as it
+    /// should be, [`Segment::head`] and [`Segment::value`] tell damage from what is merely
+    /// different.
     #[inline]
-    pub(crate) fn unverified(&self, location: Location, id: u32) -> Result<Unverified<'_>> {
-        let position = u64::from(location.position);
-        if let Some(start) = position.checked_sub(HEROLIB_HEADER)
-            && self.is_own(location)
-            && let Some(bytes) = self.view.slice(start, HEAD)
-            && let Some(bytes) = bytes.first_chunk::<HEAD>()
-            && let Some(head) = Head::parse(bytes)
-            && head.id == id
-            && let Some(value) = self.view.slice(start + HEAD as u64, head.len as usize)
-        {
-            return Ok(Unverified {
-                head,
-                value: Cow::Borrowed(value),
-            });
-        }
+    pub(crate) fn quick(&self, location: Location, id: u32) -> Option<(Head, &[u8])> {
+        let start = u64::from(location.position).checked_sub(HEROLIB_HEADER)?;
+        let bytes = self.view.slice(start, HEAD)?;
+        let head = Head::parse(bytes.first_chunk::<HEAD>()?)?;
+        let value = self.view.slice(start + HEAD as u64, head.len as usize)?;
+        let live = head.id == id && head.kind == Kind::Put && self.is_own(location);
+        (live && value_crc(value) == head.crc).then_some((head, value))
+    }
+
+    /// The live version of record `id` at `location`, verified in every respect.
+    pub(crate) fn live(&self, location: Location, id: u32) -> Result<Cow<'_, [u8]>> {
         let head = self.head(location, id)?;
-        Ok(Unverified {
-            value: self.bytes(position + 12, head.len as usize)?,
-            head,
-        })
+        if head.kind != Kind::Put {
+            return Err(self.corrupt(
+                u64::from(location.position),
+                format!("a deletion of id {id} is here, and the lookup knows it as live"),
+            ));
+        }
+        self.value(location, &head)
     }
 
     /// What the version of record `id` at `location` says of itself, verified. Where herolib
@@ -338,18 +333,6 @@ impl Segment {
         Ok(head)
     }
 
-    /// The lookup says that the version at `location` is live, and it isn't: either its envelope
-    /// is damaged or the lookup is.
-    pub(crate) fn not_live(&self, location: Location, id: u32) -> Error {
-        match self.head(location, id) {
-            Err(error) => error,
-            Ok(_) => self.corrupt(
-                u64::from(location.position),
-                format!("a deletion of id {id} is here, and the lookup knows it as live"),
-            ),
-        }
-    }
-
     /// The value of a version whose head is known, checked against its CRC.
     pub(crate) fn value(&self, location: Location, head: &Head) -> Result<Cow<'_, [u8]>> {
         let value = self.bytes(u64::from(location.position) + 12, head.len as usize)?;
@@ -368,25 +351,6 @@ impl Segment {
                 "the value of id {}, {} bytes, has checksum {found:08x} instead of {:08x}",
                 head.id, head.len, head.crc
             ),
-        ))
-    }
-
-    /// Checks an unverified value's CRC.
-    #[inline]
-    pub(crate) fn verified<'a>(
-        &self,
-        location: Location,
-        version: Unverified<'a>,
-    ) -> Result<Cow<'a, [u8]>> {
-        if value_crc(&version.value) == version.head.crc {
-            return Ok(version.value);
-        }
-        // Either the value or its description is damaged; say which.
-        let head = self.head(location, version.head.id)?;
-        self.check_value(location, &head, &version.value)?;
-        Err(self.corrupt(
-            u64::from(location.position),
-            "the record changes while it is read",
         ))
     }
 }

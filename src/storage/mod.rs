@@ -7,6 +7,7 @@
 //!
 //! Together with `ffi` this is the only module with `unsafe` code; each block says why it holds.
 
+mod crc32;
 pub mod fork;
 mod mapping;
 pub mod memory;
@@ -19,6 +20,7 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
+pub use crc32::crc32;
 pub use prefetch::prefetch;
 pub use view::View;
 pub use words::Words;

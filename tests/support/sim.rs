@@ -141,7 +141,8 @@ impl Inode {
         self.dirty.is_empty() && self.lengths.is_empty() && self.cache == self.durable
     }
 
-    fn lose_power(&self, loss: &Loss, random: &mut Random) -> Inode {
+    /// What is left of it, without the dirty sector `left_out`.
+    fn lose_power(&self, loss: &Loss, left_out: Option<usize>, random: &mut Random) -> Inode {
         let mut lengths = vec![LengthState {
             change: 0,
             len: self.durable.len(),
@@ -150,7 +151,7 @@ impl Inode {
         let length = &lengths[loss.pick(loss.data, lengths.len(), random)];
         let mut left = self.durable.clone();
         left.resize(length.len, 0);
-        for (&sector, states) in &self.dirty {
+        for (number, (&sector, states)) in self.dirty.iter().enumerate() {
             // The sector's life is divided by the cuts. Those that the length tells of happened,
             // and nothing from before the last of them comes back; later ones didn't.
             let happened = |state: &SectorState| state.cut && state.change <= length.change;
@@ -168,7 +169,12 @@ impl Inode {
                     .iter()
                     .map(|state| state.bytes),
             );
-            let chosen = loss.pick(loss.data, possible.len(), random);
+            let percent = if left_out == Some(number) {
+                0
+            } else {
+                loss.data
+            };
+            let chosen = loss.pick(percent, possible.len(), random);
             let mut bytes = possible[chosen];
             if chosen > 0 && random.chance(loss.torn) {
                 let tear = random.below(SECTOR as u64) as usize;
@@ -235,7 +241,15 @@ pub struct Loss {
     torn: u64,
     /// Changes of names that get through.
     names: u64,
+    /// One of those, or one of the sectors, that does not.
+    left_out: Option<LeftOut>,
     seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeftOut {
+    Name,
+    Sector,
 }
 
 impl Loss {
@@ -244,16 +258,19 @@ impl Loss {
         data: 0,
         torn: 0,
         names: 0,
+        left_out: None,
         seed: 0,
     };
 
-    /// The `number`th way to lose: first the four pure ones, then mixtures made from the seed.
+    /// The `number`th way to lose: first the four pure ones, then all but one name or one sector,
+    /// then mixtures made from the seed.
     pub fn case(number: u64, seed: u64) -> Loss {
         let mut random = Random::new(seed);
         let pure = |data, names| Loss {
             data,
             torn: 0,
             names,
+            left_out: None,
             seed,
         };
         match number {
@@ -261,10 +278,19 @@ impl Loss {
             1 => pure(100, 100),
             2 => pure(100, 0),
             3 => pure(0, 100),
+            4 => Loss {
+                left_out: Some(LeftOut::Name),
+                ..pure(100, 100)
+            },
+            5 => Loss {
+                left_out: Some(LeftOut::Sector),
+                ..pure(100, 100)
+            },
             _ => Loss {
                 data: [5, 50, 50, 95][random.below(4) as usize],
                 torn: [0, 25][random.below(2) as usize],
                 names: [0, 50, 90, 100][random.below(4) as usize],
+                left_out: None,
                 seed,
             },
         }
@@ -311,12 +337,15 @@ impl Disk {
         // Half of the time the way of a journal: all up to some change, and none after it.
         let journal = (1..100).contains(&loss.names) && random.chance(50);
         let kept = loss.pick(50, self.name_changes.len() + 1, &mut random);
+        let left_out = random.below(self.name_changes.len().max(1) as u64) as usize;
+        let left_out = (loss.left_out == Some(LeftOut::Name)).then_some(left_out);
         for (number, change) in self.name_changes.iter().enumerate() {
-            if if journal {
+            let through = if journal {
                 number < kept
             } else {
                 random.chance(loss.names)
-            } {
+            };
+            if through && left_out != Some(number) {
                 change.apply(&mut names);
             }
         }
@@ -325,11 +354,19 @@ impl Disk {
         names.retain(|name, _| {
             parent(name).is_empty() || directories.get(parent(name)) == Some(&Entry::Directory)
         });
+        let dirty: usize = self.inodes.iter().map(|inode| inode.dirty.len()).sum();
+        let mut left_out = match loss.left_out {
+            Some(LeftOut::Sector) if dirty > 0 => Some(random.below(dirty as u64) as usize),
+            _ => None,
+        };
         let inodes = self.inodes.iter().map(|inode| {
+            // Which of this file's dirty sectors is the one, if it is in this file.
+            let here = left_out.filter(|&number| number < inode.dirty.len());
+            left_out = left_out.and_then(|number| number.checked_sub(inode.dirty.len()));
             if inode.is_clean() {
                 Arc::clone(inode)
             } else {
-                Arc::new(inode.lose_power(loss, &mut random))
+                Arc::new(inode.lose_power(loss, here, &mut random))
             }
         });
         Disk {
