@@ -79,11 +79,15 @@ enum Step {
     Reopen(Change),
     /// Dropped as by `kill -9`, and opened again.
     Kill(Change),
-    /// Closed or killed, and opened again without what can be made from the log: the file is cut
-    /// at some place or overwritten there.
-    LoseCheckpoint {
+    /// Closed or killed, and opened again with a damaged checkpoint: cut or overwritten somewhere.
+    LoseIndex {
         kill: bool,
-        table: bool,
+        cut: bool,
+        at: u16,
+    },
+    /// Changed, killed, and opened again with a damaged table on disk.
+    LoseTable {
+        value: Value,
         cut: bool,
         at: u16,
     },
@@ -181,9 +185,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => change().prop_map(Step::Reopen),
         6 => change().prop_map(Step::Kill),
         1 => Just(Step::Reset),
-        3 => (any::<bool>(), any::<bool>(), any::<bool>(), any::<u16>()).prop_map(
-            |(kill, table, cut, at)| Step::LoseCheckpoint { kill, table, cut, at }
-        ),
+        2 => (any::<bool>(), any::<bool>(), any::<u16>())
+            .prop_map(|(kill, cut, at)| Step::LoseIndex { kill, cut, at }),
+        2 => (model::value(), any::<bool>(), any::<u16>())
+            .prop_map(|(value, cut, at)| Step::LoseTable { value, cut, at }),
         2 => any::<bool>().prop_map(|kill| Step::ReadOnly { kill }),
         1 => Just(Step::OpenTwice),
         1 => Just(Step::OpenWrongly),
@@ -341,6 +346,14 @@ impl Trial {
         self.model.check_all(self.db())
     }
 
+    /// Damages a file that can be made from the log again, and opens.
+    fn damage(&mut self, name: &str, cut: bool, at: u16) -> Verdict {
+        let damaged = self.place.damage(name, cut, at);
+        damaged.map_err(|error| format!("damaging {name}: {error}"))?;
+        self.open(&self.options_to_go_on())?;
+        self.model.check_all(self.db())
+    }
+
     /// Everything can be read through a read-only handle, beside a writer too, and nothing written.
     fn check_read_only(&self) -> Verdict {
         let mut options = Options {
@@ -429,19 +442,23 @@ impl Trial {
                 })?;
                 self.model.check_all(self.db())
             }
-            Step::LoseCheckpoint {
-                kill,
-                table,
-                cut,
-                at,
-            } => {
+            Step::LoseIndex { kill, cut, at } => {
                 self.end(*kill)?;
-                let name = if *table { "lookup" } else { "index" };
-                self.place
-                    .damage(name, *cut, *at)
-                    .map_err(|error| error.to_string())?;
-                self.open(&self.options_to_go_on())?;
-                self.model.check_all(self.db())
+                self.damage("index", *cut, *at)
+            }
+            Step::LoseTable { value, cut, at } => {
+                // After a change the table on disk holds anything, until the next clean close.
+                let write = match self.settings.key_value {
+                    true => Write::Set(0, *value),
+                    false => Write::Insert(*value),
+                };
+                self.take(&Step::Write(write))?;
+                let changed = self.model.last_commit() > last;
+                self.end(changed)?;
+                if changed {
+                    return self.damage("lookup", *cut, *at);
+                }
+                self.open(&self.options_to_go_on())
             }
             Step::ReadOnly { kill } => {
                 self.check_read_only()
@@ -544,17 +561,17 @@ fn against_the_model(default_cases: u32, place: impl Fn() -> Place) {
 
 #[test]
 fn a_database_in_memory_files_is_the_model() {
-    against_the_model(64, || Place::Memory(Arc::new(MemoryStorage::new())));
+    against_the_model(100, || Place::Memory(Arc::new(MemoryStorage::new())));
 }
 
 #[test]
 fn a_database_on_disk_is_the_model() {
-    against_the_model(64, || Place::Disk(TempDirectory::new()));
+    against_the_model(100, || Place::Disk(TempDirectory::new()));
 }
 
 #[test]
 fn a_database_in_memory_only_is_the_model() {
-    against_the_model(48, || Place::Fleeting);
+    against_the_model(64, || Place::Fleeting);
 }
 
 /// Long histories of few records, across many data files.

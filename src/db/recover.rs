@@ -21,7 +21,7 @@ use crate::lookup::checkpoint::{self, Load};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::{Limits, LookupKind, Options, Sync};
-use crate::storage::{Access, Lock, Storage, fork};
+use crate::storage::{Access, File, Lock, Storage, fork};
 
 /// After the death of a writer the part of the log that was perhaps not synced is written again,
 /// if it isn't longer than this; for why, see [`recovery::rewrite`]. A longer one is when the
@@ -447,6 +447,10 @@ impl<'a> Opening<'a> {
                 .open(&name, access)
                 .map_err(|error| Error::from_io("open", storage.describe(&name), error))
         };
+        let view = |file: &dyn File, number, reserve| {
+            file.view(reserve)
+                .map_err(|error| Error::from_io("map", storage.describe(&name(number)), error))
+        };
         for file in &self.manifest.files {
             let FileKind::Frozen { own_until } = file.kind else {
                 continue;
@@ -455,7 +459,7 @@ impl<'a> Opening<'a> {
                 Err(_) if self.salvage() => continue,
                 opened => opened?,
             };
-            let view = opened.view(u64::from(file.len));
+            let view = view(&*opened, file.number, u64::from(file.len))?;
             view.extend_to(u64::from(file.len));
             let own_until = u64::from(own_until);
             log.add(Segment::mixed(
@@ -489,7 +493,8 @@ impl<'a> Opening<'a> {
             let active = outcome.end.is_some_and(|end| end.file == file.number) && !self.read_only;
             let access = if active { Access::Write } else { Access::Read };
             let opened = open(file.number, access)?;
-            let view = opened.view(if active { LONGEST_FILE + 1 } else { end });
+            let reserve = if active { LONGEST_FILE + 1 } else { end };
+            let view = view(&*opened, file.number, reserve)?;
             view.extend_to(end);
             let segment = log.add(Segment::own(file.number, &log.uuid, view, log.open_files()));
             if active {

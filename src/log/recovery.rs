@@ -100,6 +100,9 @@ pub(crate) fn replay(
         pending_time_us: 0,
     };
     let mut expected = start.from;
+    // Where the file before was to go on from, if there is nothing in it: making it failed after
+    // its header was written, and the one after was made in its stead.
+    let mut instead = None;
     let first = match start.from {
         None => 0,
         Some(from) => match files.iter().position(|file| file.number == from.file) {
@@ -120,7 +123,7 @@ pub(crate) fn replay(
         let follows = file.header.as_ref().is_some_and(|header| {
             header.number == file.number
                 && header.uuid == *uuid
-                && (is_first || header.after == expected)
+                && (is_first || header.after == expected || Some(header.after) == instead)
         });
         if file.header.is_none() && !is_first {
             // A file that was just being made, or somebody else's: unless it proves to be part of
@@ -167,6 +170,12 @@ pub(crate) fn replay(
             broken = Some((index, offset, why));
             break;
         }
+        let end = Some(LogEnd {
+            file: file.number,
+            position: FILE_HEADER as u32,
+        });
+        let nothing = !is_first && outcome.end == end;
+        instead = nothing.then_some(file.header.and_then(|header| header.after));
         expected = outcome.end;
         index += 1;
     }

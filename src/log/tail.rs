@@ -10,7 +10,7 @@ use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, value_crc};
 use super::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::storage::{Access, File, remove_if_there};
+use crate::storage::{Access, File, View, remove_if_there};
 
 /// Space is reserved ahead of the end in steps between these, growing with the file.
 const SMALLEST_STEP: u64 = 64 << 10;
@@ -60,17 +60,20 @@ pub(crate) struct Tail {
     /// Number of the next data file; 65,536 when none is left.
     next_file: u32,
     /// Data files that were finished but not yet synced.
-    unsynced: Vec<Arc<dyn File>>,
+    unsynced: Vec<Unsynced>,
     /// Whether data files were made whose directory entry isn't durable yet.
     directory_unsynced: bool,
     file_size: u64,
     gathered: Vec<u8>,
 }
 
+/// A data file, by its number, that was written to since the last sync.
+type Unsynced = (u16, Arc<dyn File>);
+
 /// What must be synced for the log to be on disk up to `end`.
 #[derive(Debug)]
 pub(crate) struct SyncWork {
-    files: Vec<Arc<dyn File>>,
+    files: Vec<Unsynced>,
     directory: bool,
     pub(crate) end: Option<LogEnd>,
 }
@@ -78,12 +81,13 @@ pub(crate) struct SyncWork {
 impl SyncWork {
     /// Does it. On failure the state of the files is unknown: never try again, poison.
     pub(crate) fn run(&self, log: &Log) -> Result<()> {
-        let failed = |error| Error::from_io("sync", log.storage.describe(""), error);
-        for file in &self.files {
-            file.sync().map_err(failed)?;
+        let failed = |name: &str, error| Error::from_io("sync", log.storage.describe(name), error);
+        for (number, file) in &self.files {
+            file.sync().map_err(|error| failed(&name(*number), error))?;
         }
         if self.directory {
-            log.storage.sync_directory("").map_err(failed)?;
+            let synced = log.storage.sync_directory("");
+            synced.map_err(|error| failed("", error))?;
         }
         Ok(())
     }
@@ -206,15 +210,13 @@ impl Tail {
             }
             active.reserved = active.end;
         }
-        let (number, file) = self.create_file(log, commit)?;
+        let (number, file, view) = self.create_file(log, commit)?;
         if let Some(done) = self.active.take() {
             done.segment.view().seal();
             if done.unsynced {
-                self.unsynced.push(done.file);
+                self.unsynced.push((done.segment.number, done.file));
             }
         }
-        let view = file.view(LONGEST_FILE + 1);
-        view.extend_to(FILE_HEADER as u64);
         let segment = log.add(Segment::own(number, &log.uuid, view, log.open_files()));
         let end = FILE_HEADER as u64;
         self.active = Some(Active {
@@ -230,7 +232,7 @@ impl Tail {
     }
 
     /// Makes the next data file, with its header.
-    fn create_file(&mut self, log: &Log, first_commit: u64) -> Result<(u16, Arc<dyn File>)> {
+    fn create_file(&mut self, log: &Log, first_commit: u64) -> Result<(u16, Arc<dyn File>, View)> {
         loop {
             let Ok(number) = u16::try_from(self.next_file) else {
                 return Err(Error::Full("all 65,536 data file numbers are used".into()));
@@ -253,13 +255,22 @@ impl Tail {
                 generation: log.generation,
                 first_commit,
             };
-            if let Err(error) = file.write_at(0, &[&header.encode()]) {
-                // Left behind it would only cost a file number.
-                let _ = remove_if_there(&*log.storage, &name);
-                return Err(failed(error));
-            }
             self.next_file += 1;
-            return Ok((number, file));
+            let view = file
+                .write_at(0, &[&header.encode()])
+                .and_then(|()| file.view(LONGEST_FILE + 1));
+            return match view {
+                Ok(view) => {
+                    view.extend_to(FILE_HEADER as u64);
+                    Ok((number, file, view))
+                }
+                Err(error) => {
+                    // Should it stay, recovery passes over it: the next file begins where this
+                    // one does.
+                    let _ = remove_if_there(&*log.storage, &name);
+                    Err(failed(error))
+                }
+            };
         }
     }
 
@@ -342,7 +353,7 @@ impl Tail {
         if let Some(active) = self.active.as_mut()
             && std::mem::take(&mut active.unsynced)
         {
-            files.push(Arc::clone(&active.file));
+            files.push((active.segment.number, Arc::clone(&active.file)));
         }
         SyncWork {
             files,

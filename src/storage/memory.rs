@@ -285,8 +285,8 @@ impl File for MemoryFile {
         Ok(())
     }
 
-    fn view(&self, _reserve: u64) -> View {
-        View::mapped(Arc::clone(&self.memory))
+    fn view(&self, _reserve: u64) -> io::Result<View> {
+        Ok(View::mapped(Arc::clone(&self.memory)))
     }
 
     fn words(&self, _count: u64) -> io::Result<Words> {

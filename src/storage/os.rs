@@ -416,19 +416,20 @@ impl File for OsFile {
         }
     }
 
-    fn view(&self, reserve: u64) -> View {
+    fn view(&self, reserve: u64) -> io::Result<View> {
         if self.io == IoMode::File || reserve == 0 {
-            return View::unmapped();
+            return Ok(View::unmapped());
         }
-        let Ok(len) = usize::try_from(reserve) else {
-            return View::unmapped();
-        };
-        match Mapping::new(
-            len.next_multiple_of(page_size()),
-            Backing::Read(&self.file, 0),
-        ) {
-            Ok(mapping) => View::mapped(Arc::new(mapping)),
-            Err(_) => View::unmapped(),
+        let mapping = usize::try_from(reserve)
+            .map_err(|_| io::ErrorKind::OutOfMemory.into())
+            .and_then(|len| {
+                let len = len.next_multiple_of(page_size());
+                Mapping::new(len, Backing::Read(&self.file, 0))
+            });
+        match mapping {
+            Ok(mapping) => Ok(View::mapped(Arc::new(mapping))),
+            Err(error) if self.io == IoMode::Map => Err(error),
+            Err(_) => Ok(View::unmapped()),
         }
     }
 
