@@ -1,5 +1,5 @@
 //! What the log builds upon when it doesn't begin with nothing: the lookup of a directory that was
-//! taken over from herolib, in file `base`. Written once, then only read, when the lookup has to
+//! taken over from herolib, in file `base.G` with the generation G. Written once, then only read, when the lookup has to
 //! be built again.
 //!
 //! ```text
@@ -11,14 +11,23 @@
 //!
 //! The manifest holds n and the CRC32 of the whole file.
 
-use crate::bytes::{u32_at, u64_at};
+use crate::bytes::{reserve_exact, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::lookup::Entry;
 use crate::manifest::BaseStamp;
 use crate::storage::{Storage, read_all, replace};
 
-/// Its name.
-pub(crate) const BASE: &str = "base";
+/// The name of the base of a generation. Another one never replaces it, so that the manifest, old
+/// or new, finds its own.
+pub(crate) fn name(generation: u64) -> String {
+    format!("base.{generation}")
+}
+
+/// Whether a file of this name is the base of some generation.
+pub(crate) fn is_base(name: &str) -> bool {
+    name.strip_prefix("base.")
+        .is_some_and(|generation| generation.parse::<u64>().is_ok())
+}
 
 const MAGIC: &[u8; 8] = b"OURDBBAS";
 const FORMAT: u32 = 1;
@@ -26,8 +35,14 @@ const HEADER: usize = 16;
 const ENTRY: usize = 12;
 
 /// Writes the file durably; what the manifest must hold of it.
-pub(crate) fn write(storage: &dyn Storage, entries: &[(u32, Entry)]) -> Result<BaseStamp> {
-    let mut bytes = Vec::with_capacity(HEADER + ENTRY * entries.len());
+pub(crate) fn write(
+    storage: &dyn Storage,
+    generation: u64,
+    entries: &[(u32, Entry)],
+) -> Result<BaseStamp> {
+    let name = name(generation);
+    let mut bytes = Vec::new();
+    reserve_exact(&mut bytes, HEADER + ENTRY * entries.len())?;
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&(entries.len() as u32).to_le_bytes());
@@ -35,8 +50,8 @@ pub(crate) fn write(storage: &dyn Storage, entries: &[(u32, Entry)]) -> Result<B
         bytes.extend_from_slice(&id.to_le_bytes());
         bytes.extend_from_slice(&entry.to_word().to_le_bytes());
     }
-    replace(storage, BASE, &[&bytes])
-        .map_err(|error| Error::from_io("write", storage.describe(BASE), error))?;
+    replace(storage, &name, &[&bytes])
+        .map_err(|error| Error::from_io("write", storage.describe(&name), error))?;
     Ok(BaseStamp {
         crc: crc32fast::hash(&bytes),
         entries: entries.len() as u32,
@@ -44,10 +59,15 @@ pub(crate) fn write(storage: &dyn Storage, entries: &[(u32, Entry)]) -> Result<B
 }
 
 /// The entries, ascending.
-pub(crate) fn read(storage: &dyn Storage, stamp: BaseStamp) -> Result<Vec<(u32, Entry)>> {
-    let path = storage.describe(BASE);
+pub(crate) fn read(
+    storage: &dyn Storage,
+    generation: u64,
+    stamp: BaseStamp,
+) -> Result<Vec<(u32, Entry)>> {
+    let name = name(generation);
+    let path = storage.describe(&name);
     let expected = HEADER + ENTRY * stamp.entries as usize;
-    let bytes = read_all(storage, BASE, expected as u64)
+    let bytes = read_all(storage, &name, expected as u64)
         .map_err(|error| Error::from_io("read", path.clone(), error))?;
     if bytes.len() != expected
         || bytes[..8] != *MAGIC

@@ -1,5 +1,6 @@
 //! Version chains: every version of a record leads to the one before it.
 
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
 use crate::db::Db;
@@ -109,34 +110,49 @@ impl Db {
 
     /// The value that a record had after commit `commit`.
     pub fn get_version(&self, id: u32, commit: u64) -> Result<Vec<u8>> {
-        let found = self.first_version(id, |head| head.commit <= commit)?;
+        let found = self.version_as_of(id, |head| head.commit.cmp(&commit))?;
         found.ok_or(Error::NotFound(NotFound::AtCommit { id, commit }))
     }
 
-    /// The value that a record had at a moment, in microseconds since the Unix epoch. Versions
-    /// that herolib wrote have no time and count as older than any.
+    /// The value that a record had at a moment, in microseconds since the Unix epoch.
     pub fn get_at(&self, id: u32, time_us: u64) -> Result<Vec<u8>> {
-        let found = self.first_version(id, |head| head.time_us <= time_us)?;
+        let found = self.version_as_of(id, |head| head.time_us.cmp(&time_us))?;
         found.ok_or(Error::NotFound(NotFound::AtTime { id, time_us }))
     }
 
-    /// The value of the newest version that `wanted` accepts, unless that is a deletion.
-    fn first_version(&self, id: u32, wanted: impl Fn(&Head) -> bool) -> Result<Option<Vec<u8>>> {
+    /// The value of the newest version that is not after a moment, unless that is a deletion.
+    ///
+    /// Versions that herolib wrote have neither commit nor time. They count as older than any of
+    /// ours that stands above them in the chain, and as newer than any that stands below.
+    fn version_as_of(
+        &self,
+        id: u32,
+        compare: impl Fn(&Head) -> Ordering,
+    ) -> Result<Option<Vec<u8>>> {
+        let mut herolibs = None;
         let mut found = None;
         self.walk(id, |location, head| {
-            if !wanted(head) {
+            let order = compare(head);
+            if head.commit == 0 {
+                herolibs = herolibs.or(Some((location, *head)));
                 return Ok(ControlFlow::Continue(()));
             }
-            if head.kind == Kind::Put {
-                found = Some(
-                    self.log()
-                        .segment_of(location)?
-                        .value(location, head)?
-                        .into_owned(),
-                );
+            if order == Ordering::Greater {
+                herolibs = None;
+                return Ok(ControlFlow::Continue(()));
             }
+            found = match herolibs.take() {
+                Some(newer) if order == Ordering::Less => Some(newer),
+                _ => Some((location, *head)),
+            };
             Ok(ControlFlow::Break(()))
         })?;
-        Ok(found)
+        match found.or(herolibs) {
+            Some((location, head)) if head.kind == Kind::Put => {
+                let segment = self.log().segment_of(location)?;
+                Ok(Some(segment.value(location, &head)?.into_owned()))
+            }
+            _ => Ok(None),
+        }
     }
 }

@@ -137,6 +137,12 @@ impl Manifest {
         }
     }
 
+    /// What is known of data file `number`.
+    pub(crate) fn file(&self, number: u16) -> Option<&DataFile> {
+        let index = self.files.binary_search_by_key(&number, |file| file.number);
+        self.files.get(index.ok()?)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let base = self.base.unwrap_or(BaseStamp { crc: 0, entries: 0 });
         let no_dump = KnownDump {

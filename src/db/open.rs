@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Db;
-use super::close::{LOCK, remove_files};
+use super::close::{LOCK, remove_database};
 use super::recover::Opening;
 use super::takeover::{Adoption, adopt, not_key_value};
 use crate::error::{Error, NotFound, Result};
@@ -20,9 +20,6 @@ use crate::storage::{Access, Storage, fork, remove_if_there};
 /// A database that is opened for reading while a writer is at work may be read in the middle of a
 /// change; then it is read again, so many times at most.
 const MOST_ATTEMPTS: u32 = 10;
-
-/// Stands in the manifest of a database that is being reset and whose own could not be read.
-const UNKNOWN: [u8; 16] = [0; 16];
 
 /// What a directory holds.
 enum Found {
@@ -96,16 +93,16 @@ impl Db {
 /// The manifest of the database in a directory that is locked, made if need be.
 fn make_or_take_over(storage: &dyn Storage, options: &Options) -> Result<Manifest> {
     if options.reset {
-        reset(storage)?;
-    }
-    match admit(storage, look(storage)?, options)? {
-        Found::Database(manifest) if manifest.state != State::Resetting => return Ok(*manifest),
-        Found::Database(manifest) => {
-            let known = manifest.uuid != UNKNOWN;
-            remove_files(storage, known.then_some(&*manifest))?;
+        remove_database(storage)?;
+    } else {
+        match admit(storage, look(storage)?, options)? {
+            Found::Database(manifest) if manifest.state != State::Resetting => {
+                return Ok(*manifest);
+            }
+            Found::Database(_) => remove_database(storage)?,
+            Found::Herolib { dump } => return adopt(storage, options, dump)?.write_new(storage),
+            Found::Nothing => {}
         }
-        Found::Herolib { dump } => return adopt(storage, options, dump)?.write_new(storage),
-        Found::Nothing => {}
     }
     let uuid = storage
         .random()
@@ -150,7 +147,7 @@ fn admit(storage: &dyn Storage, found: Found, options: &Options) -> Result<Found
             Err(Error::NotFound(NotFound::Database(storage.describe(""))))
         }
         Found::Database(manifest) if manifest.state == State::Resetting => {
-            if options.read_only || options.salvage {
+            if options.must_exist || options.read_only || options.salvage {
                 return Err(Error::NotFound(NotFound::Database(storage.describe(""))));
             }
             Ok(found)
@@ -175,36 +172,21 @@ fn admit(storage: &dyn Storage, found: Found, options: &Options) -> Result<Found
     }
 }
 
-/// Removes a database, such that a crash on the way leaves it removed or to be removed.
-fn reset(storage: &dyn Storage) -> Result<()> {
-    // A manifest that can't be read doesn't stand in the way: its files go by their names then.
-    let old = Manifest::read(storage).ok().flatten();
-    let mut marker = old
-        .clone()
-        .unwrap_or_else(|| Manifest::new(UNKNOWN, false, false, Limits::DEFAULT));
-    if old.is_none() && matches!(herolib::presence(storage)?, Presence::Nothing) {
-        return Ok(());
-    }
-    marker.state = State::Resetting;
-    marker.write(storage)?;
-    remove_files(storage, old.as_ref())?;
-    remove_if_there(storage, MANIFEST)
-        .and_then(|_| storage.sync_directory(""))
-        .map_err(|error| Error::from_io("remove", storage.describe(MANIFEST), error))
-}
-
 fn open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result<Db> {
     let mut attempt = 0;
     loop {
         attempt += 1;
+        let before = Manifest::read(&**storage).ok();
         let result = try_open_for_reading(storage, options);
-        let again = match &result {
-            Err(Error::Corrupt { .. } | Error::Io { .. }) => {
-                attempt < MOST_ATTEMPTS && storage.is_locked(LOCK).unwrap_or(false)
-            }
-            Ok(None) => attempt < MOST_ATTEMPTS,
-            _ => false,
-        };
+        let again = attempt < MOST_ATTEMPTS
+            && match &result {
+                Err(Error::Corrupt { .. } | Error::Io { .. }) => {
+                    storage.is_locked(LOCK).unwrap_or(false)
+                        || Manifest::read(&**storage).ok() != before
+                }
+                Ok(None) => true,
+                _ => false,
+            };
         if !again {
             return match result? {
                 Some(db) => Ok(db),

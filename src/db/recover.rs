@@ -90,7 +90,6 @@ impl<'a> Opening<'a> {
                 .and_then(|file| FileHeader::read(&*file))
                 .map_err(|error| Error::from_io("read", storage.describe(&name), error))
         };
-        self.next_file = present.last().map_or(0, |last| u32::from(last.number) + 1);
         self.log_files.clear();
         let mut listed = self.manifest.files.iter().peekable();
         let last_listed = self.manifest.files.last().map(|file| file.number);
@@ -143,6 +142,9 @@ impl<'a> Opening<'a> {
         for missing in listed {
             self.missing(missing)?;
         }
+        // Somebody else's file may stand there: then that number is left out.
+        let last = self.log_files.last().map(|file| file.number);
+        self.next_file = last.max(last_listed).map_or(0, |last| u32::from(last) + 1);
         Ok(())
     }
 
@@ -231,6 +233,9 @@ impl<'a> Opening<'a> {
         };
         let apply = |records: &[Replayed]| {
             for record in records {
+                if record.id >= limit && self.salvage() {
+                    continue;
+                }
                 if record.id >= limit {
                     return Err(Error::corrupt(
                         storage.describe(&name(record.location.file)),
@@ -284,7 +289,7 @@ impl<'a> Opening<'a> {
             (Some(entries), _) => entries,
             (None, None) => return Ok(0),
             (None, Some(stamp)) => {
-                read = base::read(storage, stamp)?;
+                read = base::read(storage, self.manifest.generation, stamp)?;
                 &read
             }
         };
@@ -292,7 +297,7 @@ impl<'a> Opening<'a> {
         for &(id, entry) in entries {
             if id >= lookup.limit() {
                 return Err(Error::corrupt(
-                    storage.describe(base::BASE),
+                    storage.describe(&base::name(self.manifest.generation)),
                     0,
                     format!("id {id} is not below {}", lookup.limit()),
                 ));
@@ -307,8 +312,14 @@ impl<'a> Opening<'a> {
         let storage = Arc::clone(self.storage);
         let recovered = self.recover()?;
         let outcome = &recovered.outcome;
-        if !self.read_only {
-            self.settle_log(outcome)?;
+        if !self.read_only
+            && let Err(error) = self.settle_log(outcome)
+        {
+            // A sync may have failed: then what the kernel holds must be written again. If this
+            // can't be noted, a short log is written again all the same.
+            self.manifest.state = State::SyncFailed;
+            let _ = self.manifest.write(&*storage);
+            return Err(error);
         }
         let limits = self.limits();
         if limits != self.manifest.limits && !self.read_only {
@@ -356,6 +367,14 @@ impl<'a> Opening<'a> {
             poisoned: OnceLock::new(),
             _lock: lock,
         });
+        // Whoever is never closed cleanly shall not read the same log each time. That the disk is
+        // too full for it is no reason not to open.
+        if shared.replayed_long(outcome.read)
+            && let Err(error) = shared.checkpoint()
+            && shared.check_poison().is_err()
+        {
+            return Err(error);
+        }
         let ticker = match self.options.sync {
             Sync::Interval(milliseconds) if !self.read_only => Some(Ticker::start(
                 &shared,

@@ -8,7 +8,7 @@ use super::write::Writer;
 use super::{Db, Shared};
 use crate::error::{Error, Result};
 use crate::manifest::State;
-use crate::storage::fork;
+use crate::storage::{self, fork};
 
 /// Who waits for a sync, and who does it: the first to come syncs for all that have appended by
 /// then, and those who come meanwhile wait for the next one.
@@ -95,6 +95,7 @@ impl Shared {
         let mut writer = self.writer();
         if let Some(end) = work.end
             && !work.is_empty()
+            && !self.volatile
         {
             writer
                 .tail
@@ -150,24 +151,22 @@ impl Ticker {
     /// Syncs every `interval`, as long as there is something to sync.
     pub(super) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<Ticker> {
         let stop = Arc::new(Stop::default());
-        let thread = std::thread::Builder::new()
-            .name("ourdb-sync".into())
-            .spawn({
-                // Only borrowed for a sync: in a forked child there is no thread to give it back.
-                let (stop, shared) = (Arc::clone(&stop), Arc::downgrade(shared));
-                move || {
-                    let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
-                    while !*asked {
-                        let waited = stop.changed.wait_timeout(asked, interval);
-                        asked = waited.unwrap_or_else(PoisonError::into_inner).0;
-                        if !*asked && let Some(shared) = shared.upgrade() {
-                            let commit = shared.writer().commit;
-                            // A failure poisons the handle, and the next write says so.
-                            let _ = shared.sync_to(commit);
-                        }
+        let thread = storage::spawn("ourdb-sync", {
+            // Only borrowed for a sync: in a forked child there is no thread to give it back.
+            let (stop, shared) = (Arc::clone(&stop), Arc::downgrade(shared));
+            move || {
+                let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                while !*asked {
+                    let waited = stop.changed.wait_timeout(asked, interval);
+                    asked = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    if !*asked && let Some(shared) = shared.upgrade() {
+                        let commit = shared.writer().commit;
+                        // A failure poisons the handle, and the next write says so.
+                        let _ = shared.sync_to(commit);
                     }
                 }
-            });
+            }
+        });
         let thread =
             thread.map_err(|error| Error::from_io("start", "the thread that syncs", error))?;
         Ok(Ticker {

@@ -14,7 +14,7 @@ use crate::log::segment::{LONGEST_FILE, name};
 use crate::lookup::Entry;
 use crate::manifest::{DataFile, FileKind, KnownDump, Manifest, State};
 use crate::options::{Limits, Options};
-use crate::storage::{Access, Storage};
+use crate::storage::{Access, Storage, remove_if_there};
 
 /// A directory that is being taken over: what its manifest will be, and the lookup to begin with.
 pub(super) struct Adoption {
@@ -25,8 +25,17 @@ pub(super) struct Adoption {
 impl Adoption {
     /// Makes it durable: the base first, then the manifest that names it.
     pub(super) fn write_new(mut self, storage: &dyn Storage) -> Result<Manifest> {
-        self.manifest.base = Some(base::write(storage, &self.entries)?);
+        self.manifest.base = Some(base::write(
+            storage,
+            self.manifest.generation,
+            &self.entries,
+        )?);
         self.manifest.write(storage)?;
+        if let Some(before) = self.manifest.generation.checked_sub(1) {
+            let name = base::name(before);
+            remove_if_there(storage, &name)
+                .map_err(|error| Error::from_io("remove", storage.describe(&name), error))?;
+        }
         Ok(self.manifest)
     }
 }
@@ -146,11 +155,7 @@ impl Opening<'_> {
         };
         // The log as it was closed: what was appended since is none of ours.
         self.log_files.retain_mut(|file| {
-            let known = self
-                .manifest
-                .files
-                .iter()
-                .find(|known| known.number == file.number);
+            let known = self.manifest.file(file.number);
             file.len = known.map_or(0, |known| u64::from(known.len));
             known.is_some()
         });
@@ -217,7 +222,7 @@ impl Opening<'_> {
     fn foreign_changes(&self) -> Result<Foreign> {
         let storage = &**self.storage;
         let manifest = &self.manifest;
-        let listed = |number| manifest.files.iter().find(|known| known.number == number);
+        let listed = |number| manifest.file(number);
         if self
             .log_files
             .iter()

@@ -156,11 +156,14 @@ impl Shared {
             work.run(&self.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
         }
-        let commit = writer.commit + 1;
+        let commit = writer
+            .commit
+            .checked_add(1)
+            .ok_or(Error::Full("all commit numbers are used".into()))?;
         writer.tail.reserve(&self.log, len, commit)?;
         let time_us = self.storage().now_us().max(writer.time_us);
         // Another attempt after a failed one must have another time, see `Tail`.
-        writer.time_us = time_us + 1;
+        writer.time_us = time_us.saturating_add(1);
         let first = writer.tail.append(&self.log, commit, time_us, records);
         let first = first.map_err(|(error, intact)| {
             if intact {

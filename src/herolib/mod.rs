@@ -73,6 +73,12 @@ pub(crate) fn data_files(storage: &dyn Storage) -> Result<Vec<DataFile>> {
         match len {
             Ok(Some(len)) => files.push(DataFile { number, len }),
             Ok(None) => {}
+            // No regular file, or a link to nowhere: none of herolib's, and none of ours.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+                ) => {}
             Err(error) => return Err(failed(storage, "open", &name, error)),
         }
     }

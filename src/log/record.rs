@@ -85,6 +85,7 @@ impl Seed {
     }
 
     /// CRC of the envelope of a record that begins at `position`.
+    #[inline]
     fn envelope(self, position: u32, head: &[u8; HEAD]) -> u32 {
         let mut bytes = *head;
         bytes[..4].copy_from_slice(&position.to_le_bytes());
@@ -118,10 +119,9 @@ impl Head {
         bytes
     }
 
-    /// The fields as they stand, without verifying the envelope. `None` if there is no such kind
-    /// of record or an unknown flag. Enough to find a value whose own CRC is then checked.
+    /// The fields as they stand. `None` if there is no such kind of record or an unknown flag.
     #[inline]
-    pub(crate) fn parse(bytes: &[u8; HEAD]) -> Option<Head> {
+    fn parse(bytes: &[u8; HEAD]) -> Option<Head> {
         let kind = Kind::from_byte(bytes[4])?;
         if bytes[5] & !FLAG_COMMIT != 0 {
             return None;
@@ -142,6 +142,7 @@ impl Head {
     }
 
     /// The fields of a record that begins at `position`, if its envelope verifies.
+    #[inline]
     pub(crate) fn verify(bytes: &[u8; HEAD], seed: Seed, position: u32) -> Option<Head> {
         let head = Head::parse(bytes)?;
         let crc = u32_at(bytes, 0);

@@ -139,6 +139,22 @@ pub(crate) fn replay(
             index += 1;
             continue;
         }
+        if is_first
+            && (!follows
+                || start
+                    .from
+                    .is_some_and(|from| file.len < u64::from(from.position)))
+        {
+            // The checkpoint was written after the log before it was synced.
+            let offset = if follows { file.len } else { 0 };
+            let what =
+                "the checkpoint says that the data file was on disk up to its end, and it isn't";
+            return Err(Error::corrupt(
+                storage.describe(&name(file.number)),
+                offset,
+                what,
+            ));
+        }
         if !follows && !start.salvage {
             // The file before ended where nothing was torn, but this one doesn't go on from there.
             broken = Some((
@@ -153,11 +169,7 @@ pub(crate) fn replay(
             _ => FILE_HEADER as u64,
         };
         if from > file.len {
-            broken = Some((
-                index,
-                file.len,
-                "the data file is shorter than what was written",
-            ));
+            broken = Some((index, file.len, "the data file is shorter than its header"));
             break;
         }
         if !is_first {
@@ -166,7 +178,9 @@ pub(crate) fn replay(
                 position: FILE_HEADER as u32,
             });
         }
-        if let Some((offset, why)) = replay.file(file, from, &mut outcome, &mut apply)? {
+        if let Some((offset, why)) = replay.file(file, from, &mut outcome, &mut apply)?
+            && !start.salvage
+        {
             broken = Some((index, offset, why));
             break;
         }
@@ -279,7 +293,7 @@ impl Replay<'_> {
                 Err(why) => (None, why),
             };
             let Some(head) = head.filter(|head| self.continues(head, outcome)) else {
-                if reader.written_end(at)? == at {
+                if reader.end_of_zeros(at)? == reader.len() {
                     break None;
                 }
                 if self.salvage
@@ -363,7 +377,8 @@ fn find_sync_mark(
     let seed = Seed::new(uuid, file.number);
     let mut reader = reader(storage, file)?;
     let mut at = from;
-    while at + HEAD as u64 <= file.len {
+    // The file may have become shorter: a writer gives reserved space back while others read.
+    while at + HEAD as u64 <= reader.len() {
         let bytes = reader.bytes(at, PIECE)?;
         let tried = bytes.len() - HEAD + 1;
         for (index, candidate) in bytes.windows(HEAD).enumerate() {
@@ -427,22 +442,21 @@ impl ReadRecord for Reader {
     fn next_record(&mut self, mut at: u64, seed: Seed) -> Result<Option<u64>> {
         while at + HEAD as u64 <= self.len() {
             let bytes = self.bytes(at, PIECE)?;
-            let tried = bytes.len() - HEAD + 1;
-            let candidates: Vec<u64> = bytes
+            let tried = (bytes.len() - HEAD + 1) as u64;
+            let candidate = bytes
                 .windows(HEAD)
-                .enumerate()
-                .filter_map(|(index, window)| {
-                    let position = at + index as u64;
+                .zip(at..)
+                .find_map(|(window, position)| {
                     let head = Head::verify(window.first_chunk()?, seed, position as u32)?;
                     (head.kind != Kind::SyncMark).then_some(position)
-                })
-                .collect();
-            for candidate in candidates {
-                if self.record(candidate, seed)?.is_ok() {
-                    return Ok(Some(candidate));
+                });
+            match candidate {
+                Some(position) if self.record(position, seed)?.is_ok() => {
+                    return Ok(Some(position));
                 }
+                Some(position) => at = position + 1,
+                None => at += tried,
             }
-            at += tried as u64;
         }
         Ok(None)
     }
@@ -509,10 +523,21 @@ pub(crate) fn rewrite(storage: &dyn Storage, file: &LogFile, from: u64, to: u64)
     let mut at = from;
     while at < to {
         let bytes = reader.bytes(at, (to - at).min(PIECE))?;
+        if bytes.is_empty() {
+            return Err(shorter(storage, &name, at));
+        }
         opened.write_at(at, &[bytes]).map_err(failed)?;
         at += bytes.len() as u64;
     }
     Ok(())
+}
+
+fn shorter(storage: &dyn Storage, name: &str, at: u64) -> Error {
+    Error::corrupt(
+        storage.describe(name),
+        at,
+        "the data file becomes shorter while it is read",
+    )
 }
 
 fn keep_aside(
@@ -527,6 +552,9 @@ fn keep_aside(
         let mut at = from;
         while at < to {
             let bytes = reader.bytes(at, (to - at).min(PIECE)).map_err(Err)?;
+            if bytes.is_empty() {
+                return Err(Err(shorter(storage, aside, at)));
+            }
             file.write_at(at - from, &[bytes]).map_err(Ok)?;
             at += bytes.len() as u64;
         }

@@ -268,15 +268,13 @@ impl Segment {
 
     /// The live version of record `id` at `location`, if the file is mapped and all is well: the
     /// way of nearly every read, short enough for the processor to begin the next one meanwhile.
-    /// The envelope's own checksum is left out: the value's CRC covers the value and, with it, its
-    /// length; of the rest only what was compared may be relied on. Where anything is not as it
-    /// should be, [`Segment::head`] and [`Segment::value`] tell damage from what is merely
-    /// different.
+    /// Where anything is not as it should be, [`Segment::head`] and [`Segment::value`] tell damage
+    /// from what is merely different.
     #[inline]
     pub(crate) fn quick(&self, location: Location, id: u32) -> Option<(Head, &[u8])> {
         let start = u64::from(location.position).checked_sub(HEROLIB_HEADER)?;
         let bytes = self.view.slice(start, HEAD)?;
-        let head = Head::parse(bytes.first_chunk::<HEAD>()?)?;
+        let head = Head::verify(bytes.first_chunk::<HEAD>()?, self.seed, start as u32)?;
         let value = self.view.slice(start + HEAD as u64, head.len as usize)?;
         let live = head.id == id && head.kind == Kind::Put && self.is_own(location);
         (live && value_crc(value) == head.crc).then_some((head, value))

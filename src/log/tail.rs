@@ -209,6 +209,7 @@ impl Tail {
                 return Err(self.failed("cut", log, error));
             }
             active.reserved = active.end;
+            active.unsynced = true;
         }
         let (number, file, view) = self.create_file(log, commit)?;
         if let Some(done) = self.active.take() {

@@ -130,13 +130,13 @@ pub(crate) fn write(storage: &dyn Storage, lookup: &Lookup, state: State) -> Res
     let write = |file: &dyn File| {
         lookup.sync()?;
         let count = lookup.used_blocks().count();
-        let mut directory = Vec::with_capacity(count * 8);
+        let mut directory = room(count * 8)?;
         let mut offset = blocks_offset(count);
-        let mut gathered = Vec::with_capacity(if external {
+        let mut gathered = room(if external {
             BLOCK
         } else {
             BLOCKS_AT_ONCE * BLOCK
-        });
+        })?;
         for block in lookup.used_blocks() {
             let start = gathered.len();
             for word in lookup.block(block) {
@@ -281,7 +281,8 @@ fn read_blocks(
 ) -> io::Result<Option<u64>> {
     let len = file.len()?;
     let mut live = 0;
-    let mut buffer = vec![0u8; BLOCKS_AT_ONCE.min(directory.len().max(1)) * BLOCK];
+    let mut buffer = room(BLOCKS_AT_ONCE.min(directory.len().max(1)) * BLOCK)?;
+    buffer.resize(buffer.capacity(), 0);
     let mut packed = packed_at;
     let mut rest = directory;
     while let Some(&(first, _)) = rest.first() {
@@ -337,6 +338,14 @@ fn verify_in_place(directory: &[(u32, u32)], lookup: &Lookup) -> Option<u64> {
         live += lookup.adopt_block(block, &words, false);
     }
     Some(live)
+}
+
+/// An empty vector with room for so many bytes.
+fn room(bytes: usize) -> io::Result<Vec<u8>> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(bytes)
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Ok(vec)
 }
 
 fn words_of(bytes: &[u8]) -> [u64; BLOCK_IDS] {

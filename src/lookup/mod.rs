@@ -185,6 +185,16 @@ impl Lookup {
         self.live.at_or_below(from)
     }
 
+    /// The highest known id.
+    pub(crate) fn highest(&self) -> Option<u32> {
+        let block = self.blocks.at_or_below(u64::MAX)?;
+        let words = self.block(block);
+        let last = words
+            .iter()
+            .rposition(|word| word.load(Ordering::Acquire) != 0)?;
+        Some(block * BLOCK_IDS as u32 + last as u32)
+    }
+
     /// All known ids with their entries, ascending.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
         self.used_blocks().flat_map(|block| {
@@ -223,7 +233,9 @@ impl Lookup {
         self.use_block(block);
         if store {
             for (word, &value) in self.block(block).iter().zip(words) {
-                word.store(value, Ordering::Relaxed);
+                if value != 0 {
+                    word.store(value, Ordering::Relaxed);
+                }
             }
         }
         let mut live = 0;

@@ -6,6 +6,11 @@ use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// A process may have some 65,000 mappings by default, and the host program needs some of them: for
+/// its memory, its threads and its libraries. What can't be mapped is read by system calls.
+const MOST_MAPPINGS: usize = 16_384;
+static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
+
 /// What backs a mapping, and what may be done with it.
 #[derive(Clone, Copy)]
 pub(super) enum Backing<'a> {
@@ -50,14 +55,24 @@ impl Mapping {
         };
         let offset = libc::off_t::try_from(offset)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        if MAPPINGS.fetch_add(1, Ordering::Relaxed) >= MOST_MAPPINGS {
+            MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         // SAFETY: the kernel chooses an address range of its own (no MAP_FIXED), so no memory
         // that anyone uses changes.
         let base =
             unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, descriptor, offset) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let base = if base == libc::MAP_FAILED {
+            None
+        } else {
+            NonNull::new(base.cast())
+        };
+        let Some(base) = base else {
+            let error = io::Error::last_os_error();
+            MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+            return Err(error);
+        };
         Ok(Mapping {
             base,
             len: AtomicUsize::new(len),
@@ -113,10 +128,21 @@ impl Mapping {
     }
 
     /// Asks for the pages of a [`Backing::Write`] mapping at once rather than by one fault each.
-    /// Only a hint: where the kernel doesn't know it, the faults come one by one.
-    pub(super) fn populate_for_writing(&self) {
+    /// Where the kernel doesn't know how, the faults come one by one; an error says that they would
+    /// fail, as on a full disk or over a bad sector.
+    pub(super) fn populate_for_writing(&self) -> io::Result<()> {
         // SAFETY: the range is this mapping; populating changes no content.
-        unsafe { libc::madvise(self.base().cast(), self.len(), libc::MADV_POPULATE_WRITE) };
+        let result =
+            unsafe { libc::madvise(self.base().cast(), self.len(), libc::MADV_POPULATE_WRITE) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EINVAL) {
+            Ok(())
+        } else {
+            Err(error)
+        }
     }
 }
 
@@ -124,6 +150,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is ours, and whoever could read it borrowed from `self`.
         unsafe { libc::munmap(self.base().cast(), self.len()) };
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -199,8 +199,12 @@ impl MemoryFile {
     }
 
     fn make_usable(&self, to: u64) -> io::Result<()> {
+        // A view that was sealed has given the address space behind its end back.
+        if to > self.memory.len() as u64 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         if to > self.usable.load(Ordering::Acquire) {
-            let usable = to.next_multiple_of(STEP);
+            let usable = to.next_multiple_of(STEP).min(self.memory.len() as u64);
             let len = usize::try_from(usable).map_err(|_| io::ErrorKind::OutOfMemory)?;
             self.memory.make_writable(len)?;
             self.usable.store(usable, Ordering::Release);

@@ -13,6 +13,7 @@ mod mapping;
 pub mod memory;
 pub mod os;
 mod prefetch;
+mod thread;
 mod view;
 mod words;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 pub use crc32::crc32;
 pub use prefetch::prefetch;
+pub use thread::spawn;
 pub use view::View;
 pub use words::Words;
 

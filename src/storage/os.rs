@@ -304,7 +304,10 @@ impl OsFile {
                 Err(error) if self.io == IoMode::Map => return Err(error),
                 Err(_) => return Ok(false),
             };
-            mapping.populate_for_writing();
+            if mapping.populate_for_writing().is_err() {
+                // The kernel's own way of writing says what is wrong, by an error code.
+                return Ok(false);
+            }
             *window = Some(Window {
                 mapping,
                 start,

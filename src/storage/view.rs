@@ -45,7 +45,7 @@ impl View {
     }
 
     /// Moves the mark up: everything below `end` is in the file and will not change any more.
-    pub fn extend_to(&self, end: u64) {
+    pub(crate) fn extend_to(&self, end: u64) {
         self.end.fetch_max(end, Ordering::Release);
     }
 
@@ -79,7 +79,7 @@ impl View {
     }
 
     /// Gives back address space that a finished file doesn't need.
-    pub fn seal(&self) {
+    pub(crate) fn seal(&self) {
         if let Some(mapping) = &self.mapping {
             mapping.trim(self.end() as usize);
         }
