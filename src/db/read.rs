@@ -28,7 +28,6 @@ impl Shared {
         }
         let location = entry.location();
         let segment = self.log.segment(location.file)?;
-        segment.prefetch(location, entry.len_hint());
         segment.quick(location, id).map(|(_, value)| value)
     }
 }

@@ -270,7 +270,7 @@ impl Segment {
     /// way of nearly every read, short enough for the processor to begin the next one meanwhile.
     /// Where anything is not as it should be, [`Segment::head`] and [`Segment::value`] tell damage
     /// from what is merely different.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn quick(&self, location: Location, id: u32) -> Option<(Head, &[u8])> {
         let start = u64::from(location.position).checked_sub(HEROLIB_HEADER)?;
         let bytes = self.view.slice(start, HEAD)?;
