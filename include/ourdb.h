@@ -203,16 +203,16 @@
  * The history of a record goes on through its deletion: what is stored under the same id later is
  * one more version. A call that fails, or that has nothing to do, makes no commit.
  *
- * Versions that herolib wrote have commit 0 and time 0, unknown: they count as older than all
- * others.
+ * Versions that herolib wrote have commit 0 and time 0, unknown: in the history of a record they
+ * count as older than the versions of OurDB that come after them, and as newer than those before.
  *
  *
  * herolib directories
  * -------------------
  *
  * OurDB is the successor of herolib's OurDB in V and of its port to Go, and opens their directories
- * in place, with every value, every history and the next id. Their files are never changed; what is
- * new goes into files of its own beside them.
+ * in place, with every value, every history and the next id. Their data files are never changed;
+ * what is new goes into files of its own beside them. Their lookup dump goes at the first change.
  *
  * - The originals keep the ids in a lookup dump, which they write at close, and mostly do not
  *   write. A directory that lacks it is OURDB_INCOMPATIBLE, never an empty database. With
@@ -220,8 +220,9 @@
  *   where deletions leave them uncertain it is OURDB_CORRUPT. In key-value mode no file has the
  *   ids, and it stays OURDB_INCOMPATIBLE.
  * - ourdb_close() writes a lookup dump, so that the originals can open the directory and read every
- *   value up to 65535 bytes. What they write is noticed by the next open. OURDB_OPEN_NATIVE does
- *   without the dump.
+ *   value up to 65535 bytes. They must be given the same record_nr_max and record_size_max that the
+ *   database has stored, because these decide how wide the dump's entries are. What they write is
+ *   noticed by the next open. OURDB_OPEN_NATIVE does without the dump.
  *
  *
  * Files
@@ -232,7 +233,7 @@
  *     0.db 1.db 2.db ...  data files: the records, in the order in which they were written
  *     index               checkpoint of the lookup, the table from id to place in the data files
  *     lookup              the lookup itself, with OURDB_LOOKUP_DISK
- *     base                the lookup of a herolib directory as it was when it was taken over
+ *     base.G              the lookup of a herolib directory as it was when it was taken over
  *     lookup_dump.db/     the lookup as herolib writes it
  *     torn-*              bytes that a crash had left at the end of a data file, set aside
  *     *.tmp               a file that a crash caught in the making
@@ -579,11 +580,11 @@ int ourdb_options_init(ourdb_options *options, size_t size);
  *   limit lower than what is stored; an option that this version of the library doesn't know; a
  *   herolib directory without a lookup dump, and OURDB_OPEN_ADOPT was not given
  * - OURDB_CORRUPT: its files are damaged, and not in the way a crash leaves them
- * - OURDB_FULL: no number for a new data file is left
  * - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
  *
- * Cost: of a cleanly closed database the manifest is read and the lookup is mapped, not the data.
- * After a crash, what was written since the last checkpoint is read as well.
+ * Cost: of a cleanly closed database the manifest and the lookup are read, not the data. After a
+ * crash, what was written since the last checkpoint is read as well; with OURDB_LOOKUP_DISK the
+ * whole log.
  */
 int ourdb_open(const char *path, const ourdb_options *options, ourdb **out);
 
@@ -606,8 +607,8 @@ int ourdb_open(const char *path, const ourdb_options *options, ourdb **out);
  * - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
  * - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
  *
- * Cost: syncs what is not on disk yet, and writes the changed part of the lookup; the dump for
- * herolib takes time by the number of live records (OURDB_OPEN_NATIVE does without).
+ * Cost: syncs what is not on disk yet, and writes the lookup; the dump for herolib takes time by
+ * the number of live records (OURDB_OPEN_NATIVE does without).
  */
 int ourdb_close(ourdb *db);
 
@@ -931,7 +932,7 @@ int ourdb_set_many(ourdb *db, const uint32_t *ids, const ourdb_slice *values, si
  * @return OURDB_OK, or
  * - a code that any read can return (see Errors); a damaged record fails the whole call
  *
- * Cost: less for each than ourdb_get(), because the records are fetched side by side, and three
+ * Cost: less for each than ourdb_get(), because the records are fetched side by side, and a few
  * allocations for all.
  */
 int ourdb_get_many(const ourdb *db, const uint32_t *ids, size_t count, ourdb_records *out);

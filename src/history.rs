@@ -49,7 +49,7 @@ impl<'a> Chain<'a> {
         let location = self.next;
         let segment = self.log.segment_of(location)?;
         let head = segment.head(location, self.id)?;
-        // Of ours each version is of an earlier commit; herolib's have commit 0 and come last.
+        // Of ours each version is of an earlier commit; herolib's have none, and may stand anywhere.
         let older = self
             .newer
             .is_none_or(|newer| head.commit < newer.commit || newer.commit == 0);

@@ -40,7 +40,7 @@ struct Item {
     value: Range<usize>,
 }
 
-/// A list of versions. Two allocations, whatever their number.
+/// A list of versions, their values in one piece.
 #[derive(Debug, Default)]
 pub struct Records {
     items: Vec<Item>,

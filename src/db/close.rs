@@ -42,6 +42,8 @@ impl Db {
         let storage = Arc::clone(&self.shared.log.storage);
         remove_database(&*storage)?;
         let failed = |error| Error::from_io("remove", storage.describe(""), error);
+        // The manifest says that the others go, so it goes when they are gone for good.
+        storage.sync_directory("").map_err(failed)?;
         remove_if_there(&*storage, MANIFEST).map_err(failed)?;
         remove_if_there(&*storage, LOCK).map_err(failed)?;
         storage.sync_directory("").map_err(failed)?;

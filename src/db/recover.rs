@@ -289,7 +289,10 @@ impl<'a> Opening<'a> {
             (Some(entries), _) => entries,
             (None, None) => return Ok(0),
             (None, Some(stamp)) => {
-                read = base::read(storage, self.manifest.generation, stamp)?;
+                read = match base::read(storage, self.manifest.generation, stamp) {
+                    Err(_) if self.salvage() => return Ok(0),
+                    read => read?,
+                };
                 &read
             }
         };
@@ -342,6 +345,7 @@ impl<'a> Opening<'a> {
             next_id: recovered.next_id,
             live: recovered.live,
             forget: VecDeque::new(),
+            prepared: false,
             changed: self.changed || self.manifest.state != State::Clean,
         };
         let counters = Counters::default();

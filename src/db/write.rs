@@ -28,10 +28,20 @@ pub(super) struct Writer {
     pub(super) next_id: u64,
     /// Live records, visible or not.
     pub(super) live: u64,
-    /// Deleted ids that readers may still see live, each with the commit that deleted it.
-    pub(super) forget: VecDeque<(u64, u32)>,
+    /// Deletions of records that readers may still see live.
+    pub(super) forget: VecDeque<Deletion>,
     /// Whether a clean close has anything to write.
     pub(super) changed: bool,
+    /// Whether the directory was prepared for changes, by this handle.
+    pub(super) prepared: bool,
+}
+
+/// A deletion that is not visible yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deletion {
+    commit: u64,
+    id: u32,
+    location: Location,
 }
 
 /// The counters as of one commit.
@@ -150,8 +160,7 @@ impl Shared {
                 Error::from_io("reserve space in", path, error)
             })?;
         }
-        writer.changed = true;
-        self.mark_open(writer)?;
+        self.prepare(writer)?;
         if let Some(work) = writer.tail.take_overdue_sync_work() {
             work.run(&self.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
@@ -193,7 +202,11 @@ impl Shared {
                 (false, true) => writer.live += 1,
                 (true, false) => {
                     writer.live -= 1;
-                    writer.forget.push_back((commit, record.id));
+                    writer.forget.push_back(Deletion {
+                        commit,
+                        id: record.id,
+                        location,
+                    });
                 }
                 _ => {}
             }
@@ -214,32 +227,37 @@ impl Shared {
         self.counters
             .visible
             .store(moment.commit, Ordering::Release);
-        while let Some(&(deleted, id)) = writer.forget.front()
-            && deleted <= moment.commit
+        while let Some(&deletion) = writer.forget.front()
+            && deletion.commit <= moment.commit
         {
             writer.forget.pop_front();
-            self.lookup.forget(id);
+            // Another version may have come since, and even another deletion, which waits its turn.
+            if self.lookup.get(deletion.id).location() == deletion.location {
+                self.lookup.forget(deletion.id);
+            }
         }
     }
 
-    /// Before the first change since a clean close: says in the manifest that lengths and
-    /// checkpoint are not exact any more, and removes the herolib dump, which they stand in.
-    fn mark_open(&self, writer: &mut Writer) -> Result<()> {
-        if writer.manifest.state != State::Clean {
+    /// Before the first change: says in the manifest that lengths and checkpoint are not exact any
+    /// more, and removes the herolib dump, ours or not, which stands for a state that will be past.
+    fn prepare(&self, writer: &mut Writer) -> Result<()> {
+        if writer.prepared {
             return Ok(());
         }
-        let manifest = Manifest {
-            state: State::Open,
-            dump: None,
-            ..writer.manifest.clone()
-        };
+        writer.changed = true;
         if !self.volatile {
-            manifest.write(self.storage())?;
-            if !manifest.native {
-                herolib::remove_dump(self.storage())?;
+            if writer.manifest.state == State::Clean {
+                let manifest = Manifest {
+                    state: State::Open,
+                    dump: None,
+                    ..writer.manifest.clone()
+                };
+                manifest.write(self.storage())?;
+                writer.manifest = manifest;
             }
+            herolib::remove_dump(self.storage())?;
         }
-        writer.manifest = manifest;
+        writer.prepared = true;
         Ok(())
     }
 

@@ -30,11 +30,11 @@ use crate::error::Error;
 ///   limit lower than what is stored; an option that this version of the library doesn't know; a
 ///   herolib directory without a lookup dump, and OURDB_OPEN_ADOPT was not given
 /// - OURDB_CORRUPT: its files are damaged, and not in the way a crash leaves them
-/// - OURDB_FULL: no number for a new data file is left
 /// - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
 ///
-/// Cost: of a cleanly closed database the manifest is read and the lookup is mapped, not the data.
-/// After a crash, what was written since the last checkpoint is read as well.
+/// Cost: of a cleanly closed database the manifest and the lookup are read, not the data. After a
+/// crash, what was written since the last checkpoint is read as well; with OURDB_LOOKUP_DISK the
+/// whole log.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_open(
     path: *const c_char,
@@ -75,8 +75,8 @@ pub unsafe extern "C" fn ourdb_open(
 /// - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
 /// - OURDB_IO, OURDB_NO_SPACE, OURDB_OUT_OF_MEMORY, OURDB_PANIC
 ///
-/// Cost: syncs what is not on disk yet, and writes the changed part of the lookup; the dump for
-/// herolib takes time by the number of live records (OURDB_OPEN_NATIVE does without).
+/// Cost: syncs what is not on disk yet, and writes the lookup; the dump for herolib takes time by
+/// the number of live records (OURDB_OPEN_NATIVE does without).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_close(db: *mut ourdb) -> c_int {
     if db.is_null() {

@@ -97,7 +97,7 @@ pub unsafe extern "C" fn ourdb_set_many(
 /// @return OURDB_OK, or
 /// - a code that any read can return (see Errors); a damaged record fails the whole call
 ///
-/// Cost: less for each than ourdb_get(), because the records are fetched side by side, and three
+/// Cost: less for each than ourdb_get(), because the records are fetched side by side, and a few
 /// allocations for all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_get_many(

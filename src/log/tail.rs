@@ -15,6 +15,7 @@ use crate::storage::{Access, File, View, remove_if_there};
 /// Space is reserved ahead of the end in steps between these, growing with the file.
 const SMALLEST_STEP: u64 = 64 << 10;
 const LARGEST_STEP: u64 = 16 << 20;
+const HUGE_STEP: u64 = 2 << 20;
 /// Records of one commit are gathered up to this size before they are written.
 const GATHER: usize = 256 << 10;
 /// So many finished data files may wait for a sync; then they are synced before the next commit, to
@@ -162,7 +163,14 @@ impl Tail {
             return Ok(());
         }
         let step = (active.end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
-        let ahead = (active.end + step).min(self.file_size.next_multiple_of(4096));
+        let ahead = active.end + step;
+        // In whole huge pages, once the file is longer than a few.
+        let ahead = if step > HUGE_STEP {
+            ahead.next_multiple_of(HUGE_STEP)
+        } else {
+            ahead
+        };
+        let ahead = ahead.min(self.file_size.next_multiple_of(4096));
         let ahead = ahead.max(needed).min(LONGEST_FILE);
         // On a nearly full disk what is needed may still fit where the step doesn't.
         let reserved = match active.file.allocate(active.end, ahead) {

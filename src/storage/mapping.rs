@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const MOST_MAPPINGS: usize = 16_384;
 static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
+/// Size and alignment of a huge page on x86-64, and on aarch64 with pages of 4 KiB.
+pub(super) const HUGE_PAGE: usize = 2 << 20;
+
 /// What backs a mapping, and what may be done with it.
 #[derive(Clone, Copy)]
 pub(super) enum Backing<'a> {
@@ -66,13 +69,17 @@ impl Mapping {
         let base = if base == libc::MAP_FAILED {
             None
         } else {
-            NonNull::new(base.cast())
+            NonNull::new(base.cast::<u8>())
         };
         let Some(base) = base else {
             let error = io::Error::last_os_error();
             MAPPINGS.fetch_sub(1, Ordering::Relaxed);
             return Err(error);
         };
+        if len >= HUGE_PAGE && matches!(backing, Backing::Read(..) | Backing::Write(..)) {
+            // SAFETY: the range is the new mapping; the advice, a hint, changes no content.
+            unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        }
         Ok(Mapping {
             base,
             len: AtomicUsize::new(len),
@@ -130,10 +137,14 @@ impl Mapping {
     /// Asks for the pages of a [`Backing::Write`] mapping at once rather than by one fault each.
     /// Where the kernel doesn't know how, the faults come one by one; an error says that they would
     /// fail, as on a full disk or over a bad sector.
-    pub(super) fn populate_for_writing(&self) -> io::Result<()> {
-        // SAFETY: the range is this mapping; populating changes no content.
+    /// Begins `from` bytes, a multiple of the page size, behind the mapping's start.
+    pub(super) fn populate_for_writing(&self, from: usize) -> io::Result<()> {
+        let Some(len) = self.len().checked_sub(from).filter(|&len| len > 0) else {
+            return Ok(());
+        };
+        // SAFETY: the range lies within this mapping; populating changes no content.
         let result =
-            unsafe { libc::madvise(self.base().cast(), self.len(), libc::MADV_POPULATE_WRITE) };
+            unsafe { libc::madvise(self.base().add(from).cast(), len, libc::MADV_POPULATE_WRITE) };
         if result == 0 {
             return Ok(());
         }

@@ -11,17 +11,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::mapping::{Backing, Mapping, page_size};
+use super::mapping::{Backing, HUGE_PAGE, Mapping, page_size};
 use super::{Access, File, Lock, Storage, View, Words, fork};
 use crate::options::IoMode;
 
-/// Length of the writable window at the tail of a file.
-const WINDOW: u64 = 1 << 20;
+/// The writable window at the tail of a file moves on by this much: a huge page, so that the kernel
+/// may keep the bytes in one, which saves faults when writing and address translations when reading.
+const STRIDE: u64 = HUGE_PAGE as u64;
+/// Its length: a record that crosses into the next huge page is still within it.
+const WINDOW: u64 = 2 * STRIDE;
 /// Writes longer than this go through the kernel rather than through the window.
-const LONGEST_WINDOWED_WRITE: u64 = WINDOW / 4;
+const LONGEST_WINDOWED_WRITE: u64 = STRIDE / 8;
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ impl Storage for OsStorage {
             file,
             io: self.io,
             reserved: AtomicBool::new(false),
-            window: Mutex::new(None),
+            tail: Mutex::default(),
         }))
     }
 
@@ -275,10 +278,22 @@ struct OsFile {
     io: IoMode,
     /// Whether the space at the tail is reserved, so that stores through a mapping can't fail.
     reserved: AtomicBool,
-    window: Mutex<Option<Window>>,
+    tail: Mutex<Tail>,
 }
 
-/// The part of the file that is mapped for writing, and the bytes of it that may be written.
+/// How the tail of a file is written.
+#[derive(Debug, Default)]
+struct Tail {
+    window: Option<Window>,
+    /// Below this position writes go through the kernel. A page that was stored to through a mapping
+    /// is written out whole by a sync, huge or not; of one that the kernel wrote to, only what
+    /// changed. So after a sync the rest of its window is not mapped again, nor is the next one.
+    unmapped_until: u64,
+    /// Whether there was a sync since the last window was opened.
+    synced: bool,
+}
+
+/// The part of the file that is mapped for writing.
 #[derive(Debug)]
 struct Window {
     mapping: Mapping,
@@ -287,13 +302,25 @@ struct Window {
 }
 
 impl OsFile {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes through the window; `false` where it can't be had and the kernel must be asked.
     fn write_window(&self, position: u64, parts: &[&[u8]], len: u64) -> io::Result<bool> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |w: &Window| position >= w.start && position + len <= w.end;
-        if !window.as_ref().is_some_and(fits) {
-            *window = None;
-            let start = position - position % page_size() as u64;
+        let mut tail = self.tail();
+        if position < tail.unmapped_until {
+            return Ok(false);
+        }
+        let fits =
+            |w: &Window| (w.start..w.start + STRIDE).contains(&position) && position + len <= w.end;
+        if !tail.window.as_ref().is_some_and(fits) {
+            tail.window = None;
+            let start = position - position % STRIDE;
+            if std::mem::take(&mut tail.synced) {
+                tail.unmapped_until = start + WINDOW;
+                return Ok(false);
+            }
             let end = (start + WINDOW).min(self.file.metadata()?.len());
             if position + len > end {
                 return Ok(false);
@@ -304,16 +331,19 @@ impl OsFile {
                 Err(error) if self.io == IoMode::Map => return Err(error),
                 Err(_) => return Ok(false),
             };
-            if mapping.populate_for_writing().is_err() {
+            let page = page_size() as u64;
+            let written = (position - position % page).saturating_sub(start);
+            if mapping.populate_for_writing(written as usize).is_err() {
                 // The kernel's own way of writing says what is wrong, by an error code.
                 return Ok(false);
             }
-            *window = Some(Window {
+            tail.window = Some(Window {
                 mapping,
                 start,
                 end,
             });
         }
+        let window = &tail.window;
         let Some(window) = window.as_ref() else {
             return Ok(false);
         };
@@ -406,11 +436,18 @@ impl File for OsFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         // A window over bytes that are cut off would fault when written to.
-        *self.window.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.tail().window = None;
         self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
+        {
+            let mut tail = self.tail();
+            tail.synced = true;
+            if let Some(window) = tail.window.take() {
+                tail.unmapped_until = window.end.next_multiple_of(STRIDE);
+            }
+        }
         loop {
             match self.file.sync_data() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,0 +1,652 @@
+//! Directories that no honest run of the library leaves behind: files cut, garbled and mixed up,
+//! somebody else's among them, removals cut short. Damage is refused and left as it is, or read
+//! around on request, and never taken for data.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+use ourdb::storage::Storage;
+use ourdb::{Db, Error, IoMode, NotFound, Options, Records, Sync};
+use support::herolib::{Herolib, Port, Settings};
+use support::sim::{Disk, Loss, SimStorage};
+use support::{Context, TempDirectory, Verdict, refute, require};
+
+/// The header of a data file.
+const FILE_HEADER: usize = 64;
+/// What stands before a value.
+const RECORD_HEADER: usize = 40;
+const SECTOR: usize = 512;
+
+/// A native key-value database: a data file holds what the test wrote, and nothing is beside it.
+fn key_value() -> Options {
+    Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    }
+}
+
+/// Everything in a directory: names and contents.
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn files(path: &Path) -> Files {
+    let entries = fs::read_dir(path).unwrap();
+    let files = entries.map(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, fs::read(entry.path()).unwrap())
+    });
+    files.collect()
+}
+
+fn put(path: &Path, files: &Files) {
+    fs::create_dir_all(path).unwrap();
+    for (name, content) in files {
+        fs::write(path.join(name), content).unwrap();
+    }
+}
+
+/// Makes a database and returns its directory as it is when the process dies in `close`: the
+/// checkpoint is there, the manifest still says "open" and knows no data file.
+fn killed_in_close(fill: impl FnOnce(&Db)) -> Files {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &key_value()).unwrap();
+    fill(&db);
+    let manifest = fs::read(directory.path().join("MANIFEST")).unwrap();
+    db.close().unwrap();
+    let mut files = files(directory.path());
+    assert!(files.contains_key("index"), "close writes a checkpoint");
+    files.insert("MANIFEST".to_owned(), manifest);
+    files
+}
+
+/// A directory with these files is refused as damaged and left as it is.
+fn assert_refused(files_there: &Files, what: &str) {
+    let directory = TempDirectory::new();
+    put(directory.path(), files_there);
+    let opened = Db::open(directory.path(), &key_value()).map(|db| db.count());
+    assert!(
+        matches!(opened, Err(Error::Corrupt { .. })),
+        "{what}: {opened:?}"
+    );
+    assert!(
+        files(directory.path()) == *files_there,
+        "{what}: refused, but the directory has changed"
+    );
+}
+
+fn is_no_database<T>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(Error::NotFound(NotFound::Database(_))))
+}
+
+// Reset
+
+#[test]
+fn reset_empties_a_database_that_must_exist() {
+    let directory = TempDirectory::new();
+    let reset = Options {
+        reset: true,
+        must_exist: true,
+        ..key_value()
+    };
+    let absent = Db::open(directory.path(), &reset);
+    assert!(is_no_database(&absent), "{absent:?}");
+    assert!(files(directory.path()).is_empty());
+
+    let db = Db::open(directory.path(), &key_value()).unwrap();
+    db.set(1, b"before").unwrap();
+    db.close().unwrap();
+    let db = Db::open(directory.path(), &reset).unwrap();
+    assert_eq!((db.count().unwrap(), db.last_commit().unwrap()), (0, 0));
+    db.set(1, b"after").unwrap();
+    assert_eq!(db.history(1, 0).unwrap().len(), 1);
+}
+
+#[test]
+fn reset_leaves_a_data_file_of_somebody_else() {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &key_value()).unwrap();
+    db.set(1, b"before").unwrap();
+    db.close().unwrap();
+    let foreign = directory.path().join("7.db");
+    fs::write(&foreign, b"somebody's").unwrap();
+
+    let reset = Options {
+        reset: true,
+        ..key_value()
+    };
+    let db = Db::open(directory.path(), &reset).unwrap();
+    assert_eq!(db.count().unwrap(), 0);
+    db.set(2, b"after").unwrap();
+    db.close().unwrap();
+    let db = Db::open(directory.path(), &key_value()).unwrap();
+    assert_eq!(db.get(2).unwrap(), b"after");
+    assert!(!db.contains(1).unwrap());
+    assert_eq!(fs::read(&foreign).unwrap(), b"somebody's");
+}
+
+// The log and the checkpoint
+
+#[test]
+fn a_log_shorter_than_the_checkpoint_says_is_refused() {
+    let whole = killed_in_close(|db| {
+        for id in 0..20 {
+            db.set(id, &[id as u8; 60]).unwrap();
+        }
+    });
+    let len = whole["0.db"].len();
+    let cuts = [len - 1, len - 100, len - 1000, FILE_HEADER, 1, 0];
+    for cut in cuts {
+        let mut files = whole.clone();
+        files.get_mut("0.db").unwrap().truncate(cut);
+        assert_refused(&files, &format!("0.db cut from {len} to {cut} bytes"));
+    }
+    let mut files = whole;
+    files.remove("0.db");
+    assert_refused(&files, "0.db removed");
+}
+
+#[test]
+fn a_damaged_header_of_the_file_that_the_checkpoint_points_at_is_refused() {
+    let whole = killed_in_close(|db| db.set(1, b"value").unwrap());
+    for at in 0..FILE_HEADER {
+        let mut files = whole.clone();
+        files.get_mut("0.db").unwrap()[at] ^= 1 << (at % 8);
+        assert_refused(&files, &format!("a bit of byte {at} of 0.db flipped"));
+    }
+}
+
+// Records
+
+/// Many versions of few ids, in records of which eight fill a sector; and what each version holds.
+struct Versions {
+    files: Files,
+    /// Per id the values, newest first.
+    values: BTreeMap<u32, Vec<Vec<u8>>>,
+}
+
+impl Versions {
+    const RECORD: usize = SECTOR / 8;
+    const COUNT: usize = 71;
+
+    /// The last record is the newest version of id 0.
+    fn new() -> Versions {
+        let directory = TempDirectory::new();
+        let db = Db::open(directory.path(), &key_value()).unwrap();
+        let mut values = BTreeMap::<u32, Vec<Vec<u8>>>::new();
+        for number in 0..Versions::COUNT {
+            let id = (number % 5) as u32;
+            let value = vec![number as u8; Versions::RECORD - RECORD_HEADER];
+            db.set(id, &value).unwrap();
+            values.entry(id).or_default().insert(0, value);
+        }
+        db.close().unwrap();
+        let files = files(directory.path());
+        assert_eq!(
+            files["0.db"].len(),
+            FILE_HEADER + Versions::COUNT * Versions::RECORD
+        );
+        Versions { files, values }
+    }
+
+    /// Opens the database with its data file replaced, and reads all ids in all ways.
+    fn check(&self, path: &Path, data: &[u8], lost: &BTreeSet<u32>) -> Verdict {
+        fs::write(path.join("0.db"), data).unwrap();
+        for io in [IoMode::Auto, IoMode::File] {
+            let options = Options {
+                read_only: true,
+                io,
+                ..Options::default()
+            };
+            let db = Db::open(path, &options).map_err(|error| error.to_string())?;
+            for (&id, values) in &self.values {
+                let lost = lost.contains(&id);
+                self.check_id(&db, id, values, lost)
+                    .context(|| format!("id {id}, {io:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Each way of reading `id` gives what was written, or says that it is damaged; the current
+    /// value must be one or the other.
+    fn check_id(&self, db: &Db, id: u32, values: &[Vec<u8>], lost: bool) -> Verdict {
+        let only = |records: Records| records.get(0).unwrap().value.to_vec();
+        let current = [
+            ("get", db.get(id)),
+            ("get_many", db.get_many(&[id]).map(only)),
+            ("history", db.history(id, 1).map(only)),
+            ("get_version", db.get_version(id, u64::MAX)),
+        ];
+        for (call, result) in current {
+            match result {
+                Ok(value) => require!(!lost && value == values[0], "{call} gives {value:?}"),
+                Err(Error::Corrupt { .. }) => require!(lost, "{call}: damaged, and it isn't"),
+                Err(error) => refute!("{call}: {error}"),
+            }
+        }
+        match db.history(id, 0) {
+            Ok(records) => {
+                let read: Vec<_> = records.iter().map(|record| record.value).collect();
+                require!(read == *values, "history gives {read:?}");
+            }
+            Err(Error::Corrupt { .. }) => {}
+            Err(error) => refute!("history: {error}"),
+        }
+        Ok(())
+    }
+
+    /// The ids whose current version has changed between two contents of the data file.
+    fn lost(&self, damaged: &[u8]) -> BTreeSet<u32> {
+        let whole = &self.files["0.db"];
+        let newest = Versions::COUNT - self.values.len()..Versions::COUNT;
+        let changed = newest.filter(|number| {
+            let begin = FILE_HEADER + number * Versions::RECORD;
+            let record = begin..begin + Versions::RECORD;
+            whole[record.clone()] != damaged[record]
+        });
+        changed.map(|number| (number % 5) as u32).collect()
+    }
+}
+
+#[test]
+fn a_stale_or_doubled_sector_is_never_read_as_a_value() {
+    let versions = Versions::new();
+    let directory = TempDirectory::new();
+    put(directory.path(), &versions.files);
+    let whole = &versions.files["0.db"];
+    let zeros = [0; SECTOR];
+    let sources: Vec<&[u8]> = whole.chunks(SECTOR).chain([&zeros[..]]).collect();
+    // Not the first one, which has the header.
+    for target in 1..whole.len().div_ceil(SECTOR) {
+        for (number, source) in sources.iter().enumerate() {
+            let mut data = whole.clone();
+            let to = &mut data[target * SECTOR..];
+            let len = to.len().min(source.len());
+            to[..len].copy_from_slice(&source[..len]);
+            versions
+                .check(directory.path(), &data, &versions.lost(&data))
+                .context(|| format!("sector {number} in place of sector {target}"))
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_record_is_damage_for_every_read() {
+    let versions = Versions::new();
+    let directory = TempDirectory::new();
+    put(directory.path(), &versions.files);
+    let whole = &versions.files["0.db"];
+    let record = whole.len() - Versions::RECORD;
+    // Commit and time are what no value's checksum covers, so each bit of theirs.
+    let bits = |bytes: Range<usize>| bytes.start * 8..bytes.end * 8;
+    let others = (0..Versions::RECORD).map(|at| at * 8 + at % 8);
+    for bit in bits(12..28).chain(others) {
+        let mut data = whole.clone();
+        data[record + bit / 8] ^= 1 << (bit % 8);
+        versions
+            .check(directory.path(), &data, &versions.lost(&data))
+            .context(|| format!("bit {} of byte {} flipped", bit % 8, bit / 8))
+            .unwrap();
+    }
+}
+
+// Removal
+
+/// A database in several data files, closed, on a simulated disk.
+fn several_files(options: &Options) -> Disk {
+    let storage = SimStorage::new(Disk::new(), true, 1);
+    let db = Db::open_on(Arc::new(storage.clone()), options).unwrap();
+    for number in 0..8u8 {
+        db.insert(&[number; 100]).unwrap();
+    }
+    db.close().unwrap();
+    storage.disk()
+}
+
+/// Opens what an interrupted `destroy` left; whether it is still the whole database. The
+/// alternative is none at all.
+fn is_whole_or_none(disk: &Disk, options: &Options) -> Verdict<bool> {
+    let open = |options: &Options| {
+        let storage = SimStorage::new(disk.clone(), true, 2);
+        Db::open_on(Arc::new(storage) as Arc<dyn Storage>, options)
+    };
+    let must_exist = Options {
+        must_exist: true,
+        ..options.clone()
+    };
+    let read_only = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    match open(&must_exist) {
+        Ok(db) => {
+            for number in 0..8u8 {
+                let id = u32::from(number) + 1;
+                let value = db.get(id).map_err(|error| error.to_string())?;
+                require!(value == [number; 100], "id {id} is {value:?}");
+            }
+            return Ok(true);
+        }
+        Err(Error::NotFound(NotFound::Database(_))) => {}
+        Err(error) => refute!("opened as one that must exist: {error}"),
+    }
+    let read = open(&read_only);
+    require!(is_no_database(&read), "opened read-only: {read:?}");
+    let db = open(options).map_err(|error| format!("opened as a new one: {error}"))?;
+    let (count, commit) = (db.count().unwrap(), db.last_commit().unwrap());
+    require!(
+        (count, commit) == (0, 0),
+        "a new database has {count} records and commit {commit}"
+    );
+    let id = db.insert(b"new").map_err(|error| error.to_string())?;
+    require!(id == 1, "the first id of a new database is {id}");
+    db.close().map_err(|error| error.to_string())?;
+    Ok(false)
+}
+
+#[test]
+fn an_interrupted_destroy_leaves_the_whole_database_or_none() {
+    for native in [true, false] {
+        let options = Options {
+            native,
+            file_size: 250,
+            ..Options::default()
+        };
+        let disk = several_files(&options);
+        let storage = SimStorage::new(disk, true, 3);
+        let db = Db::open_on(Arc::new(storage.clone()), &options).unwrap();
+        db.destroy().unwrap();
+        assert!(storage.disk().files().is_empty());
+        let history = storage.history();
+        let mut whole = true;
+        let mut interrupted = 0;
+        let check = |calls: usize, disk: &Disk| {
+            let still_whole = is_whole_or_none(disk, &options)
+                .context(|| format!("killed\n{}", history.describe(calls)))?;
+            require!(
+                whole || !still_whole,
+                "it is back\n{}",
+                history.describe(calls)
+            );
+            whole = still_whole;
+            interrupted += usize::from(!whole && !disk.files().is_empty());
+            for number in 0..12 {
+                let loss = Loss::case(number, number ^ calls as u64);
+                is_whole_or_none(&disk.lose_power(&loss), &options)
+                    .context(|| format!("lost power: {loss:?}\n{}", history.describe(calls)))?;
+            }
+            Ok(())
+        };
+        history.replay(check).unwrap();
+        assert!(interrupted > 5, "destroy has many calls to be killed at");
+    }
+}
+
+// Beside herolib
+
+#[test]
+fn a_moment_between_versions_of_ours_and_herolibs_finds_the_right_one() {
+    let directory = TempDirectory::new();
+    let open = || Db::open(directory.path(), &Options::default()).unwrap();
+    let db = open();
+    let id = db.insert(b"first").unwrap();
+    db.set(id, b"second").unwrap();
+    db.close().unwrap();
+    // herolib's versions have no commit and no time, and stand on top of ours.
+    let settings = Settings {
+        // Our default, on which the width of the lookup dump depends.
+        record_size_max: 65_535,
+        ..Settings::DEFAULT
+    };
+    let mut herolib = Herolib::open(directory.path(), settings, Port::Go).unwrap();
+    herolib.set(id, b"by herolib").unwrap();
+    herolib.set(id, b"by herolib again").unwrap();
+    herolib.close();
+
+    let db = open();
+    assert_eq!(db.get(id).unwrap(), b"by herolib again");
+    assert!(matches!(
+        db.get_version(id, 0),
+        Err(Error::NotFound(NotFound::AtCommit { .. }))
+    ));
+    assert_eq!(db.get_version(id, 1).unwrap(), b"first");
+    assert_eq!(db.get_version(id, 2).unwrap(), b"second");
+    assert_eq!(db.get_version(id, 3).unwrap(), b"by herolib again");
+    let other = db.insert(b"other").unwrap();
+    assert_eq!(db.get_version(id, 3).unwrap(), b"by herolib again");
+    db.set(id, b"last").unwrap();
+    assert_eq!(db.get_version(id, 2).unwrap(), b"second");
+    assert_eq!(db.get_version(id, 3).unwrap(), b"by herolib again");
+    assert_eq!(db.get_version(id, 4).unwrap(), b"last");
+    assert_eq!(db.get_version(id, u64::MAX).unwrap(), b"last");
+
+    let history = db.history(id, 0).unwrap();
+    let times: Vec<u64> = history.iter().map(|record| record.time_us).collect();
+    let &[last, 0, 0, second, first] = &times[..] else {
+        panic!("five versions, and two of them without a time: {times:?}");
+    };
+    let between = db.history(other, 1).unwrap().get(0).unwrap().time_us;
+    assert!(first < second && second < between && between < last);
+    assert!(matches!(
+        db.get_at(id, first - 1),
+        Err(Error::NotFound(NotFound::AtTime { .. }))
+    ));
+    assert_eq!(db.get_at(id, first).unwrap(), b"first");
+    assert_eq!(db.get_at(id, second).unwrap(), b"second");
+    assert_eq!(db.get_at(id, between).unwrap(), b"by herolib again");
+    assert_eq!(db.get_at(id, last).unwrap(), b"last");
+}
+
+#[test]
+fn an_absurd_next_id_writes_no_huge_dump() {
+    for inc in ["10000000", "30000000"] {
+        let directory = TempDirectory::new();
+        let mut herolib =
+            Herolib::open(directory.path(), Settings::DEFAULT, Port::V).expect("an empty one");
+        let id = herolib.insert(b"by herolib");
+        herolib.close();
+        let dump = directory.path().join("lookup_dump.db");
+        fs::write(dump.join(".inc"), inc).unwrap();
+
+        let db = Db::open(directory.path(), &Options::default()).unwrap();
+        db.set(id, b"ours").unwrap();
+        db.close().unwrap();
+        let len = fs::metadata(dump.join("data")).map_or(0, |data| data.len());
+        assert!(len < 1 << 20, ".inc {inc}: a dump of {len} bytes");
+        let db = Db::open(directory.path(), &Options::default()).unwrap();
+        assert_eq!(db.get(id).unwrap(), b"ours");
+    }
+}
+
+// Salvage
+
+/// Where in which data file the value of a record stands.
+fn place(files: &Files, value: &[u8]) -> (String, Range<usize>) {
+    let mut data_files = files.iter().filter(|(name, _)| name.ends_with(".db"));
+    let found = data_files.find_map(|(name, content)| {
+        let at = content
+            .windows(value.len())
+            .position(|bytes| bytes == value)?;
+        Some((name.clone(), at - RECORD_HEADER..at + value.len()))
+    });
+    found.expect("each value is in a data file")
+}
+
+#[test]
+fn salvage_reads_past_damage_in_one_data_file() {
+    const IDS: u32 = 100;
+    let value = |id: u32| vec![id as u8 | 0x80; 100];
+    for (sync, clean) in [
+        (Sync::Os, true),
+        (Sync::Commit, true),
+        (Sync::Os, false),
+        (Sync::Commit, false),
+    ] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            sync,
+            file_size: 2000,
+            ..key_value()
+        };
+        let db = Db::open(directory.path(), &options).unwrap();
+        for id in 0..IDS {
+            db.set(id, &value(id)).unwrap();
+        }
+        let killed = files(directory.path());
+        db.close().unwrap();
+        let closed = files(directory.path());
+        let whole = if clean { &closed } else { &killed };
+        let places: Vec<_> = (0..IDS).map(|id| place(&closed, &value(id))).collect();
+        let count = closed.keys().filter(|name| name.ends_with(".db")).count();
+        assert!(count > 4, "{count} data files");
+
+        for number in 0..count {
+            let name = format!("{number}.db");
+            // Without the space reserved.
+            let len = closed[&name].len().min(whole[&name].len());
+            let damages = [
+                len - 1..len,
+                len.saturating_sub(300).max(FILE_HEADER)..len,
+                len / 2..(len / 2 + 300).min(len),
+                FILE_HEADER..FILE_HEADER + 1,
+                20..21,
+            ];
+            for damage in damages {
+                let directory = TempDirectory::new();
+                put(directory.path(), whole);
+                let mut content = whole[&name].clone();
+                for byte in &mut content[damage.clone()] {
+                    *byte ^= 0x55;
+                }
+                fs::write(directory.path().join(&name), content).unwrap();
+                let what = format!("{sync:?}, clean: {clean}, {name} garbled at {damage:?}");
+                let salvage = Options {
+                    salvage: true,
+                    ..Options::default()
+                };
+                let db = Db::open(directory.path(), &salvage)
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                for (id, (file, bytes)) in (0..).zip(&places) {
+                    let headless = damage.start < FILE_HEADER;
+                    let hit = damage.start < bytes.end && bytes.start < damage.end;
+                    if *file == name && (headless || hit) {
+                        continue;
+                    }
+                    let read = db.get(id);
+                    assert!(
+                        read.as_ref().is_ok_and(|read| *read == value(id)),
+                        "{what}: id {id} in {file} at {bytes:?}: {read:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+// Names and numbers
+
+#[test]
+fn a_link_to_nowhere_and_a_directory_are_no_data_files() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        // Each commit its own data file.
+        file_size: 1,
+        ..key_value()
+    };
+    let add = || {
+        symlink("nowhere", path.join("9.db")).unwrap();
+        fs::create_dir(path.join("8.db")).unwrap();
+    };
+    let is_left = || path.join("9.db").is_symlink() && path.join("8.db").is_dir();
+    let destroy = |db: Db| {
+        db.destroy().unwrap();
+        assert!(is_left());
+        assert_eq!(fs::read_dir(path).unwrap().count(), 2);
+    };
+
+    // They come to a database that is there.
+    let db = Db::open(path, &options).unwrap();
+    db.set(0, b"0").unwrap();
+    db.close().unwrap();
+    add();
+    let db = Db::open(path, &options).unwrap();
+    for id in 0..20u32 {
+        db.set(id, &id.to_le_bytes()).unwrap();
+    }
+    db.close().unwrap();
+    assert!(is_left());
+    let db = Db::open(path, &options).unwrap();
+    for id in 0..20u32 {
+        assert_eq!(db.get(id).unwrap(), id.to_le_bytes());
+    }
+    destroy(db);
+
+    // They are there before the database.
+    let must_exist = Options {
+        must_exist: true,
+        ..options.clone()
+    };
+    let absent = Db::open(path, &must_exist);
+    assert!(is_no_database(&absent), "{absent:?}");
+    let db = Db::open(path, &options).unwrap();
+    db.set(1, b"1").unwrap();
+    destroy(db);
+}
+
+#[test]
+fn the_highest_number_in_somebody_elses_hands_uses_up_none() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        file_size: 1,
+        ..key_value()
+    };
+    let db = Db::open(path, &options).unwrap();
+    db.set(1, b"first").unwrap();
+    db.close().unwrap();
+    fs::write(path.join("65535.db"), b"somebody's").unwrap();
+    let db = Db::open(path, &options).unwrap();
+    db.set(1, b"second").unwrap();
+    db.set(1, b"third").unwrap();
+    db.close().unwrap();
+    let db = Db::open(path, &options).unwrap();
+    assert_eq!(db.get(1).unwrap(), b"third");
+    assert_eq!(db.history(1, 0).unwrap().len(), 3);
+    assert_eq!(fs::read(path.join("65535.db")).unwrap(), b"somebody's");
+}
+
+#[test]
+fn commit_numbers_end_and_do_not_begin_anew() {
+    let directory = TempDirectory::new();
+    let manifest = directory.path().join("MANIFEST");
+    let open = || Db::open(directory.path(), &key_value());
+    open().unwrap().close().unwrap();
+    let mut bytes = fs::read(&manifest).unwrap();
+    bytes[64..72].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
+    let end = bytes.len() - 4;
+    let crc = crc32fast::hash(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&manifest, bytes).unwrap();
+
+    let db = open().unwrap();
+    db.set(1, b"the last one").unwrap();
+    for _ in 0..2 {
+        let full = db.set(1, b"one more");
+        assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
+    }
+    db.close().unwrap();
+    let db = open().unwrap();
+    assert_eq!(db.last_commit().unwrap(), u64::MAX);
+    assert_eq!(db.get(1).unwrap(), b"the last one");
+    let full = db.set(1, b"one more");
+    assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
+}
