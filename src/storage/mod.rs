@@ -107,8 +107,8 @@ pub trait File: Send + Sync + Debug {
     /// Makes content and length durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
     /// A window for reading without system calls, over the first `reserve` bytes, most of which
-    /// may not be there yet; nothing is visible through it before [`View::extend_to`]. Where
-    /// mapping isn't possible the window is empty and readers use [`read_at`](File::read_at);
+    /// may not be there yet; nothing is visible through it before the engine says how far.
+    /// Where mapping isn't possible the window is empty and readers use [`read_at`](File::read_at);
     /// an error only where mapping was asked for and nothing else will do.
     fn view(&self, reserve: u64) -> io::Result<View>;
     /// The file as a table of 64-bit words, shared: stores go to the file.

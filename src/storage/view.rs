@@ -9,7 +9,7 @@ use super::prefetch::prefetch;
 /// What a processor loads at a time, in bytes.
 const CACHE_LINE: usize = 64;
 
-/// The bytes of a file below a mark that only moves up ([`View::extend_to`]). Bytes below the
+/// The bytes of a file below a mark that only moves up (`extend_to`). Bytes below the
 /// mark never change, so any number of threads may read them beside the writer.
 #[derive(Debug)]
 pub struct View {
