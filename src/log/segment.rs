@@ -273,9 +273,9 @@ impl Segment {
     #[inline(always)]
     pub(crate) fn quick(&self, location: Location, id: u32) -> Option<(Head, &[u8])> {
         let start = u64::from(location.position).checked_sub(HEROLIB_HEADER)?;
-        let bytes = self.view.slice(start, HEAD)?;
+        let bytes = self.view.from(start)?;
         let head = Head::verify(bytes.first_chunk::<HEAD>()?, self.seed, start as u32)?;
-        let value = self.view.slice(start + HEAD as u64, head.len as usize)?;
+        let value = bytes.get(HEAD..HEAD + head.len as usize)?;
         let live = head.id == id && head.kind == Kind::Put && self.is_own(location);
         (live && value_crc(value) == head.crc).then_some((head, value))
     }

@@ -49,19 +49,25 @@ impl View {
         self.end.fetch_max(end, Ordering::Release);
     }
 
-    /// `len` bytes from `position`; nothing where that is past the mark or not mapped.
+    /// All bytes from `position` up to the mark; nothing where that is before it or not mapped.
     #[inline]
-    pub fn slice(&self, position: u64, len: usize) -> Option<&[u8]> {
+    pub fn from(&self, position: u64) -> Option<&[u8]> {
         let mapping = self.mapping.as_ref()?;
-        let stop = position.checked_add(len as u64)?;
-        if stop > self.end() || stop > mapping.len() as u64 {
-            return None;
-        }
-        // SAFETY: [position, stop) lies in the mapping and below the mark. Bytes below the mark
+        let end = self.end().min(mapping.len() as u64);
+        let len = end.checked_sub(position)?;
+        // SAFETY: [position, end) lies in the mapping and below the mark. Bytes below the mark
         // were written before it moved (Release/Acquire) and are not written again; the mapping
         // lives as long as the borrow of `self`. That another process truncates the file under
         // us can't be excluded; it is documented as outside of what is guarded.
-        Some(unsafe { std::slice::from_raw_parts(mapping.base().add(position as usize), len) })
+        Some(unsafe {
+            std::slice::from_raw_parts(mapping.base().add(position as usize), len as usize)
+        })
+    }
+
+    /// `len` bytes from `position`; nothing where that is past the mark or not mapped.
+    #[inline]
+    pub fn slice(&self, position: u64, len: usize) -> Option<&[u8]> {
+        self.from(position)?.get(..len)
     }
 
     /// Begins to load `len` bytes from `position` into the processor's cache.
