@@ -20,7 +20,7 @@
 
 use crate::bytes::{array_at, u32_at, u64_at};
 use crate::location::Location;
-use crate::storage::{crc32, crc32_of_36};
+use crate::storage::{crc32, crc32_of_36, crc32_of_value};
 
 /// Length of what stands before the value.
 pub(crate) const HEAD: usize = 40;
@@ -86,17 +86,20 @@ impl Seed {
     }
 
     /// CRC of the envelope of a record that begins at `position`.
-    #[inline]
+    #[inline(always)]
     fn envelope(self, position: u32, head: &[u8; HEAD]) -> u32 {
         // A CRC is a bijection of what it starts from: another position, another CRC.
-        crc32_of_36(self.0 ^ position, &array_at(head, 4))
+        let Some(covered) = head.last_chunk() else {
+            unreachable!("a head is longer than its checksum")
+        };
+        crc32_of_36(self.0 ^ position, covered)
     }
 }
 
 /// CRC of a value, as herolib computes it.
 #[inline]
 pub(crate) fn value_crc(value: &[u8]) -> u32 {
-    crc32(0, value)
+    crc32_of_value(value)
 }
 
 impl Head {

@@ -1,11 +1,12 @@
 //! CRC32 (IEEE 802.3), fast for short values too.
 //!
 //! Values and record heads are mostly shorter than 256 bytes. There the crates tried (crc32fast,
-//! crc-fast, zlib-rs) spend most of their instructions on finding a way, and a read whose
-//! instructions fill the processor's window keeps the next one from beginning. So short buffers
-//! are folded 16 bytes at a time by carry-less multiplication, after Gopal and others, "Fast CRC
-//! Computation for Generic Polynomials Using PCLMULQDQ Instruction" (Intel, 2009), and everything
-//! else is left to crc32fast.
+//! crc-fast, zlib-rs) spend most of their instructions on finding a way: for 100 bytes crc32fast
+//! takes 240 of them. So short buffers are folded 16 bytes at a time by carry-less multiplication,
+//! after Gopal and others, "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ
+//! Instruction" (Intel, 2009), whole values 64 bytes at a time where the processor can do that (a
+//! read of a hot record of 100 bytes takes 34 ns then instead of 42), and everything else is left
+//! to crc32fast.
 
 use crc32fast::Hasher;
 
@@ -25,8 +26,22 @@ pub fn crc32(initial: u32, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// The CRC of a whole value.
+#[inline(always)]
+pub fn crc32_of_value(value: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if wide::fits(value.len())
+        && std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("vpclmulqdq")
+    {
+        // SAFETY: the processor has the instructions that the function is compiled for.
+        return unsafe { wide::crc32(value) };
+    }
+    crc32(0, value)
+}
+
 /// The CRC of 36 bytes: what every read of a record computes. See [`crc32`].
-#[inline]
+#[inline(always)]
 pub fn crc32_of_36(initial: u32, bytes: &[u8; 36]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("pclmulqdq") {
@@ -94,7 +109,7 @@ mod short {
     /// The CRC of a state, not yet inverted.
     #[inline]
     #[target_feature(enable = "pclmulqdq")]
-    fn reduce(state: __m128i) -> u32 {
+    pub(super) fn reduce(state: __m128i) -> u32 {
         let powers = _mm_set_epi64x(K4, K3);
         // 128 bits to 96, and to 64.
         let state = _mm_xor_si128(
@@ -146,6 +161,103 @@ mod short {
     }
 }
 
+/// The same, 64 bytes at a time.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::{
+        __m512i, _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256,
+        _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_extracti32x4_epi32,
+        _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
+        _mm512_maskz_set1_epi8, _mm512_set_epi64, _mm512_set1_epi64, _mm512_unpacklo_epi64,
+        _mm512_xor_si512,
+    };
+
+    use super::short::reduce;
+
+    const FOLD: usize = 64;
+    const LONGEST: usize = 512;
+
+    /// Whether a buffer of this length is taken. Zeros are thought before the first byte, to whole
+    /// folds; the first four bytes must not come to lie in two of them.
+    pub(super) fn fits(len: usize) -> bool {
+        (33..=LONGEST).contains(&len) && !matches!(len % FOLD, 1..=3)
+    }
+
+    /// `x` to the power of `n` modulo the polynomial, bit-reflected, as carry-less multiplication
+    /// of reflected numbers wants it.
+    const fn power(n: u32) -> i64 {
+        let mut power = 1u32;
+        let mut i = 0;
+        while i < n {
+            power = (power << 1) ^ (0x04c1_1db7 * (power >> 31));
+            i += 1;
+        }
+        (power.reverse_bits() as i64) << 1
+    }
+
+    /// Two 64-bit halves of 128 bits that lie `distance` bits before those that they are folded
+    /// into: the multipliers of the low and of the high one.
+    const fn multipliers(distance: u32) -> (i64, i64) {
+        (power(distance + 32), power(distance - 32))
+    }
+
+    /// `bytes` has a length that [`fits`].
+    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq")]
+    pub(super) fn crc32(bytes: &[u8]) -> u32 {
+        let padding = bytes.len().wrapping_neg() % FOLD;
+        let (first, rest) = bytes.split_at(FOLD - padding);
+        // SAFETY: the load reads the bytes of `first` and nothing before them: the mask leaves out
+        // the padding, where the address may be anything.
+        let first = unsafe {
+            _mm512_maskz_loadu_epi8(!0 << padding, first.as_ptr().wrapping_sub(padding).cast())
+        };
+        // What a CRC begins with, at the first four bytes.
+        let begin = _mm512_maskz_set1_epi8(0b1111 << padding, -1);
+        let mut state = _mm512_xor_si512(first, begin);
+        const ONE_FOLD: (i64, i64) = multipliers(512);
+        let by_fold =
+            _mm512_unpacklo_epi64(_mm512_set1_epi64(ONE_FOLD.0), _mm512_set1_epi64(ONE_FOLD.1));
+        for block in rest.as_chunks::<FOLD>().0 {
+            // SAFETY: the load reads the 64 bytes of the array, and needs no alignment.
+            let next = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+            state = _mm512_xor_si512(multiply(state, by_fold), next);
+        }
+        // The first three lanes are folded into the last.
+        const LANES: [(i64, i64); 3] = [multipliers(384), multipliers(256), multipliers(128)];
+        let by_lane = _mm512_set_epi64(
+            0, 0, LANES[2].1, LANES[2].0, LANES[1].1, LANES[1].0, LANES[0].1, LANES[0].0,
+        );
+        let lanes = multiply(state, by_lane);
+        let pairs = _mm256_xor_si256(
+            _mm512_castsi512_si256(lanes),
+            _mm512_extracti64x4_epi64::<1>(lanes),
+        );
+        let lane = _mm_xor_si128(
+            _mm256_castsi256_si128(pairs),
+            _mm256_extracti128_si256::<1>(pairs),
+        );
+        !reduce(_mm_xor_si128(lane, _mm512_extracti32x4_epi32::<3>(state)))
+    }
+
+    /// Each lane's halves times those of `by`, added up.
+    #[inline]
+    #[target_feature(enable = "avx512f,vpclmulqdq")]
+    fn multiply(lanes: __m512i, by: __m512i) -> __m512i {
+        let low = _mm512_clmulepi64_epi128::<0x00>(lanes, by);
+        let high = _mm512_clmulepi64_epi128::<0x11>(lanes, by);
+        _mm512_xor_si512(low, high)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        #[test]
+        fn the_powers_are_those_of_the_paper() {
+            assert_eq!(super::multipliers(512), (0x1_5444_2bd4, 0x1_c6e4_1596));
+            assert_eq!(super::multipliers(128), (0x1_7519_97d0, 0x0_ccaa_009e));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,11 +273,11 @@ mod tests {
                     let bytes = &bytes[start..start + len];
                     let mut hasher = Hasher::new_with_initial(initial);
                     hasher.update(bytes);
-                    assert_eq!(
-                        crc32(initial, bytes),
-                        hasher.finalize(),
-                        "{len} from {start}"
-                    );
+                    let expected = hasher.finalize();
+                    assert_eq!(crc32(initial, bytes), expected, "{len} from {start}");
+                    if initial == 0 {
+                        assert_eq!(crc32_of_value(bytes), expected, "{len} from {start}");
+                    }
                 }
             }
         }

@@ -21,7 +21,7 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
-pub use crc32::{crc32, crc32_of_36};
+pub use crc32::{crc32, crc32_of_36, crc32_of_value};
 pub use prefetch::prefetch;
 pub use thread::spawn;
 pub use view::View;
