@@ -210,15 +210,7 @@ impl Tail {
     }
 
     fn roll_over(&mut self, log: &Log, commit: u64) -> Result<()> {
-        if let Some(active) = self.active.as_mut()
-            && active.reserved > active.end
-        {
-            if let Err(error) = active.file.set_len(active.end) {
-                return Err(self.failed("cut", log, error));
-            }
-            active.reserved = active.end;
-            active.unsynced = true;
-        }
+        self.trim(log)?;
         let (number, file, view) = self.create_file(log, commit)?;
         if let Some(done) = self.active.take() {
             done.segment.view().seal();
@@ -385,7 +377,7 @@ impl Tail {
         })
     }
 
-    /// Gives reserved space back.
+    /// Cuts the active file to its log: gives reserved space back.
     pub(crate) fn trim(&mut self, log: &Log) -> Result<()> {
         self.clear_remains(log)?;
         if let Some(active) = self.active.as_mut()
