@@ -180,10 +180,7 @@ pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
     let manifest = (marker.uuid != UNKNOWN).then_some(&marker);
     for file in herolib::data_files(storage)? {
         let ours = manifest.is_none_or(|manifest| {
-            manifest
-                .files
-                .iter()
-                .any(|known| known.number == file.number)
+            manifest.file(file.number).is_some()
                 || has_uuid(storage, &name(file.number), &manifest.uuid)
         });
         if ours {

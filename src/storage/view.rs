@@ -33,11 +33,6 @@ impl View {
         }
     }
 
-    /// Whether bytes can be had by [`View::slice`].
-    pub fn is_mapped(&self) -> bool {
-        self.mapping.is_some()
-    }
-
     /// Up to where the file may be read.
     #[inline]
     pub fn end(&self) -> u64 {
