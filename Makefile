@@ -3,6 +3,9 @@
 #   make                   the shared and the static library, in target/release
 #   make demo [FILE=text]  stores the lines of a text, revises them, verifies every version
 #   make test              all tests; the last line is the total
+#   make torture           the campaigns in full, and their table: an hour or so
+#   make interleavings     the threads of a handle under schedulers that choose whose turn it is
+#   make tsan              races in memory; needs a nightly compiler
 #   make bench-quick       the basic speeds, as a table [ARGS="--ids-disk RECORDS ROUNDS"]
 #   make install           library, header and ourdb.pc below PREFIX; make uninstall takes them away
 #   make check             formatting, lints, documentation
@@ -33,7 +36,8 @@ C_LINK    = $(LDFLAGS) -L$(LIB) -lourdb -Wl,-rpath,$(abspath $(LIB))
 FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/allkeys.txt \
 	/usr/share/common-licenses/GPL-3 docs/FORMAT.md README.md 2>/dev/null | head -n 1)
 
-.PHONY: lib demo test bench-quick install uninstall check header check-header clean
+.PHONY: lib demo test torture interleavings tsan bench-quick install uninstall check header \
+	check-header clean
 
 # Each library by itself, because link-time optimization happens only so. cargo decides whether
 # there is anything to do.
@@ -72,9 +76,44 @@ uninstall:
 		$(DESTDIR)$(LIBDIR)/libourdb.so $(DESTDIR)$(LIBDIR)/libourdb.a \
 		$(DESTDIR)$(INCLUDEDIR)/ourdb.h $(DESTDIR)$(PCLIBDIR)/ourdb.pc
 
+# Rows of the table are left by each campaign; one that fails leaves none, and stops the rest.
+ROWS = $(CARGO_TARGET_DIR)/tmp/torture
+torture: lib
+	rm -rf $(ROWS)
+	OURDB_TORTURE=1 OURDB_LIB_DIR='$(abspath $(LIB))' \
+		$(CARGO) test --profile checked --test torture -- --nocapture
+	$(MAKE) interleavings
+	$(PLANTED) --nocapture
+	@echo; cat tests/torture/table.md $(ROWS)/* $(CARGO_TARGET_DIR)/planted/tmp/torture/*
+
+# The engine with a bug in it, one after the other, and the campaigns that must find it.
+PLANTED = RUSTFLAGS='--cfg ourdb_planted' $(CARGO) test --profile checked \
+	--target-dir $(CARGO_TARGET_DIR)/planted --test torture teeth --
+
+# What threads may do to each other: the engine under schedulers that choose whose turn it is, with
+# SCHEDULES schedules of each kind for each model.
+SCHEDULES ?= 10000
+EXPLORE = RUSTFLAGS='--cfg ourdb_shuttle' OURDB_SCHEDULES=$(SCHEDULES) \
+	$(CARGO) test --profile checked --target-dir $(CARGO_TARGET_DIR)/shuttle
+interleavings:
+	$(EXPLORE) --lib interleavings
+	$(EXPLORE) --test interleavings
+
+# Races in memory, as ThreadSanitizer sees them. Needs a nightly compiler.
+TSAN = RUSTFLAGS='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg ourdb_tsan' \
+	TSAN_OPTIONS='suppressions=$(abspath tests/tsan.txt)' \
+	$(CARGO) +nightly test --profile checked --target-dir $(CARGO_TARGET_DIR)/tsan \
+	--target $(shell $(CARGO) -vV | sed -n 's/^host: //p')
+tsan:
+	$(TSAN) --test concurrency
+	$(TSAN) --test torture readers
+
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --test torture -- -D warnings
+	RUSTFLAGS='--cfg ourdb_shuttle --cfg ourdb_planted' $(CARGO) clippy \
+		--target-dir $(CARGO_TARGET_DIR)/lint --lib --test interleavings --test torture -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items
 
 header:

@@ -137,6 +137,9 @@
  *     OURDB_POISONED          an earlier write or sync failed, and what reached the disk is not
  *                             certain; reads go on; close and open again to write
  *
+ * A sync that fails is never tried again: the kernel may have dropped what it could not write, and
+ * would not say so twice.
+ *
  * After a write that failed nothing of it is in the database, with one exception: after a failed
  * sync (OURDB_IO with OURDB_SYNC_COMMIT) and after OURDB_PANIC, the commit may turn out to be there
  * or not when the database is opened again.
@@ -187,7 +190,15 @@
  *
  * Every value carries a checksum, which is checked whenever it is read. A database that was cut off
  * by a crash is put in order by the next open. One that is damaged otherwise is OURDB_CORRUPT: the
- * library does not guess. OURDB_OPEN_SALVAGE opens what can still be read.
+ * library does not guess. OURDB_OPEN_SALVAGE opens what can still be read, and ourdb_check() names
+ * every damaged place.
+ *
+ * What can't be guarded: another program that changes, cuts off or removes the files of an open
+ * database. Damage is found by the checksums, and a file that was cut off or removed by the next
+ * sync (OURDB_CORRUPT, and writing stops). But to touch a mapped file behind its new end is a
+ * SIGBUS, in a read or a write, because a library can't install a handler for it; with
+ * OURDB_IO_FILE, and the lookup in memory, it is OURDB_CORRUPT.
+ * Nor can a disk that says that something is written, and has not written it.
  *
  *
  * Versions, history and time
@@ -1093,6 +1104,44 @@ int ourdb_get_at(const ourdb *db, uint32_t id, uint64_t time_us, ourdb_buf *out)
  * Cost: none.
  */
 int ourdb_last_commit(const ourdb *db, uint64_t *out);
+
+/* ------------------------------------------------------------------------------------------------
+ * Long work
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * Called now and then during long work, by the thread that asked for it.
+ *
+ * It may use the database, but not close it. It must return, and not by longjmp or a C++ exception.
+ *
+ * @param context  what the caller gave
+ * @param done     how much is done, in bytes
+ * @param total    how much there is to do
+ *
+ * @return 0 to go on; anything else stops the work, which then returns OURDB_CANCELLED
+ */
+typedef int (*ourdb_progress)(void *context, uint64_t done, uint64_t total);
+
+/**
+ * Reads every version of every record and verifies it: both checksums, that each version follows
+ * the one before it, that commits follow each other, and that the lookup is what the log makes of
+ * it. As of the moment of the call; reads and writes of other threads go on.
+ *
+ * On a database that was opened with OURDB_OPEN_SALVAGE it names what was lost.
+ *
+ * @param db        the database
+ * @param progress  called every few MiB; may be NULL
+ * @param context   handed to progress
+ *
+ * @return OURDB_OK: nothing is damaged. Or
+ * - OURDB_CORRUPT: something is; ourdb_errmsg() names each damaged place, one to a line, up to
+ *   1,000 of them: file, offset, and the record where it is known
+ * - OURDB_CANCELLED: progress asked to stop
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: reads all data files once; meanwhile 8 bytes of memory for each id in use.
+ */
+int ourdb_check(const ourdb *db, ourdb_progress progress, void *context);
 
 #ifdef __cplusplus
 }

@@ -89,6 +89,8 @@ pub enum Error {
     /// Disk or quota full; nothing was changed.
     #[error("no space left for {path}: {source}")]
     NoSpace {
+        /// What was tried.
+        action: &'static str,
         /// The file.
         path: String,
         /// What the operating system said.
@@ -106,6 +108,9 @@ pub enum Error {
         /// That failure.
         cause: Arc<str>,
     },
+    /// Whoever watched the progress of long work asked it to stop; nothing was changed.
+    #[error("stopped, as the progress callback asked")]
+    Cancelled,
     /// Used in a child of the process that opened it.
     #[error("this handle was opened before fork() and can't be used in the child process")]
     Forked,
@@ -117,6 +122,20 @@ pub enum Error {
         /// What was asked for.
         action: &'static str,
     },
+}
+
+/// What a sync does, in [`Error::Io`].
+const SYNC: &str = "sync";
+
+/// Marks a failed sync among the errors of a function that does other things besides.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct FailedSync(io::Error);
+
+impl FailedSync {
+    pub(crate) fn mark(error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), FailedSync(error))
+    }
 }
 
 /// What was not found.
@@ -190,6 +209,15 @@ impl Error {
         }
     }
 
+    /// Whether it was a sync that failed: what the kernel holds may differ from what is on disk,
+    /// and trying again would not tell.
+    pub(crate) fn is_failed_sync(&self) -> bool {
+        matches!(
+            self,
+            Error::Io { action: SYNC, .. } | Error::NoSpace { action: SYNC, .. }
+        )
+    }
+
     /// Sorts what the operating system said into the cases that a caller can act on.
     pub(crate) fn from_io(
         action: &'static str,
@@ -197,10 +225,16 @@ impl Error {
         source: io::Error,
     ) -> Error {
         let path = path.into();
+        let (action, source) = match source.downcast::<FailedSync>() {
+            Ok(FailedSync(source)) => (SYNC, source),
+            Err(source) => (action, source),
+        };
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Error::NoSpace { path, source }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace {
+                action,
+                path,
+                source,
+            },
             io::ErrorKind::OutOfMemory => Error::OutOfMemory {
                 what: format!("{action} {path}").into(),
             },

@@ -25,6 +25,7 @@ compile_error!("OurDB maps its files as little-endian words, on Unix");
 
 mod base;
 mod bytes;
+pub mod check;
 mod db;
 pub mod error;
 #[allow(unsafe_code)]
@@ -36,11 +37,14 @@ mod log;
 mod lookup;
 mod manifest;
 pub mod options;
+mod planted;
 mod reader;
 pub mod records;
 #[allow(unsafe_code)]
 pub mod storage;
+mod sync;
 
+pub use check::{CheckReport, Damage};
 pub use db::Db;
 pub use error::{Error, Neighbour, NotFound, Result};
 pub use options::{IoMode, LookupKind, Options, Sync};

@@ -7,8 +7,20 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export CARGO_TERM_COLOR=never
+target="${CARGO_TARGET_DIR:-target}"
+run() { # run ARGUMENTS of cargo test, with every check on and optimized
+    "${CARGO:-cargo}" test --profile checked --no-fail-fast "$@" -- --show-output 2>&1 ||
+        echo "cargo test: status $?"
+}
 {
-    "${CARGO:-cargo}" test --no-fail-fast -- --show-output 2>&1 || echo "cargo test: status $?"
+    run
+    # The campaigns in their short form; then each planted bug, which one of them must find; then the
+    # engine under schedulers that choose which thread goes on.
+    run --test torture
+    RUSTFLAGS='--cfg ourdb_planted' run --target-dir "$target/planted" --test torture teeth
+    export OURDB_SCHEDULES="${OURDB_SCHEDULES:-300}"
+    RUSTFLAGS='--cfg ourdb_shuttle' run --target-dir "$target/shuttle" --lib interleavings
+    RUSTFLAGS='--cfg ourdb_shuttle' run --target-dir "$target/shuttle" --test interleavings
 } | awk '
     # A test program that crashes has no result line of its own.
     function end_of_target() {

@@ -1,6 +1,6 @@
 //! Leaving a database in order, and removing it.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::write::Writer;
 use super::{Db, Shared};
@@ -11,7 +11,9 @@ use crate::log::segment::{FileHeader, name};
 use crate::lookup::checkpoint::{self, INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, KnownDump, MANIFEST, Manifest, State};
 use crate::options::Limits;
-use crate::storage::{Access, Storage, remove_if_there};
+use crate::planted::planted;
+use crate::storage::{Storage, remove_if_there};
+use crate::sync::PoisonError;
 
 /// The file that the writer holds locked.
 pub(super) const LOCK: &str = "LOCK";
@@ -42,8 +44,6 @@ impl Db {
         let storage = Arc::clone(&self.shared.log.storage);
         remove_database(&*storage)?;
         let failed = |error| Error::from_io("remove", storage.describe(""), error);
-        // The manifest says that the others go, so it goes when they are gone for good.
-        storage.sync_directory("").map_err(failed)?;
         remove_if_there(&*storage, MANIFEST).map_err(failed)?;
         remove_if_there(&*storage, LOCK).map_err(failed)?;
         storage.sync_directory("").map_err(failed)?;
@@ -64,8 +64,13 @@ impl Shared {
         }
         writer.tail.trim(&self.log)?;
         let work = writer.tail.take_sync_work();
-        work.run(&self.log)
-            .map_err(|error| self.sync_failed(writer, error))?;
+        if planted!(checkpoint_before_log) {
+            self.write_checkpoint(writer)?;
+        }
+        if !planted!(closed_without_sync) {
+            work.run(&self.log)
+                .map_err(|error| self.sync_failed(writer, error))?;
+        }
         self.write_checkpoint(writer)?;
         if !self.lookup.is_on_disk() {
             remove_if_there(self.storage(), TABLE)
@@ -121,10 +126,18 @@ impl Shared {
         let limits = self.limits;
         let width = herolib::lookup_width(limits.record_nr_max, limits.record_size_max);
         let incremental = (!self.key_value).then_some(writer.next_id as u32);
-        // In incremental mode ids without a record stand in the dump as well; a next id far beyond
-        // all records, which no honest use leaves behind, must not fill the disk with them.
+        // In incremental mode ids without a record stand in the dump as well. Each id that was given
+        // out takes a record's header at least, so a next id far beyond that, which no honest use
+        // leaves behind, must not fill the disk with them.
+        let bytes: u64 = self
+            .log
+            .segments()
+            .map(|segment| segment.view().end())
+            .sum();
+        let given_out = bytes / herolib::record::HEADER as u64;
         let highest = self.lookup.highest().map_or(0, u64::from);
-        if incremental.is_some() && writer.next_id > 2 * highest + MOST_EMPTY_ENTRIES {
+        let ids = writer.next_id.max(highest + 1);
+        if incremental.is_some() && ids > given_out + MOST_EMPTY_ENTRIES {
             herolib::remove_dump(self.storage())?;
             return Ok(None);
         }
@@ -162,12 +175,16 @@ impl Shared {
 const UNKNOWN: [u8; 16] = [0; 16];
 
 /// Removes the files of the database in a directory, all but `MANIFEST` and `LOCK`, such that a
-/// crash on the way leaves a manifest that says so. Of the data files those that the manifest names
-/// or whose header says that they belong to it; without a manifest that can be read, in a directory
-/// of herolib's, all that bear the name of one.
+/// crash on the way leaves a manifest that says so. Of the data files those that the manifest
+/// names, whose header says that they belong to it, or whose making was interrupted; without a
+/// manifest that can be read, in a directory of herolib's, all that bear the name of one.
 pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
     let failed = |error| Error::from_io("remove files in", storage.describe(""), error);
-    let known = Manifest::read(storage).ok().flatten();
+    // A manifest that can't be read just now is no reason to do as if there were none.
+    let known = match Manifest::read(storage) {
+        Err(error @ (Error::Io { .. } | Error::OutOfMemory { .. })) => return Err(error),
+        known => known.ok().flatten(),
+    };
     if known.is_none() && matches!(herolib::presence(storage)?, Presence::Nothing) {
         return Ok(());
     }
@@ -176,13 +193,20 @@ pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
     if marker.state != State::Resetting {
         marker.state = State::Resetting;
         marker.write(storage)?;
+    } else {
+        // Whoever wrote it may have died before it was durable.
+        storage.sync_directory("").map_err(failed)?;
     }
     let manifest = (marker.uuid != UNKNOWN).then_some(&marker);
     for file in herolib::data_files(storage)? {
-        let ours = manifest.is_none_or(|manifest| {
-            manifest.file(file.number).is_some()
-                || has_uuid(storage, &name(file.number), &manifest.uuid)
-        });
+        let ours = match manifest {
+            None => true,
+            Some(manifest) if manifest.file(file.number).is_some() => true,
+            Some(manifest) => match FileHeader::of(storage, file.number)? {
+                Some(header) => header.uuid == manifest.uuid,
+                None => FileHeader::is_unfinished(storage, file.number)?,
+            },
+        };
         if ours {
             remove_if_there(storage, &name(file.number)).map_err(failed)?;
         }
@@ -195,7 +219,9 @@ pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
             remove_if_there(storage, &name).map_err(failed)?;
         }
     }
-    Ok(())
+    // Durably: what follows is the removal of the manifest, or another one, and neither knows of
+    // files that come back.
+    storage.sync_directory("").map_err(failed)
 }
 
 /// Whether recovery put a file of this name aside.
@@ -208,9 +234,26 @@ fn is_torn(name: &str) -> bool {
     })
 }
 
-fn has_uuid(storage: &dyn Storage, name: &str, uuid: &[u8; 16]) -> bool {
-    let header = storage
-        .open(name, Access::Read)
-        .and_then(|file| FileHeader::read(&*file));
-    matches!(header, Ok(Some(header)) if header.uuid == *uuid)
+/// Refuses to begin anew where a data file of another database lies: it is not to be removed, and
+/// no database opens beside it.
+pub(super) fn check_no_other(storage: &dyn Storage) -> Result<()> {
+    let Ok(Some(manifest)) = Manifest::read(storage) else {
+        return Ok(());
+    };
+    if manifest.uuid == UNKNOWN {
+        return Ok(());
+    }
+    for file in herolib::data_files(storage)? {
+        let header = FileHeader::of(storage, file.number)?;
+        if manifest.file(file.number).is_none()
+            && header.is_some_and(|header| header.uuid != manifest.uuid)
+        {
+            return Err(Error::corrupt(
+                storage.describe(&name(file.number)),
+                12,
+                "the data file belongs to another database, and stays; move it away to reset this one",
+            ));
+        }
+    }
+    Ok(())
 }

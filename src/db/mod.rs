@@ -8,6 +8,7 @@
 //! records becomes visible in one step.
 
 mod close;
+mod extent;
 mod open;
 mod order;
 mod read;
@@ -16,8 +17,7 @@ mod sync;
 mod takeover;
 mod write;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::history::Chain;
@@ -27,6 +27,9 @@ use crate::log::record::{Head, Kind};
 use crate::lookup::{Entry, Lookup};
 use crate::options::{Limits, Sync};
 use crate::storage::{Lock, Storage, fork};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+pub(crate) use extent::{Extent, Part};
 use sync::{GroupSync, Ticker};
 use write::Writer;
 
@@ -81,10 +84,16 @@ impl Shared {
         &*self.log.storage
     }
 
+    /// Whether this is not a forked child of the process that opened the database.
+    #[inline]
+    fn is_own_process(&self) -> bool {
+        self.fork_generation == fork::generation()
+    }
+
     /// Every call begins with this.
     #[inline]
     fn check_process(&self) -> Result<()> {
-        if self.fork_generation == fork::generation() {
+        if self.is_own_process() {
             Ok(())
         } else {
             Err(Error::Forked)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Db;
-use super::close::{LOCK, remove_database};
+use super::close::{LOCK, check_no_other, remove_database};
 use super::recover::Opening;
 use super::takeover::{Adoption, adopt, not_key_value};
 use crate::error::{Error, NotFound, Result};
@@ -15,7 +15,7 @@ use crate::manifest::{MANIFEST, Manifest, State};
 use crate::options::{Limits, Options};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::os::OsStorage;
-use crate::storage::{Access, Storage, fork, remove_if_there};
+use crate::storage::{Storage, fork, remove_if_there};
 
 /// A database that is opened for reading while a writer is at work may be read in the middle of a
 /// change; then it is read again, so many times at most.
@@ -93,13 +93,17 @@ impl Db {
 /// The manifest of the database in a directory that is locked, made if need be.
 fn make_or_take_over(storage: &dyn Storage, options: &Options) -> Result<Manifest> {
     if options.reset {
+        check_no_other(storage)?;
         remove_database(storage)?;
     } else {
         match admit(storage, look(storage)?, options)? {
             Found::Database(manifest) if manifest.state != State::Resetting => {
                 return Ok(*manifest);
             }
-            Found::Database(_) => remove_database(storage)?,
+            Found::Database(_) => {
+                check_no_other(storage)?;
+                remove_database(storage)?;
+            }
             Found::Herolib { dump } => return adopt(storage, options, dump)?.write_new(storage),
             Found::Nothing => {}
         }
@@ -124,12 +128,8 @@ fn look(storage: &dyn Storage) -> Result<Found> {
         Presence::Dump { .. } => true,
     };
     for file in herolib::data_files(storage)? {
-        let name = name(file.number);
-        let header = storage
-            .open(&name, Access::Read)
-            .and_then(|file| FileHeader::read(&*file))
-            .map_err(|error| Error::from_io("read", storage.describe(&name), error))?;
-        if header.is_some() {
+        if FileHeader::of(storage, file.number)?.is_some() {
+            let name = name(file.number);
             return Err(Error::corrupt(
                 storage.describe(MANIFEST),
                 0,

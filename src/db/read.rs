@@ -1,9 +1,8 @@
 //! Reading current values.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 
-use super::{Db, Shared};
+use super::Db;
 use crate::error::{Error, NotFound, Result};
 use crate::history::Chain;
 use crate::location::Location;
@@ -11,37 +10,38 @@ use crate::log::Log;
 use crate::log::record::{Head, Kind};
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
+use crate::sync::atomic::Ordering;
 
 /// [`Db::get_many`] works on so many ids at a time: enough for their cache misses to overlap, few
 /// enough that what was prefetched is still there when it is used.
 const BATCH: usize = 32;
 
-impl Shared {
-    /// The value of a record, where nothing stands in the way: see [`Segment::quick`].
+impl Db {
+    /// The value of a record, where nothing stands in the way: the way of nearly every read (see
+    /// [`Segment::quick`]). Can't panic. [`Db::get_with`] says what stands in the way otherwise.
     ///
     /// [`Segment::quick`]: crate::log::segment::Segment::quick
-    #[inline]
-    fn quick(&self, id: u32) -> Option<&[u8]> {
-        let entry = self.lookup.get(id);
-        if !entry.is_live() || !self.all_visible(self.visible()) {
+    #[inline(always)]
+    pub(crate) fn quick(&self, id: u32) -> Option<&[u8]> {
+        let shared = &*self.shared;
+        let entry = shared.lookup.get(id);
+        if !entry.is_live() || !shared.is_own_process() || !shared.all_visible(shared.visible()) {
             return None;
         }
         let location = entry.location();
-        let segment = self.log.segment(location.file)?;
+        let segment = shared.log.segment(location.file)?;
         segment.quick(location, id).map(|(_, value)| value)
     }
-}
 
-impl Db {
     /// Calls `f` with the value of a record, which was checked against its CRC, without copying
     /// it. Takes no lock and, where files can be mapped, makes no system call.
     pub fn get_with<R>(&self, id: u32, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        if let Some(value) = self.quick(id) {
+            return Ok(f(value));
+        }
         let shared = &*self.shared;
         shared.check_process()?;
         shared.check_id(id)?;
-        if let Some(value) = shared.quick(id) {
-            return Ok(f(value));
-        }
         let Some((location, _)) = shared.live_location(id)? else {
             return Err(Error::NotFound(NotFound::Record(id)));
         };
@@ -105,7 +105,7 @@ impl Db {
             time_us: 0,
             value: &[],
         };
-        if !entry.is_known() {
+        if !entry.is_known() || (!entry.is_live() && self.shared.all_visible(visible)) {
             return records.push(missing);
         }
         let location = entry.location();

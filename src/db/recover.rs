@@ -2,8 +2,7 @@
 //! log, and leave the log on disk as it will be built upon.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::sync::{GroupSync, Ticker};
@@ -21,7 +20,10 @@ use crate::lookup::checkpoint::{self, Load};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::{Limits, LookupKind, Options, Sync};
+use crate::planted::planted;
 use crate::storage::{Access, File, Lock, Storage, fork};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Mutex, OnceLock};
 
 /// After the death of a writer the part of the log that was perhaps not synced is written again,
 /// if it isn't longer than this; for why, see [`recovery::rewrite`]. A longer one is when the
@@ -42,6 +44,8 @@ pub(super) struct Opening<'a> {
     pub(super) next_file: u32,
     /// Whether a clean close will have something to write.
     pub(super) changed: bool,
+    /// Whether the manifest on disk says "closed cleanly" and the log is newer.
+    pub(super) outdated: bool,
 }
 
 /// The lookup at the end of the log, and the counters with it.
@@ -68,6 +72,7 @@ impl<'a> Opening<'a> {
             entries,
             log_files: Vec::new(),
             next_file: 0,
+            outdated: false,
         };
         opening.find_log_files()?;
         opening.settle_foreign_changes()?;
@@ -83,13 +88,6 @@ impl<'a> Opening<'a> {
     pub(super) fn find_log_files(&mut self) -> Result<()> {
         let storage = &**self.storage;
         let present = herolib::data_files(storage)?;
-        let read_header = |number: u16| {
-            let name = name(number);
-            storage
-                .open(&name, Access::Read)
-                .and_then(|file| FileHeader::read(&*file))
-                .map_err(|error| Error::from_io("read", storage.describe(&name), error))
-        };
         self.log_files.clear();
         let mut listed = self.manifest.files.iter().peekable();
         let last_listed = self.manifest.files.last().map(|file| file.number);
@@ -110,7 +108,7 @@ impl<'a> Opening<'a> {
                     if known.kind != FileKind::Log {
                         continue;
                     }
-                    let header = read_header(file.number)?;
+                    let header = FileHeader::of(storage, file.number)?;
                     if !header.is_some_and(|header| self.is_ours(&header)) && !self.salvage() {
                         return Err(Error::corrupt(
                             storage.describe(&name(file.number)),
@@ -123,8 +121,16 @@ impl<'a> Opening<'a> {
                 None => {
                     // Begun after the manifest was written, if it is ours. Without a header it may
                     // still be: a crash has left it so, or it is damaged.
-                    let header = read_header(file.number)?;
+                    let header = FileHeader::of(storage, file.number)?;
                     let ours = header.is_some_and(|header| self.is_ours(&header));
+                    if header.is_some() && !ours && !self.salvage() {
+                        return Err(Error::corrupt(
+                            storage.describe(&name(file.number)),
+                            0,
+                            "the data file belongs to another database, or the manifest is from \
+                             before the database was last taken over",
+                        ));
+                    }
                     let unknown = header.is_none() && self.manifest.state != State::Clean;
                     let later = last_listed.is_none_or(|last| file.number > last);
                     if !(later && (ours || unknown)) {
@@ -266,6 +272,10 @@ impl<'a> Opening<'a> {
                 ),
             ));
         }
+        if self.salvage() {
+            // In frozen files there are versions up to this, though the log may be lost.
+            outcome.commit = outcome.commit.max(manifest.commit);
+        }
         outcome.time_us = outcome.time_us.max(manifest.time_us);
         Ok(Recovered {
             lookup,
@@ -315,6 +325,11 @@ impl<'a> Opening<'a> {
         let storage = Arc::clone(self.storage);
         let recovered = self.recover()?;
         let outcome = &recovered.outcome;
+        // What is refused is left as it was found: so all that can be wrong comes first.
+        self.check_lengths(outcome)?;
+        if self.outdated && !self.read_only {
+            self.manifest.write(&*storage)?;
+        }
         if !self.read_only
             && let Err(error) = self.settle_log(outcome)
         {
@@ -417,12 +432,14 @@ impl<'a> Opening<'a> {
         let total: u64 = unsynced.iter().map(|(_, from, to)| to - from).sum();
         let again = total <= LONGEST_REWRITE || self.manifest.state == State::SyncFailed;
         for (file, from, to) in unsynced {
-            if again {
+            if again && !planted!(not_written_again) {
                 recovery::rewrite(storage, file, from, to)?;
             }
             // The last one is synced with what is going to be appended to it, unless whatever
             // readers see must be on disk.
-            if file.number != end.file || self.options.sync == Sync::Commit {
+            if (file.number != end.file || self.options.sync == Sync::Commit)
+                && !planted!(recovered_log_not_synced)
+            {
                 let name = name(file.number);
                 storage
                     .open(&name, Access::Write)
@@ -461,6 +478,45 @@ impl<'a> Opening<'a> {
             .collect()
     }
 
+    /// Where the log ends in a data file that has a part of it.
+    fn log_end_of(&self, index: usize, outcome: &Outcome) -> Option<u64> {
+        let file = &self.log_files[index];
+        let end = outcome.end?;
+        if end.file < file.number || file.header.is_none() {
+            return None;
+        }
+        if end.file == file.number {
+            return Some(u64::from(end.position));
+        }
+        let mut later = self.log_files[index + 1..].iter();
+        let next = later.find_map(|next| next.header.filter(|_| next.number <= end.file));
+        let after = next.and_then(|header| header.after);
+        let after = after.filter(|after| after.file == file.number);
+        Some(after.map_or(file.len, |after| u64::from(after.position)))
+    }
+
+    /// Refuses a data file that is shorter than the log in it. Those before the checkpoint are not
+    /// read.
+    fn check_lengths(&self, outcome: &Outcome) -> Result<()> {
+        if self.salvage() {
+            return Ok(());
+        }
+        let storage = &**self.storage;
+        for (index, file) in self.log_files.iter().enumerate() {
+            if let Some(end) = self
+                .log_end_of(index, outcome)
+                .filter(|&end| end > file.len)
+            {
+                return Err(Error::corrupt(
+                    storage.describe(&name(file.number)),
+                    file.len,
+                    format!("the data file ends here, and its log had {end} bytes"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Lets readers at the data files, and the writer at the last one of the log.
     fn add_segments(&self, log: &Log, outcome: &Outcome, tail: &mut Tail) -> Result<()> {
         let storage = &**self.storage;
@@ -482,8 +538,13 @@ impl<'a> Opening<'a> {
                 Err(_) if self.salvage() => continue,
                 opened => opened?,
             };
-            let view = view(&*opened, file.number, u64::from(file.len))?;
-            view.extend_to(u64::from(file.len));
+            // Salvage takes a file that has become shorter: nothing is read behind its end.
+            let there = opened.len().map_err(|error| {
+                Error::from_io("open", storage.describe(&name(file.number)), error)
+            })?;
+            let len = u64::from(file.len).min(there);
+            let view = view(&*opened, file.number, len)?;
+            view.extend_to(len);
             let own_until = u64::from(own_until);
             log.add(Segment::mixed(
                 file.number,
@@ -494,24 +555,9 @@ impl<'a> Opening<'a> {
             ));
         }
         for (index, file) in self.log_files.iter().enumerate() {
-            let next = self.log_files[index + 1..]
-                .iter()
-                .find_map(|next| next.header);
-            let end = match (outcome.end, next.and_then(|header| header.after)) {
-                (Some(end), _) if end.file < file.number => continue,
-                (None, _) => continue,
-                _ if file.header.is_none() => continue,
-                (Some(end), _) if end.file == file.number => u64::from(end.position),
-                (_, Some(after)) if after.file == file.number => u64::from(after.position),
-                _ => file.len,
+            let Some(end) = self.log_end_of(index, outcome) else {
+                continue;
             };
-            if end > file.len && !self.salvage() {
-                return Err(Error::corrupt(
-                    storage.describe(&name(file.number)),
-                    file.len,
-                    format!("the data file ends here, and its log had {end} bytes"),
-                ));
-            }
             let end = end.min(file.len);
             let active = outcome.end.is_some_and(|end| end.file == file.number) && !self.read_only;
             let access = if active { Access::Write } else { Access::Read };

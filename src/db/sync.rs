@@ -1,14 +1,16 @@
 //! Making commits durable: one sync for all who wait, and the thread of the interval mode.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::write::Writer;
+use super::write::{Moment, Writer};
 use super::{Db, Shared};
 use crate::error::{Error, Result};
 use crate::manifest::State;
+use crate::planted::planted;
 use crate::storage::{self, fork};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, wait, wait_timeout};
 
 /// Who waits for a sync, and who does it: the first to come syncs for all that have appended by
 /// then, and those who come meanwhile wait for the next one.
@@ -66,11 +68,7 @@ impl Shared {
             if !state.busy {
                 break;
             }
-            state = self
-                .group
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.group.state, state, &self.group.changed);
         }
         state.busy = true;
         drop(state);
@@ -89,18 +87,31 @@ impl Shared {
             self.check_poison()?;
             (writer.tail.take_sync_work(), writer.now())
         };
+        let mark = |writer: &mut Writer| {
+            if let Some(end) = work.end
+                && !work.is_empty()
+                && !self.volatile
+            {
+                let Moment {
+                    commit, time_us, ..
+                } = moment;
+                writer.tail.mark_synced(&self.log, end, commit, time_us);
+            }
+        };
+        if planted!(marked_before_synced) {
+            mark(&mut self.writer());
+        }
         if let Err(error) = work.run(&self.log) {
+            if planted!(failed_sync_forgotten) {
+                return Err(error);
+            }
             return Err(self.sync_failed(&mut self.writer(), error));
         }
         let mut writer = self.writer();
-        if let Some(end) = work.end
-            && !work.is_empty()
-            && !self.volatile
-        {
-            writer
-                .tail
-                .mark_synced(&self.log, end, moment.commit, moment.time_us);
-        }
+        // The kernel reports a failure once. A writer that synced the same file meanwhile, because
+        // too many waited for it, may have been told in our place.
+        self.check_poison()?;
+        mark(&mut writer);
         if self.visible() < moment.commit {
             self.make_visible(&mut writer, moment);
         }
@@ -157,8 +168,7 @@ impl Ticker {
             move || {
                 let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
                 while !*asked {
-                    let waited = stop.changed.wait_timeout(asked, interval);
-                    asked = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    asked = wait_timeout(&stop.asked, asked, &stop.changed, interval);
                     if !*asked && let Some(shared) = shared.upgrade() {
                         let commit = shared.writer().commit;
                         // A failure poisons the handle, and the next write says so.

@@ -10,8 +10,10 @@ use crate::base;
 use crate::error::{Error, Result};
 use crate::herolib::{self, Presence};
 use crate::log::record::{HEAD, Head, Seed};
+use crate::log::recovery::{self, Start};
 use crate::log::segment::{LONGEST_FILE, name};
-use crate::lookup::Entry;
+use crate::lookup::checkpoint::INDEX;
+use crate::lookup::{Entry, Lookup};
 use crate::manifest::{DataFile, FileKind, KnownDump, Manifest, State};
 use crate::options::{Limits, Options};
 use crate::storage::{Access, Storage, remove_if_there};
@@ -30,6 +32,10 @@ impl Adoption {
             self.manifest.generation,
             &self.entries,
         )?);
+        // Should the manifest be an old one that was put back, there may be a checkpoint of what
+        // is now another generation of that number.
+        remove_if_there(storage, INDEX)
+            .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
         self.manifest.write(storage)?;
         if let Some(before) = self.manifest.generation.checked_sub(1) {
             let name = base::name(before);
@@ -141,9 +147,7 @@ impl Opening<'_> {
             Foreign::Nobody => return Ok(()),
             Foreign::Ourselves => {
                 self.manifest.state = State::Open;
-                if !self.read_only {
-                    self.manifest.write(storage)?;
-                }
+                self.outdated = true;
                 return Ok(());
             }
             Foreign::Appended => None,
@@ -174,7 +178,11 @@ impl Opening<'_> {
                 manifest.next_id = manifest.next_id.max(next_id);
                 let limit = &mut manifest.limits.record_nr_max;
                 *limit = (*limit).max(adopted.record_nr_max);
+                let next_id = u64::from(adopted.next_id.unwrap_or(0));
                 let mut entries = entries_of(adopted)?;
+                if let Ok(before) = &before {
+                    self.check_dump(&before.lookup, &entries, next_id)?;
+                }
                 // Our deletions are not in the dump, and their history is still there. If the log
                 // can't be read any more, herolib having zeroed records in it, only that is lost.
                 if let Ok(before) = before {
@@ -211,12 +219,99 @@ impl Opening<'_> {
         let adoption = Adoption { manifest, entries };
         if self.read_only {
             self.manifest = adoption.manifest;
+            self.manifest.base = None;
             self.entries = Some(adoption.entries);
         } else {
             self.manifest = adoption.write_new(storage)?;
         }
         self.changed = true;
         self.find_log_files()
+    }
+
+    /// Refuses a dump that herolib can't have written over what it found, which `before` knows: it
+    /// only ever appends records, and zeroes those that it deletes.
+    fn check_dump(&self, before: &Lookup, entries: &[(u32, Entry)], next_id: u64) -> Result<()> {
+        let storage = &**self.storage;
+        let damaged = |what: String| {
+            Error::corrupt(
+                storage.describe("lookup_dump.db"),
+                0,
+                format!(
+                    "{what}, and herolib did not do that; without the dump the database opens with \
+                     all that is in the log"
+                ),
+            )
+        };
+        let files = herolib::data_files(storage)?;
+        for &(id, entry) in entries {
+            let place = entry.location();
+            let known = self.manifest.file(place.file);
+            let is_new = known.is_none_or(|known| place.position >= known.len);
+            let present = files.binary_search_by_key(&place.file, |file| file.number);
+            if !present.is_ok_and(|index| u64::from(place.position) < files[index].len) {
+                return Err(damaged(format!(
+                    "the dump leads out of the data files for id {id}"
+                )));
+            }
+            let newest = before.get(id);
+            let is_newest = newest.is_live() && newest.location() == place;
+            if !is_new && !is_newest {
+                return Err(damaged(format!(
+                    "the dump has an older or another record for id {id}"
+                )));
+            }
+        }
+        let is_there = |id: &u32| entries.binary_search_by_key(id, |e| e.0).is_ok();
+        let gone = before
+            .entries()
+            .filter(|(id, entry)| entry.is_live() && !is_there(id));
+        let mut log_is_whole = None;
+        for (id, entry) in gone {
+            let place = entry.location();
+            let mut zeroed = is_zeroed(storage, place.file, place.position)?;
+            // In V it may be that place of another data file that gets zeroed. Zeros that are part
+            // of a log without damage are none of herolib's.
+            for file in &files {
+                if zeroed || !is_zeroed(storage, file.number, place.position)? {
+                    continue;
+                }
+                let is_log = self.log_files.iter().any(|log| log.number == file.number);
+                if is_log && log_is_whole.is_none() {
+                    log_is_whole = Some(self.log_is_whole()?);
+                }
+                zeroed = !is_log || log_is_whole == Some(false);
+            }
+            if !zeroed {
+                return Err(damaged(format!("the dump lacks id {id}")));
+            }
+        }
+        let grown = files.iter().any(|file| {
+            let known = self.manifest.file(file.number);
+            known.is_none_or(|known| file.len > u64::from(known.len))
+        });
+        if !grown && next_id > self.manifest.next_id {
+            return Err(damaged(format!("the next id went up to {next_id}")));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing in the log, as it was closed, is damaged.
+    fn log_is_whole(&self) -> Result<bool> {
+        let first = self.log_files.iter().find_map(|file| file.header);
+        let start = Start {
+            from: None,
+            commit: first.map_or(0, |header| header.first_commit.saturating_sub(1)),
+            time_us: 0,
+            synced: None,
+            salvage: false,
+        };
+        let uuid = &self.manifest.uuid;
+        let replayed = recovery::replay(&**self.storage, uuid, &self.log_files, &start, |_| Ok(()));
+        match replayed {
+            Ok(outcome) => Ok(!outcome.torn && outcome.commit == self.manifest.commit),
+            Err(Error::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn foreign_changes(&self) -> Result<Foreign> {
@@ -262,6 +357,27 @@ impl Opening<'_> {
         } else {
             Foreign::Nobody
         })
+    }
+}
+
+/// Whether herolib has zeroed a record at `position` of a data file.
+fn is_zeroed(storage: &dyn Storage, number: u16, position: u32) -> Result<bool> {
+    let name = name(number);
+    let mut header = [0xff; herolib::record::HEADER];
+    let read = storage
+        .open(&name, Access::Read)
+        .and_then(|file| file.read_at(u64::from(position), &mut header));
+    match read {
+        Ok(()) => Ok(header.iter().all(|&byte| byte == 0)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(Error::from_io("read", storage.describe(&name), error)),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Writing: every change is a commit of one or more records, appended under the writer lock.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Db, Shared};
 use crate::bytes::reserve_exact;
@@ -13,6 +12,8 @@ use crate::log::tail::{NewRecord, Tail};
 use crate::lookup::Entry;
 use crate::manifest::{Manifest, State};
 use crate::options::Sync;
+use crate::planted::planted;
+use crate::sync::atomic::Ordering;
 
 /// What belongs to the one who writes.
 #[derive(Debug)]
@@ -160,7 +161,13 @@ impl Shared {
                 Error::from_io("reserve space in", path, error)
             })?;
         }
-        self.prepare(writer)?;
+        self.prepare(writer).map_err(|error| {
+            if error.is_failed_sync() {
+                self.poison_with(error)
+            } else {
+                error
+            }
+        })?;
         if let Some(work) = writer.tail.take_overdue_sync_work() {
             work.run(&self.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
@@ -169,13 +176,18 @@ impl Shared {
             .commit
             .checked_add(1)
             .ok_or(Error::Full("all commit numbers are used".into()))?;
-        writer.tail.reserve(&self.log, len, commit)?;
+        let reserved = writer.tail.reserve(&self.log, len, commit);
+        reserved.map_err(|error| match error {
+            // Somebody has cut the log off.
+            Error::Corrupt { .. } => self.poison_with(error),
+            error => error,
+        })?;
         let time_us = self.storage().now_us().max(writer.time_us);
         // Another attempt after a failed one must have another time, see `Tail`.
         writer.time_us = time_us.saturating_add(1);
         let first = writer.tail.append(&self.log, commit, time_us, records);
         let first = first.map_err(|(error, intact)| {
-            if intact {
+            if intact || planted!(failed_write_forgotten) {
                 error
             } else {
                 self.poison_with(error)
@@ -183,7 +195,9 @@ impl Shared {
         })?;
         writer.time_us = time_us;
         writer.commit = commit;
-        self.counters.appended.store(commit, Ordering::Release);
+        if !planted!(published_before_announced) {
+            self.counters.appended.store(commit, Ordering::Release);
+        }
         let mut position = u64::from(first.position);
         for record in records {
             let location = Location {
@@ -211,7 +225,7 @@ impl Shared {
                 _ => {}
             }
         }
-        if self.sync != Sync::Commit {
+        if self.sync != Sync::Commit || planted!(visible_before_synced) {
             let now = writer.now();
             self.make_visible(writer, now);
         }
@@ -246,7 +260,7 @@ impl Shared {
         }
         writer.changed = true;
         if !self.volatile {
-            if writer.manifest.state == State::Clean {
+            if writer.manifest.state == State::Clean && !planted!(manifest_stays_clean) {
                 let manifest = Manifest {
                     state: State::Open,
                     dump: None,
@@ -264,6 +278,7 @@ impl Shared {
     /// After the writer lock is given back: waits until a commit is as durable as asked.
     fn finish(&self, commit: u64) -> Result<()> {
         match self.sync {
+            Sync::Commit if planted!(acknowledged_before_synced) => Ok(()),
             Sync::Commit => self.sync_to(commit),
             Sync::Os | Sync::Interval(_) => Ok(()),
         }
@@ -403,7 +418,7 @@ impl Db {
 
 /// Of records with the same id only the last one stays, in the order of the last ones.
 fn keep_last_of_each_id(records: &mut Vec<NewRecord<'_>>) {
-    let last: HashMap<u32, usize> = records
+    let last: BTreeMap<u32, usize> = records
         .iter()
         .enumerate()
         .map(|(index, record)| (record.id, index))

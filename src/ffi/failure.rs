@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int};
 
 use super::codes::*;
+use crate::check::CheckReport;
 use crate::error::Error;
 
 /// The result of everything on this side of the boundary.
@@ -19,6 +20,8 @@ pub(super) enum Failure {
     Engine(#[from] Error),
     #[error("the value is {needed} bytes long, and the buffer holds {given}")]
     BufferTooSmall { needed: usize, given: usize },
+    #[error("{0}")]
+    Damaged(CheckReport),
     #[error("a bug in OurDB: {0}")]
     Panic(String),
 }
@@ -43,10 +46,12 @@ impl Failure {
                 Error::NoSpace { .. } => OURDB_NO_SPACE,
                 Error::OutOfMemory { .. } => OURDB_OUT_OF_MEMORY,
                 Error::Poisoned { .. } => OURDB_POISONED,
+                Error::Cancelled => OURDB_CANCELLED,
                 Error::Forked => OURDB_FORKED,
                 Error::WrongMode { .. } => OURDB_WRONG_MODE,
             },
             Failure::BufferTooSmall { .. } => OURDB_BUFFER_TOO_SMALL,
+            Failure::Damaged(_) => OURDB_CORRUPT,
             Failure::Panic(_) => OURDB_PANIC,
         }
     }

@@ -7,11 +7,11 @@
 
 use std::cell::UnsafeCell;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::failure::{Failure, Outcome};
 use crate::db::Db;
 use crate::error::Error;
+use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// A database. ourdb_open() makes the handle; ourdb_close() or ourdb_destroy() ends it.
 pub struct ourdb {
@@ -31,7 +31,7 @@ const CHANGING: u64 = OPEN + 1;
 // one that opened it, because it is `Send`.
 unsafe impl Sync for ourdb where Db: Send + Sync {}
 
-const SLOTS: usize = 64;
+const SLOTS: usize = if cfg!(ourdb_shuttle) { 2 } else { 64 };
 
 struct Block {
     slots: [ourdb; SLOTS],
@@ -72,18 +72,26 @@ pub(super) fn issue(db: Db) -> *mut ourdb {
 /// `handle` is NULL or came from [`issue`], and [`retire`] does not run beside during `'a`.
 #[inline]
 pub(super) unsafe fn borrow<'a>(handle: *const ourdb) -> Outcome<&'a Db> {
+    // SAFETY: the caller promises the same.
+    unsafe { peek(handle) }.ok_or_else(|| not_open(handle))
+}
+
+/// As [`borrow`], without the reason.
+///
+/// # Safety
+/// As [`borrow`].
+#[inline(always)]
+pub(super) unsafe fn peek<'a>(handle: *const ourdb) -> Option<&'a Db> {
     if handle.is_null() || !handle.is_aligned() {
-        return Err(not_open(handle));
+        return None;
     }
     // SAFETY: aligned, and slots live for ever.
     let slot = unsafe { &*handle };
     if slot.state.load(Ordering::Acquire) != OPEN {
-        return Err(not_open(handle));
+        return None;
     }
     // SAFETY: the handle is open, so nobody writes here until `retire`, which is not beside us.
-    unsafe { &*slot.db.get() }
-        .as_ref()
-        .ok_or_else(|| not_open(handle))
+    unsafe { &*slot.db.get() }.as_ref()
 }
 
 /// Ends a handle, and gives the database back. Of two threads that try, one succeeds.
@@ -201,5 +209,87 @@ mod tests {
             }
             assert!(handles.iter().all(|&handle| borrow(handle).is_err()));
         }
+    }
+}
+
+/// What threads may do to each other here; for how, see `crate::sync` and tests/interleavings.
+#[cfg(all(test, ourdb_shuttle))]
+mod interleavings {
+    use super::*;
+    use crate::options::Options;
+    use crate::sync::thread;
+
+    const SCHEDULES: usize = 3000;
+
+    /// A handle that goes from thread to thread, as in C.
+    #[derive(Clone, Copy)]
+    struct Handle(*mut ourdb);
+
+    // SAFETY: handles may be used by any thread.
+    unsafe impl Send for Handle {}
+
+    impl Handle {
+        /// A database in memory whose next id says whose it is.
+        fn open(owner: u32) -> Handle {
+            let options = Options {
+                memory: true,
+                record_nr_max: 100,
+                ..Options::default()
+            };
+            let db = Db::open("", &options).unwrap();
+            for _ in 0..owner {
+                db.insert(b"").unwrap();
+            }
+            Handle(issue(db))
+        }
+
+        fn owner(self) -> Option<u64> {
+            // SAFETY: a handle of `open`, which no model closes beside this.
+            unsafe { borrow(self.0) }.ok()?.count().ok()
+        }
+
+        /// Whether this call was the one that closed it.
+        fn close(self) -> bool {
+            // SAFETY: a handle of `open`, of which no reference is in use.
+            unsafe { retire(self.0) }.is_ok()
+        }
+    }
+
+    fn explore(model: impl Fn() + Send + std::marker::Sync + Clone + 'static) {
+        shuttle::check_random_with_seed(model.clone(), 1, SCHEDULES);
+        shuttle::check_pct(model, SCHEDULES, 4);
+    }
+
+    /// One test, because both parts use the same slots.
+    #[test]
+    fn a_handle_is_of_one_thread_and_closed_once() {
+        explore(|| {
+            thread::scope(|scope| {
+                for number in 0..3 {
+                    scope.spawn(move || {
+                        let first = Handle::open(number);
+                        let second = Handle::open(number + 3);
+                        assert_eq!(first.owner(), Some(number.into()));
+                        assert!(first.close(), "somebody else closed it");
+                        let third = Handle::open(number + 6);
+                        assert_eq!(second.owner(), Some((number + 3).into()));
+                        assert_eq!(third.owner(), Some((number + 6).into()));
+                        assert!(second.close() && third.close(), "somebody else closed it");
+                    });
+                }
+            });
+        });
+        explore(|| {
+            let handle = Handle::open(1);
+            let both = [(); 2].map(|()| thread::spawn(move || handle.close()));
+            let closed = both.map(|thread| thread.join().unwrap());
+            assert_ne!(closed[0], closed[1], "one closes it, and one does not");
+            let next = Handle::open(2);
+            assert_eq!(handle.owner(), None, "a closed handle is open");
+            assert!(
+                !handle.close() && next.close(),
+                "a closed handle closes another"
+            );
+        });
     }
 }

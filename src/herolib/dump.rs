@@ -11,7 +11,9 @@ use super::{
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::reader::Reader;
-use crate::storage::{Access, File, Storage, read_all, remove_if_there, replace, replace_with};
+use crate::storage::{
+    Access, File, Storage, read_all, remove_if_there, replace, replace_with, sync_directory,
+};
 
 const DIRECTORY: &str = "lookup_dump.db";
 const DATA: &str = "lookup_dump.db/data";
@@ -451,7 +453,7 @@ pub(crate) fn write_dump(
     remove_dump(storage)?;
     let io = |error| failed(storage, "write", DATA, error);
     match storage.create_directory(DIRECTORY) {
-        Ok(()) => storage.sync_directory("").map_err(io)?,
+        Ok(()) => sync_directory(storage, "").map_err(io)?,
         // Something else of somebody's is in it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(io(error)),
@@ -564,20 +566,20 @@ pub(crate) fn remove_dump(storage: &dyn Storage) -> Result<()> {
         if storage.is_directory(DIRECTORY)? {
             // Without `data` there is no dump, whatever else is left.
             if remove_if_there(storage, DATA)? {
-                storage.sync_directory(DIRECTORY)?;
+                sync_directory(storage, DIRECTORY)?;
             }
             for name in [INC, DATA_TEMPORARY, INC_TEMPORARY] {
                 remove_if_there(storage, name)?;
             }
             return match storage.remove_directory(DIRECTORY) {
-                Ok(()) => storage.sync_directory(""),
+                Ok(()) => sync_directory(storage, ""),
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
                 Err(error) => Err(error),
             };
         }
         if rename_if_there(storage, PLAIN, PLAIN_ASIDE)? {
             rename_if_there(storage, PLAIN_INC, PLAIN_INC_ASIDE)?;
-            storage.sync_directory("")?;
+            sync_directory(storage, "")?;
         }
         Ok(())
     })();

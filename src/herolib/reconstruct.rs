@@ -42,6 +42,7 @@
 //! one, though: if a whole record stands anywhere in what would be cut off, it is damage.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use super::reader::ReadRecord;
 use super::record::{HEADER, Header, LONGEST_RECORD};
@@ -71,6 +72,9 @@ pub(crate) fn reconstruct(storage: &dyn Storage, salvage: bool) -> Result<Adopte
     walk.finish(files)
 }
 
+/// Without random keys: asking the system for them may fail, and the standard library panics then.
+type FixedHasher = BuildHasherDefault<DefaultHasher>;
+
 /// What the newest version of something belongs to.
 #[derive(Clone, Copy)]
 enum Chain {
@@ -93,7 +97,7 @@ struct Walk<'a> {
     ids: Vec<Location>,
     /// Records that go on with something that isn't there.
     orphans: Vec<Location>,
-    newest: HashMap<Location, Chain>,
+    newest: HashMap<Location, Chain, FixedHasher>,
     /// Stretches of uncertain content, as beginning and end, in file order.
     uncertain: Vec<(Location, Location)>,
     /// Whether a record was met that goes on with an id.
@@ -134,7 +138,7 @@ impl<'a> Walk<'a> {
             empties: BTreeSet::new(),
             ids: Vec::new(),
             orphans: Vec::new(),
-            newest: HashMap::new(),
+            newest: HashMap::default(),
             uncertain: Vec::new(),
             updated: false,
             record_before: None,

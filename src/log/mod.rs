@@ -1,19 +1,23 @@
 //! The append-only log: data files of records, back to back, in the order of their commits.
 //!
-//! `record` knows the bytes of a record, `segment` reads one data file, `tail` appends to the last
-//! one, `recovery` reads the log from front to back after a crash. What an id means is none of
-//! the log's business.
+//! `record` knows the bytes of a record, `segment` reads one data file here and there, `scan` from
+//! front to back, `tail` appends to the last one, `recovery` finds out after a crash where the log
+//! ends. What an id means is none of the log's business.
 
+#[cfg(test)]
+mod decoders;
 pub(crate) mod record;
 pub(crate) mod recovery;
+pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod tail;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::Storage;
+use crate::sync::OnceLock;
 use segment::{OpenFiles, Segment, name};
 
 /// All data files of a database, by number. Files are added beside readers, and found without a
@@ -52,7 +56,7 @@ impl Log {
     /// The data file `number`, if there is one.
     #[inline]
     pub(crate) fn segment(&self, number: u16) -> Option<&Arc<Segment>> {
-        let group = self.groups[usize::from(number) / GROUP].get()?;
+        let group = self.groups.get(usize::from(number) / GROUP)?.get()?;
         group[usize::from(number) % GROUP].get()
     }
 

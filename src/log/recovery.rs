@@ -5,15 +5,14 @@
 //! checkpoint, a sync mark further on), it is damage and nothing is changed. Otherwise it is the
 //! torn end of writes that were never synced: the log ends with the last whole commit before it.
 
-use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark, value_crc};
+use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark};
+use super::scan::{Found, PIECE, ReadRecord};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::planted::planted;
 use crate::reader::Reader;
 use crate::storage::{Access, Storage, remove_if_there};
-
-/// Bytes are searched and copied so many at a time.
-const PIECE: u64 = 1 << 20;
 
 /// A data file of the log that is to be read.
 #[derive(Debug)]
@@ -123,7 +122,10 @@ pub(crate) fn replay(
         let follows = file.header.as_ref().is_some_and(|header| {
             header.number == file.number
                 && header.uuid == *uuid
-                && (is_first || header.after == expected || Some(header.after) == instead)
+                && (is_first
+                    || header.after == expected
+                    || Some(header.after) == instead
+                    || planted!(gaps_between_data_files_ignored))
         });
         if file.header.is_none() && !is_first {
             // A file that was just being made, or somebody else's: unless it proves to be part of
@@ -198,7 +200,9 @@ pub(crate) fn replay(
             .synced
             .filter(|&synced| outcome.end.is_none_or(|end| end < synced))
         {
-            Some(synced) if !start.salvage => Err(lost(storage, outcome.end, synced)),
+            Some(synced) if !start.salvage && !planted!(watermark_ignored) => {
+                Err(lost(storage, outcome.end, synced))
+            }
             _ => Ok(outcome),
         };
     };
@@ -216,7 +220,7 @@ pub(crate) fn replay(
     let end = outcome.end;
     if let Some(synced) = start
         .synced
-        .filter(|&synced| end.is_none_or(|end| end < synced))
+        .filter(|&synced| end.is_none_or(|end| end < synced) && !planted!(watermark_ignored))
     {
         return Err(damaged(format!("the log was synced up to {synced}")));
     }
@@ -289,8 +293,8 @@ impl Replay<'_> {
                 break None;
             }
             let (head, why) = match reader.record(at, seed)? {
-                Ok(head) => (Some(head), ""),
-                Err(why) => (None, why),
+                Found::Record(head) => (Some(head), "the record is out of order"),
+                Found::Value(_, why) | Found::Nothing(why) => (None, why),
             };
             let Some(head) = head.filter(|head| self.continues(head, outcome)) else {
                 if reader.end_of_zeros(at)? == reader.len() {
@@ -303,14 +307,7 @@ impl Replay<'_> {
                     at = next;
                     continue;
                 }
-                break Some((
-                    at,
-                    if why.is_empty() {
-                        "the record is out of order"
-                    } else {
-                        why
-                    },
-                ));
+                break Some((at, why));
             };
             let position = at + HEROLIB_HEADER;
             at += head.record_len();
@@ -329,12 +326,13 @@ impl Replay<'_> {
                     },
                     len: head.len,
                 });
-                if !head.last {
+                if !head.last && !planted!(commit_flag_ignored) {
                     continue;
                 }
                 apply(&self.pending)?;
                 self.pending.clear();
-                outcome.commit = head.commit;
+                // Of what is salvaged, an earlier commit may come after a later one.
+                outcome.commit = outcome.commit.max(head.commit);
                 outcome.time_us = outcome.time_us.max(head.time_us);
             }
             outcome.end = Some(LogEnd {
@@ -374,6 +372,9 @@ fn find_sync_mark(
     from: u64,
     end: Option<LogEnd>,
 ) -> Result<Option<(LogEnd, LogEnd)>> {
+    if planted!(sync_marks_ignored) {
+        return Ok(None);
+    }
     let seed = Seed::new(uuid, file.number);
     let mut reader = reader(storage, file)?;
     let mut at = from;
@@ -409,57 +410,6 @@ fn find_sync_mark(
 /// A reader of a data file of the log.
 fn reader(storage: &dyn Storage, file: &LogFile) -> Result<Reader> {
     Ok(Reader::sequential(storage, &name(file.number))?.up_to(file.len))
-}
-
-/// What the log needs of a reader.
-trait ReadRecord {
-    /// The record at `at`, its value's CRC checked; or what is wrong with it.
-    fn record(&mut self, at: u64, seed: Seed) -> Result<std::result::Result<Head, &'static str>>;
-
-    /// The next place from `at` on that holds a valid record.
-    fn next_record(&mut self, at: u64, seed: Seed) -> Result<Option<u64>>;
-}
-
-impl ReadRecord for Reader {
-    fn record(&mut self, at: u64, seed: Seed) -> Result<std::result::Result<Head, &'static str>> {
-        let bytes = self.bytes(at, HEAD as u64)?;
-        let Some(bytes) = bytes.first_chunk::<HEAD>() else {
-            return Ok(Err("the file ends within a record's head"));
-        };
-        let Some(head) = Head::verify(bytes, seed, at as u32) else {
-            return Ok(Err("the record's envelope does not match its checksum"));
-        };
-        let value = self.bytes(at + HEAD as u64, u64::from(head.len))?;
-        if value.len() < head.len as usize {
-            return Ok(Err("the file ends within a value"));
-        }
-        if value_crc(value) != head.crc {
-            return Ok(Err("the value does not match its checksum"));
-        }
-        Ok(Ok(head))
-    }
-
-    fn next_record(&mut self, mut at: u64, seed: Seed) -> Result<Option<u64>> {
-        while at + HEAD as u64 <= self.len() {
-            let bytes = self.bytes(at, PIECE)?;
-            let tried = (bytes.len() - HEAD + 1) as u64;
-            let candidate = bytes
-                .windows(HEAD)
-                .zip(at..)
-                .find_map(|(window, position)| {
-                    let head = Head::verify(window.first_chunk()?, seed, position as u32)?;
-                    (head.kind != Kind::SyncMark).then_some(position)
-                });
-            match candidate {
-                Some(position) if self.record(position, seed)?.is_ok() => {
-                    return Ok(Some(position));
-                }
-                Some(position) => at = position + 1,
-                None => at += tried,
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// Cuts the log at `outcome.end`. What lay behind is kept in `torn-*` files, unless it is but
@@ -506,10 +456,15 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
     let file = storage
         .open(&number, Access::Write)
         .map_err(|e| failed("open", &number, e))?;
-    file.set_len(position)
-        .map_err(|error| failed("cut", &number, error))?;
+    if !planted!(torn_end_not_cut) {
+        file.set_len(position)
+            .map_err(|error| failed("cut", &number, error))?;
+    }
     // Before anything new is written there: after a power loss nothing of the old may be found
     // among the new.
+    if planted!(cut_not_synced) {
+        return Ok(());
+    }
     file.sync().map_err(|error| failed("sync", &number, error))
 }
 

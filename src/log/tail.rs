@@ -10,7 +10,9 @@ use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, value_crc};
 use super::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::planted::planted;
 use crate::storage::{Access, File, View, remove_if_there};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Space is reserved ahead of the end in steps between these, growing with the file.
 const SMALLEST_STEP: u64 = 64 << 10;
@@ -46,12 +48,49 @@ struct Active {
     end: u64,
     /// Up to where space is reserved.
     reserved: u64,
+    /// How long the file is at least: to reserve space may have made it longer. Who syncs it beside
+    /// the writer looks here too.
+    len: Arc<AtomicU64>,
     /// Whether anything was written since the last sync.
     unsynced: bool,
     /// Whether the remains of a failed append lie behind the end, to be cut off before the next.
     /// Should some of them come back after a power loss, among what was written later in their
     /// place, they give themselves away: the next commit has another time.
     remains: bool,
+}
+
+impl Active {
+    fn to_be_synced(&self) -> Unsynced {
+        Unsynced {
+            number: self.segment.number,
+            file: Arc::clone(&self.file),
+            end: self.end,
+            len: Arc::clone(&self.len),
+        }
+    }
+}
+
+/// Refuses a data file that has become shorter than it was, or was removed. A look that fails
+/// otherwise says nothing about the file.
+fn check_length(log: &Log, number: u16, file: &dyn File, end: u64, len: &AtomicU64) -> Result<()> {
+    let found = file.len();
+    // In this order: before the writer cuts off what it had reserved it says so there.
+    let before = len.load(Ordering::SeqCst).max(end);
+    let (len, what) = match found {
+        Ok(len) if len < before => (
+            len,
+            format!("another program has cut the file off here; it was {before} bytes long"),
+        ),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            (0, "another program has removed the file".to_owned())
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::corrupt(
+        log.storage.describe(&name(number)),
+        len,
+        what,
+    ))
 }
 
 /// Where the log goes on.
@@ -68,9 +107,6 @@ pub(crate) struct Tail {
     gathered: Vec<u8>,
 }
 
-/// A data file, by its number, that was written to since the last sync.
-type Unsynced = (u16, Arc<dyn File>);
-
 /// What must be synced for the log to be on disk up to `end`.
 #[derive(Debug)]
 pub(crate) struct SyncWork {
@@ -79,14 +115,35 @@ pub(crate) struct SyncWork {
     pub(crate) end: Option<LogEnd>,
 }
 
+/// A data file that was written to since the last sync.
+#[derive(Debug)]
+struct Unsynced {
+    number: u16,
+    file: Arc<dyn File>,
+    /// Where its log ends.
+    end: u64,
+    /// How long it is at least.
+    len: Arc<AtomicU64>,
+}
+
 impl SyncWork {
     /// Does it. On failure the state of the files is unknown: never try again, poison.
     pub(crate) fn run(&self, log: &Log) -> Result<()> {
         let failed = |name: &str, error| Error::from_io("sync", log.storage.describe(name), error);
-        for (number, file) in &self.files {
-            file.sync().map_err(|error| failed(&name(*number), error))?;
+        for Unsynced {
+            number,
+            file,
+            end,
+            len,
+        } in &self.files
+        {
+            if !planted!(log_not_synced) {
+                file.sync().map_err(|error| failed(&name(*number), error))?;
+            }
+            // What another program took away is not on disk, and a sync doesn't say so.
+            check_length(log, *number, &**file, *end, len)?;
         }
-        if self.directory {
+        if self.directory && !planted!(new_data_file_not_synced) {
             let synced = log.storage.sync_directory("");
             synced.map_err(|error| failed("", error))?;
         }
@@ -124,6 +181,7 @@ impl Tail {
             file,
             end,
             reserved: end,
+            len: Arc::new(AtomicU64::new(end)),
             unsynced,
             remains: false,
         });
@@ -162,6 +220,13 @@ impl Tail {
         if needed <= active.reserved {
             return Ok(());
         }
+        check_length(
+            log,
+            active.segment.number,
+            &*active.file,
+            active.end,
+            &active.len,
+        )?;
         let step = (active.end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
         let ahead = active.end + step;
         // In whole huge pages, once the file is longer than a few.
@@ -186,6 +251,9 @@ impl Tail {
             }
         };
         active.reserved = reserved;
+        if let Ok(len) = active.file.len() {
+            active.len.store(len, Ordering::SeqCst);
+        }
         Ok(())
     }
 
@@ -201,7 +269,10 @@ impl Tail {
     /// Cuts off what a failed append left behind.
     fn clear_remains(&mut self, log: &Log) -> Result<()> {
         if let Some(active) = self.active.as_mut().filter(|active| active.remains) {
-            if let Err(error) = active.file.set_len(active.end) {
+            active.len.store(active.end, Ordering::SeqCst);
+            if !planted!(remains_not_cut)
+                && let Err(error) = active.file.set_len(active.end)
+            {
                 return Err(self.failed("cut", log, error));
             }
             active.remains = false;
@@ -215,7 +286,7 @@ impl Tail {
         if let Some(done) = self.active.take() {
             done.segment.view().seal();
             if done.unsynced {
-                self.unsynced.push((done.segment.number, done.file));
+                self.unsynced.push(done.to_be_synced());
             }
         }
         let segment = log.add(Segment::own(number, &log.uuid, view, log.open_files()));
@@ -225,6 +296,7 @@ impl Tail {
             file,
             end,
             reserved: end,
+            len: Arc::new(AtomicU64::new(end)),
             unsynced: true,
             remains: false,
         });
@@ -252,7 +324,11 @@ impl Tail {
             let header = FileHeader {
                 uuid: log.uuid,
                 number,
-                after: self.end(),
+                after: if planted!(data_file_not_chained) {
+                    None
+                } else {
+                    self.end()
+                },
                 generation: log.generation,
                 first_commit,
             };
@@ -354,7 +430,7 @@ impl Tail {
         if let Some(active) = self.active.as_mut()
             && std::mem::take(&mut active.unsynced)
         {
-            files.push((active.segment.number, Arc::clone(&active.file)));
+            files.push(active.to_be_synced());
         }
         SyncWork {
             files,
@@ -383,6 +459,7 @@ impl Tail {
         if let Some(active) = self.active.as_mut()
             && active.reserved > active.end
         {
+            active.len.store(active.end, Ordering::SeqCst);
             if let Err(error) = active.file.set_len(active.end) {
                 return Err(self.failed("cut", log, error));
             }

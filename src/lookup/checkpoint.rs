@@ -26,14 +26,15 @@
 //! built from the log.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use super::{BLOCK_IDS, Lookup};
 use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
-use crate::log::segment::LogEnd;
+use crate::log::segment::{FILE_HEADER, LogEnd};
 use crate::options::LookupKind;
+use crate::planted::planted;
 use crate::storage::{Access, File, Storage, replace_with};
+use crate::sync::atomic::Ordering;
 
 /// The checkpoint.
 pub(crate) const INDEX: &str = "index";
@@ -210,7 +211,9 @@ pub(crate) fn load(
         return Ok(None);
     };
     let count = header.blocks as usize;
-    if header.state.uuid != *uuid
+    let log_end = header.state.log_end;
+    if log_end.is_some_and(|end| (end.position as usize) < FILE_HEADER)
+        || header.state.uuid != *uuid
         || header.state.generation != generation
         || len - (HEADER as u64) < count as u64 * 8
         || (header.external && !wanted.table_is_clean)
@@ -308,7 +311,7 @@ fn read_blocks(
         file.read_at(offset, &mut bytes[..available])?;
         bytes[available..].fill(0);
         for (&(block, crc), bytes) in rest[..run].iter().zip(bytes.chunks_exact(BLOCK)) {
-            if crc32fast::hash(bytes) != crc {
+            if crc32fast::hash(bytes) != crc && !planted!(checkpoint_checksum_ignored) {
                 return Ok(None);
             }
             lookup.prepare(block * BLOCK_IDS as u32)?;

@@ -9,9 +9,9 @@
 //! of an upper level whose word below has just become empty, and then goes on from there.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::storage::Words;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 const BITS: u64 = 64;
 
@@ -38,6 +38,14 @@ impl IdSet {
 
     fn word(&self, level: usize, index: u64) -> Option<&AtomicU64> {
         self.levels.get(level)?.get(usize::try_from(index).ok()?)
+    }
+
+    /// Whether an id is in the set.
+    #[inline]
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        let index = u64::from(id);
+        let word = self.word(0, index / BITS);
+        word.is_some_and(|word| word.load(Ordering::Acquire) >> (index % BITS) & 1 != 0)
     }
 
     /// Puts an id into the set; it must be below the limit.

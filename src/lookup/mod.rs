@@ -9,12 +9,11 @@ mod id_set;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::storage::{File, Words, prefetch};
+use crate::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError};
 pub(crate) use entry::Entry;
 use id_set::IdSet;
 
@@ -102,6 +101,11 @@ impl Lookup {
     /// The entry of an id; [`Entry::NONE`] past the limit.
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Entry {
+        // A table on disk is a file with holes. On some file systems even to read in one takes
+        // space, and where none is left the mapping faults.
+        if self.disk.is_some() && !self.blocks.contains(id / BLOCK_IDS as u32) {
+            return Entry::NONE;
+        }
         match self.table.get(id as usize) {
             Some(word) => Entry::from_word(word.load(Ordering::Acquire)),
             None => Entry::NONE,
@@ -239,7 +243,9 @@ impl Lookup {
             }
         }
         let mut live = 0;
-        for (index, words) in words.chunks_exact(64).enumerate() {
+        // The last block may reach beyond the limit, where there are no ids.
+        let words = &words[..self.block(block).len()];
+        for (index, words) in words.chunks(64).enumerate() {
             let mut bits = 0u64;
             for (bit, &word) in words.iter().enumerate() {
                 bits |= u64::from(Entry::from_word(word).is_live()) << bit;

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mapping::{Backing, Mapping};
 use super::{Access, File, Lock, Storage, View, Words, os, parent};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Address space of one file. No data file is longer than 4 GiB; everything else is shorter.
 const FILE_RESERVE: u64 = 1 << 32;

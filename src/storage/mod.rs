@@ -9,19 +9,24 @@
 
 mod crc32;
 pub mod fork;
+// What serves `words.rs` alone isn't used where `explored_words.rs` stands in for it.
+#[cfg_attr(ourdb_shuttle, allow(dead_code))]
 mod mapping;
 pub mod memory;
 pub mod os;
 mod prefetch;
 mod thread;
 mod view;
+#[cfg_attr(ourdb_shuttle, path = "explored_words.rs")]
 mod words;
 
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
-pub use crc32::{crc32, crc32_of_36, crc32_of_value};
+use crate::error::FailedSync;
+use crate::planted::planted;
+pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
 pub use prefetch::prefetch;
 pub use thread::spawn;
 pub use view::View;
@@ -89,7 +94,7 @@ pub trait Lock: Send + Sync + Debug {}
 /// thread at a time: the engine's writer lock sees to that.
 #[allow(clippy::len_without_is_empty)]
 pub trait File: Send + Sync + Debug {
-    /// Length in bytes, as of now.
+    /// Length in bytes, as of now. An error where the file was removed since it was opened.
     fn len(&self) -> io::Result<u64>;
     /// When the content was last changed, in nanoseconds since the Unix epoch; 0 if unknown.
     fn modified_ns(&self) -> io::Result<u64>;
@@ -100,7 +105,8 @@ pub trait File: Send + Sync + Debug {
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()>;
     /// Makes sure that `[from, to)` can be written: reserves the space on disk and extends the
     /// file with zeros. Where the file system can't reserve, the file is left as it is and
-    /// [`write_at`](File::write_at) extends it and may run out of space.
+    /// [`write_at`](File::write_at) extends it and may run out of space; only a file that is mapped
+    /// as a [table](File::words) gets its space in any case, unless the file system copies on write.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
@@ -150,7 +156,13 @@ pub fn replace_with(
     let written = (|| {
         let file = storage.open(&temporary, Access::Truncate)?;
         write(&*file)?;
-        file.sync()?;
+        if planted!(renamed_before_synced) {
+            storage.rename(&temporary, name)?;
+            return file.sync();
+        }
+        if !planted!(replaced_file_not_synced) {
+            file.sync().map_err(FailedSync::mark)?;
+        }
         storage.rename(&temporary, name)
     })();
     if let Err(error) = written {
@@ -159,7 +171,26 @@ pub fn replace_with(
         let _ = storage.remove(&temporary);
         return Err(error);
     }
-    storage.sync_directory(parent(name))
+    sync_directory(storage, parent(name))
+}
+
+/// [`Storage::sync_directory`], among other things that can fail.
+pub(crate) fn sync_directory(storage: &dyn Storage, name: &str) -> io::Result<()> {
+    if planted!(directory_not_synced) {
+        return Ok(());
+    }
+    storage.sync_directory(name).map_err(|error| {
+        // It could not even be opened; that can be tried again.
+        let not_tried = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EACCES];
+        if error
+            .raw_os_error()
+            .is_some_and(|code| not_tried.contains(&code))
+        {
+            error
+        } else {
+            FailedSync::mark(error)
+        }
+    })
 }
 
 /// The directory part of a name, empty for a file in the root.

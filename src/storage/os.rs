@@ -4,19 +4,20 @@
 //! the tail, over space reserved beforehand; where that can't be had, or [`IoMode::File`] asks,
 //! both are system calls. Both ways see the same page cache, so they mix freely.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::mapping::{Backing, HUGE_PAGE, Mapping, page_size};
 use super::{Access, File, Lock, Storage, View, Words, fork};
 use crate::options::IoMode;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The writable window at the tail of a file moves on by this much: a huge page, so that the kernel
 /// may keep the bytes in one, which saves faults when writing and address translations when reading.
@@ -31,6 +32,29 @@ const LONGEST_WINDOWED_WRITE: u64 = STRIDE / 8;
 pub struct OsStorage {
     root: PathBuf,
     io: IoMode,
+    /// The directory itself, once it is locked: to sync it must not fail because the process has
+    /// too many files open.
+    directory: OnceLock<fs::File>,
+}
+
+/// Makes a call again as long as a signal interrupts it. Not only those that wait are: a file system
+/// in user space or on a network may interrupt any call.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// The result of a C function that says with -1 that it failed.
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 impl OsStorage {
@@ -39,6 +63,7 @@ impl OsStorage {
         OsStorage {
             root: root.into(),
             io,
+            directory: OnceLock::new(),
         }
     }
 
@@ -64,8 +89,12 @@ impl Storage for OsStorage {
             }
             missing.push(directory);
         }
-        DirBuilder::new().recursive(true).create(&self.root)?;
-        for directory in missing {
+        for directory in missing.into_iter().rev() {
+            match uninterrupted(|| fs::create_dir(directory)) {
+                // Another process may be making the same.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
             let above = match directory.parent() {
                 Some(above) if !above.as_os_str().is_empty() => above,
                 _ => Path::new("."),
@@ -76,7 +105,7 @@ impl Storage for OsStorage {
     }
 
     fn remove_root(&self) -> io::Result<()> {
-        match fs::remove_dir(&self.root) {
+        match uninterrupted(|| fs::remove_dir(&self.root)) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
             _ => Ok(()),
         }
@@ -84,14 +113,20 @@ impl Storage for OsStorage {
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK);
+        options.read(true);
+        let flags = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
         match access {
-            Access::Read => {}
-            Access::Write => drop(options.write(true)),
-            Access::CreateNew => drop(options.write(true).create_new(true)),
-            Access::Truncate => drop(options.write(true).create(true).truncate(true)),
+            Access::Read => drop(options.custom_flags(flags)),
+            Access::Write => drop(options.custom_flags(flags).write(true)),
+            Access::CreateNew => drop(options.custom_flags(flags).write(true).create_new(true)),
+            // A link may lead to somebody else's file, which is not to be emptied.
+            Access::Truncate => drop(
+                options
+                    .custom_flags(flags | libc::O_NOFOLLOW)
+                    .write(true)
+                    .create(true)
+                    .truncate(true),
+            ),
         }
         let file = options.open(self.path(name))?;
         // A pipe or a device in the place of a file would block or lie about its length.
@@ -105,13 +140,14 @@ impl Storage for OsStorage {
             file,
             io: self.io,
             reserved: AtomicBool::new(false),
+            is_table: AtomicBool::new(false),
             tail: Mutex::default(),
         }))
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.path(directory))? {
+        for entry in uninterrupted(|| fs::read_dir(self.path(directory)))? {
             // A name that is not UTF-8 is none of ours.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
@@ -121,7 +157,7 @@ impl Storage for OsStorage {
     }
 
     fn is_directory(&self, name: &str) -> io::Result<bool> {
-        match fs::metadata(self.path(name)) {
+        match uninterrupted(|| fs::metadata(self.path(name))) {
             Ok(metadata) => Ok(metadata.is_dir()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -129,23 +165,26 @@ impl Storage for OsStorage {
     }
 
     fn create_directory(&self, name: &str) -> io::Result<()> {
-        fs::create_dir(self.path(name))
+        uninterrupted(|| fs::create_dir(self.path(name)))
     }
 
     fn remove_directory(&self, name: &str) -> io::Result<()> {
-        fs::remove_dir(self.path(name))
+        uninterrupted(|| fs::remove_dir(self.path(name)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        uninterrupted(|| fs::rename(self.path(from), self.path(to)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        uninterrupted(|| fs::remove_file(self.path(name)))
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
-        fs::File::open(self.path(directory))?.sync_all()
+        match self.directory.get().filter(|_| directory.is_empty()) {
+            Some(root) => root.sync_all(),
+            None => fs::File::open(self.path(directory))?.sync_all(),
+        }
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
@@ -157,11 +196,13 @@ impl Storage for OsStorage {
                 .truncate(false)
                 .open(self.path(name))?;
             let mut request = whole_file(libc::F_WRLCK);
-            // SAFETY: the descriptor is open and `request` is a valid flock structure.
-            let result =
-                unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request) };
-            if result == -1 {
-                let error = io::Error::last_os_error();
+            let locked = uninterrupted(|| {
+                // SAFETY: the descriptor is open and `request` is a valid flock structure.
+                checked(unsafe {
+                    libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request)
+                })
+            });
+            if let Err(error) = locked {
                 return match error.raw_os_error() {
                     Some(libc::EAGAIN | libc::EACCES) => Ok(None),
                     _ => Err(error),
@@ -169,12 +210,14 @@ impl Storage for OsStorage {
             }
             // Who held it before may have removed the file; then this lock locks nothing.
             let locked = file.metadata()?;
-            match fs::metadata(self.path(name)) {
+            match uninterrupted(|| fs::metadata(self.path(name))) {
                 Ok(there) if (there.dev(), there.ino()) == (locked.dev(), locked.ino()) => {}
                 Ok(_) => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             }
+            let directory = fs::File::open(&self.root)?;
+            self.directory.get_or_init(|| directory);
             fork::remember_lock(file.as_raw_fd());
             let fork_generation = fork::generation();
             return Ok(Some(Box::new(OsLock {
@@ -191,12 +234,11 @@ impl Storage for OsStorage {
             Err(error) => return Err(error),
         };
         let mut request = whole_file(libc::F_WRLCK);
-        // SAFETY: the descriptor is open and `request` is a valid flock structure, into which the
-        // kernel writes who holds the lock.
-        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut request) };
-        if result == -1 {
-            return Err(io::Error::last_os_error());
-        }
+        uninterrupted(|| {
+            // SAFETY: the descriptor is open and `request` is a valid flock structure, into which
+            // the kernel writes who holds the lock.
+            checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut request) })
+        })?;
         Ok(i32::from(request.l_type) != libc::F_UNLCK)
     }
 
@@ -236,14 +278,17 @@ pub(super) fn now_us() -> u64 {
 
 pub(super) fn random() -> io::Result<[u8; 16]> {
     let mut bytes = [0u8; 16];
-    // SAFETY: the kernel writes at most the 16 bytes of the array.
-    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    // Up to 256 bytes come whole once the pool is ready.
-    if filled == 16 {
-        Ok(bytes)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    uninterrupted(|| {
+        // SAFETY: the kernel writes at most the 16 bytes of the array.
+        let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        // Up to 256 bytes come whole once the pool is ready.
+        if filled == 16 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    })?;
+    Ok(bytes)
 }
 
 #[derive(Debug)]
@@ -278,6 +323,8 @@ struct OsFile {
     io: IoMode,
     /// Whether the space at the tail is reserved, so that stores through a mapping can't fail.
     reserved: AtomicBool,
+    /// Whether the file is mapped as a table, and will be stored to in no other way.
+    is_table: AtomicBool,
     tail: Mutex<Tail>,
 }
 
@@ -304,6 +351,18 @@ struct Window {
 impl OsFile {
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives each page of a table its space by writing into it what it holds, where space can't be
+    /// reserved otherwise: a store into a hole on a full disk is a signal.
+    fn write_again(&self, from: u64, to: u64) -> io::Result<()> {
+        let page = page_size() as u64;
+        let mut byte = [0];
+        for position in (from - from % page..to).step_by(page as usize) {
+            self.file.read_exact_at(&mut byte, position)?;
+            self.file.write_all_at(&byte, position)?;
+        }
+        Ok(())
     }
 
     /// Writes through the window; `false` where it can't be had and the kernel must be asked.
@@ -368,7 +427,12 @@ impl OsFile {
 
 impl File for OsFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        let metadata = self.file.metadata()?;
+        if metadata.nlink() == 0 {
+            // It has no name any more: what is written to it is gone when it is closed.
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        Ok(metadata.len())
     }
 
     fn modified_ns(&self) -> io::Result<u64> {
@@ -427,6 +491,9 @@ impl File for OsFile {
                 // when the disk is full.
                 Some(libc::EOPNOTSUPP | libc::ENOSYS) => {
                     self.reserved.store(false, Ordering::Relaxed);
+                    if self.is_table.load(Ordering::Relaxed) {
+                        return self.write_again(from, to);
+                    }
                     return Ok(());
                 }
                 _ => return Err(error),
@@ -448,12 +515,7 @@ impl File for OsFile {
                 tail.unmapped_until = window.end.next_multiple_of(STRIDE);
             }
         }
-        loop {
-            match self.file.sync_data() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        uninterrupted(|| self.file.sync_data())
     }
 
     fn view(&self, reserve: u64) -> io::Result<View> {
@@ -482,9 +544,8 @@ impl File for OsFile {
         if self.len()? < bytes as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Words::over(
-            Mapping::new(bytes, Backing::Write(&self.file, 0))?,
-            count,
-        ))
+        let mapping = Mapping::new(bytes, Backing::Write(&self.file, 0))?;
+        self.is_table.store(true, Ordering::Relaxed);
+        Words::over(mapping, count)
     }
 }

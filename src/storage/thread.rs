@@ -3,7 +3,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::thread::{Builder, JoinHandle};
+
+use crate::sync::thread::{Builder, JoinHandle};
 
 /// Starts a thread that takes no signals: they are for the host program's threads, whose handlers
 /// may not expect to run here.

@@ -1,10 +1,10 @@
 //! A window for reading a growing file without system calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mapping::Mapping;
 use super::prefetch::prefetch;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What a processor loads at a time, in bytes.
 const CACHE_LINE: usize = 64;

@@ -2,9 +2,9 @@
 //! touched, or a file.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::mapping::{Backing, Mapping};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// An array of atomic words. Its length can grow up to what was reserved.
 #[derive(Debug)]
@@ -20,16 +20,16 @@ impl Words {
             .max(1)
             .checked_mul(8)
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Words::over(Mapping::new(bytes, Backing::Zeroed)?, count))
+        Words::over(Mapping::new(bytes, Backing::Zeroed)?, count)
     }
 
     /// The first `len` words of a mapping that is readable and writable at least so far.
-    pub(super) fn over(mapping: Mapping, len: usize) -> Words {
+    pub(super) fn over(mapping: Mapping, len: usize) -> io::Result<Words> {
         assert!(len * 8 <= mapping.len(), "more words than mapped");
-        Words {
+        Ok(Words {
             mapping,
             len: AtomicUsize::new(len),
-        }
+        })
     }
 
     /// How many words can be used.

@@ -138,6 +138,9 @@ int ourdb_get_version(const ourdb *db, uint32_t id, uint64_t commit, ourdb_buf *
 int ourdb_get_at(const ourdb *db, uint32_t id, uint64_t time_us, ourdb_buf *out);
 int ourdb_last_commit(const ourdb *db, uint64_t *out);
 
+int ourdb_check(const ourdb *db, int (*progress)(void *context, uint64_t done, uint64_t total),
+                void *context);
+
 void ourdb_free_buf(ourdb_buf *buf);
 void ourdb_free_records(ourdb_records *records);
 

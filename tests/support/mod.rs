@@ -6,6 +6,8 @@
 
 pub mod herolib;
 pub mod model;
+pub mod readers;
+pub mod script;
 pub mod sim;
 
 use std::fs;

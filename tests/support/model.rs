@@ -283,6 +283,15 @@ impl Model {
         }
     }
 
+    /// Adds a version that herolib wrote, of no commit, to those before all commits.
+    pub fn import(&mut self, id: u32, value: Value) {
+        let version = Version {
+            commit: 0,
+            value: Some(value),
+        };
+        self.records.entry(id).or_default().push(version);
+    }
+
     /// What was there after `commit`.
     pub fn as_of(&self, commit: u64) -> Model {
         let mut past = self.clone();
@@ -749,7 +758,9 @@ impl Model {
             self.check_get_version(db, id, self.last_commit + 1)?;
             for version in self.records.get(&id).into_iter().flatten() {
                 self.check_get_version(db, id, version.commit)?;
-                self.check_get_version(db, id, version.commit - 1)?;
+                if version.commit > 0 {
+                    self.check_get_version(db, id, version.commit - 1)?;
+                }
                 if let Some(time) = self.time(version.commit) {
                     self.check_get_at(db, id, time)?;
                     self.check_get_at(db, id, time - 1)?;

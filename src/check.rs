@@ -1,0 +1,569 @@
+//! Reading everything, and comparing it with itself.
+//!
+//! The log is read from front to back as recovery reads it, from the files and not through the
+//! mappings, while reading and writing go on. On the way a table from id to newest version grows:
+//! each version must follow the one that the table has, and in the end the table must be the
+//! lookup.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use crate::base;
+use crate::db::{Db, Extent, Part};
+use crate::error::{Error, Result};
+use crate::history::Chain;
+use crate::location::Location;
+use crate::log::record::{HEROLIB_HEADER, Head, Kind};
+use crate::log::scan::{Found, ReadRecord};
+use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
+use crate::lookup::Entry;
+use crate::manifest::{FileKind, MANIFEST, Manifest};
+use crate::reader::Reader;
+use crate::storage::{Access, Storage, Words};
+use crate::sync::atomic::Ordering;
+
+/// So many damaged places are named one by one; the others are counted.
+const MOST_NAMED: usize = 1000;
+/// Progress is told after so many bytes.
+const STEP: u64 = 4 << 20;
+
+/// What a check has read, and what it found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Versions of records that were read and are well, deletions included.
+    pub versions: u64,
+    /// Bytes of data files that were read.
+    pub bytes: u64,
+    /// Damaged places, in the order in which they were found; the first 1,000 of them.
+    pub damage: Vec<Damage>,
+    /// Damaged places beyond those.
+    pub more: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing is damaged.
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// A damaged place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: String,
+    /// Offset in bytes from the beginning of the file.
+    pub offset: u64,
+    /// What was expected and what was found.
+    pub what: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}: {}", self.file, self.offset, self.what)
+    }
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = self.damage.len() as u64 + self.more;
+        write!(
+            f,
+            "{places} damaged, {} versions in {} bytes well",
+            self.versions, self.bytes
+        )?;
+        for damage in &self.damage {
+            write!(f, "\n{damage}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+impl Db {
+    /// Reads every version of every record and verifies: both checksums of each, that each follows
+    /// the version before it, that commits follow each other, and that lookup and counters are what
+    /// the log makes of them. Everything as of one moment; reading and writing go on.
+    ///
+    /// `progress` is told how many bytes are read, and how many are to be; where it breaks, the
+    /// answer is [`Error::Cancelled`]. Damage is no error of the check: see
+    /// [`CheckReport::damage`].
+    ///
+    /// Cost: reads all data files once, and takes 8 bytes of memory per id meanwhile.
+    pub fn check(&self, progress: impl FnMut(u64, u64) -> ControlFlow<()>) -> Result<CheckReport> {
+        let extent = self.extent()?;
+        let mut check = Check::new(self, &extent, progress)?;
+        check.manifest(&extent)?;
+        let has_base = check.base(&extent)?;
+        let mut before = None;
+        for part in extent
+            .parts
+            .iter()
+            .filter(|part| part.kind == FileKind::Log)
+        {
+            before = check.log_file(part, before)?;
+        }
+        // What is damaged is missing from the table, and would be named twice.
+        if has_base && check.report.is_sound() {
+            check.lookup(&extent)?;
+            check.counters(&extent);
+        }
+        Ok(check.report)
+    }
+}
+
+/// A check under way.
+struct Check<'a, P> {
+    db: &'a Db,
+    storage: &'a dyn Storage,
+    progress: P,
+    /// Bytes to be read.
+    total: u64,
+    /// Bytes after which progress is told next.
+    next_step: u64,
+    /// The newest version of each id, as read so far.
+    table: Words,
+    known: u64,
+    live: u64,
+    next_id: u64,
+    /// The last whole commit, and its time. That of the database, until the log says otherwise.
+    commit: u64,
+    time_us: u64,
+    /// The commit whose last record has not come yet, and its time.
+    pending: Option<(u64, u64)>,
+    /// Damage was met in the log: what follows it may lead to what can't be read.
+    gap: bool,
+    report: CheckReport,
+}
+
+impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
+    fn new(db: &'a Db, extent: &Extent, progress: P) -> Result<Check<'a, P>> {
+        let limit = extent.limit as usize;
+        let table = Words::zeroed(limit).map_err(|_| Error::OutOfMemory {
+            what: format!("a table of {limit} ids for the check").into(),
+        })?;
+        Ok(Check {
+            db,
+            storage: db.storage(),
+            progress,
+            total: extent.parts.iter().map(|part| part.end).sum(),
+            next_step: 0,
+            table,
+            known: 0,
+            live: 0,
+            next_id: 1,
+            commit: extent.commit,
+            time_us: 0,
+            pending: None,
+            gap: false,
+            report: CheckReport::default(),
+        })
+    }
+
+    fn damaged(&mut self, file: &str, offset: u64, what: impl Into<String>) {
+        self.name(Damage {
+            file: self.storage.describe(file),
+            offset,
+            what: what.into(),
+        });
+    }
+
+    fn name(&mut self, damage: Damage) {
+        if self.report.damage.len() == MOST_NAMED {
+            self.report.more += 1;
+        } else {
+            self.report.damage.push(damage);
+        }
+    }
+
+    /// Goes on after an error that tells of damage; any other one ends the check.
+    fn pass<T>(&mut self, file: &str, offset: u64, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::Corrupt { file, offset, what }) => {
+                let what = what.into_owned();
+                self.name(Damage { file, offset, what });
+                Ok(None)
+            }
+            // A file that is gone, or a sector that can't be read.
+            Err(Error::Io { source, .. }) => {
+                self.damaged(file, offset, format!("it can't be read: {source}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&mut self, bytes: u64) -> Result<()> {
+        self.report.bytes += bytes;
+        if self.report.bytes < self.next_step {
+            return Ok(());
+        }
+        self.next_step = self.report.bytes + STEP;
+        match (self.progress)(self.report.bytes.min(self.total), self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
+
+    fn manifest(&mut self, extent: &Extent) -> Result<()> {
+        if extent.volatile {
+            return Ok(());
+        }
+        let read = Manifest::read(self.storage);
+        match self.pass(MANIFEST, 0, read)? {
+            Some(Some(manifest)) if manifest.uuid == extent.uuid => {
+                self.all_there(&manifest, extent)
+            }
+            Some(Some(_)) => self.damaged(MANIFEST, 16, "it is another database's by now"),
+            Some(None) => self.damaged(MANIFEST, 0, "the file is gone"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Names the data files that belong to the database and could not be opened.
+    fn all_there(&mut self, manifest: &Manifest, extent: &Extent) {
+        for file in &manifest.files {
+            let opened = |part: &Part| part.segment.number == file.number;
+            if !extent.parts.iter().any(opened) {
+                let what = "the data file is missing, or its header is damaged";
+                self.damaged(&name(file.number), 0, what);
+                self.gap = true;
+            }
+        }
+    }
+
+    /// What the log builds upon: all versions in files that are not part of the log. Whether it
+    /// could be read.
+    fn base(&mut self, extent: &Extent) -> Result<bool> {
+        for part in &extent.parts {
+            if part.kind != FileKind::Log && !self.frozen_file(part)? {
+                return Ok(false);
+            }
+        }
+        let entries = match extent.base {
+            Some(stamp) => base::read(self.storage, extent.generation, stamp),
+            // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
+            None if extent.parts.iter().all(|part| part.kind != FileKind::Log) => {
+                Ok(self.db.entries().collect())
+            }
+            None => return Ok(true),
+        };
+        let Some(entries) = self.pass(&base::name(extent.generation), 0, entries)? else {
+            return Ok(false);
+        };
+        for (id, entry) in entries {
+            self.put(id, entry);
+            let walked = self.chain(id, entry);
+            self.pass(&name(entry.location().file), 0, walked)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether a file that is not part of the log is as long as it was: only then it is read
+    /// through its mapping.
+    fn frozen_file(&mut self, part: &Part) -> Result<bool> {
+        let name = name(part.segment.number);
+        let len = self
+            .storage
+            .open(&name, Access::Read)
+            .and_then(|file| file.len())
+            .map_err(|error| Error::from_io("open", self.storage.describe(&name), error));
+        let Some(len) = self.pass(&name, 0, len)? else {
+            return Ok(false);
+        };
+        if len < part.end {
+            self.damaged(&name, len, ends_early(part.end));
+        }
+        Ok(len >= part.end)
+    }
+
+    fn chain(&mut self, id: u32, entry: Entry) -> Result<()> {
+        let log = self.db.log();
+        let mut chain = Chain::new(log, id, entry);
+        let mut is_newest = true;
+        while let Some((location, head)) = chain.next()? {
+            let segment = log.segment_of(location)?;
+            if is_newest && entry.is_live() != (head.kind == Kind::Put) {
+                let position = u64::from(location.position);
+                let what = format!("{:?} of id {id} is here, and the base has it as", head.kind);
+                let state = if entry.is_live() { "live" } else { "deleted" };
+                return Err(segment.corrupt(position, format!("{what} {state}")));
+            }
+            is_newest = false;
+            segment.value(location, &head)?;
+            self.report.versions += 1;
+            self.read(head.record_len())?;
+        }
+        Ok(())
+    }
+
+    /// Reads a data file of the log, which goes on from `before`; where it ends.
+    fn log_file(&mut self, part: &Part, before: Option<LogEnd>) -> Result<Option<LogEnd>> {
+        let segment = &part.segment;
+        let file = name(segment.number);
+        let reader = Reader::sequential(self.storage, &file);
+        let Some(reader) = self.pass(&file, 0, reader)? else {
+            self.gap = true;
+            return Ok(before);
+        };
+        let mut reader = reader.up_to(part.end);
+        if reader.len() < part.end {
+            self.damaged(&file, reader.len(), ends_early(part.end));
+            self.gap = true;
+        }
+        let header = reader.bytes(0, FILE_HEADER as u64).map(FileHeader::decode);
+        let Some(header) = self.pass(&file, 0, header)? else {
+            self.gap = true;
+            return Ok(before);
+        };
+        match header.filter(|header| self.is_header_of(header, segment)) {
+            None => self.damaged(&file, 0, "the data file's header is not the one it had"),
+            Some(header) => self.follow(&file, &header, before),
+        }
+        let scanned = self.records(&mut reader, segment);
+        if self.pass(&file, 0, scanned)?.is_none() {
+            self.gap = true;
+        }
+        if let Some((commit, _)) = self.pending.take() {
+            self.damaged(
+                &file,
+                part.end,
+                format!("the last record of commit {commit} is missing"),
+            );
+            self.gap = true;
+        }
+        // A file in which there is nothing was made in vain, and the next one in its stead.
+        if part.end == FILE_HEADER as u64 {
+            return Ok(before);
+        }
+        Ok(Some(LogEnd {
+            file: segment.number,
+            position: part.end as u32,
+        }))
+    }
+
+    fn is_header_of(&self, header: &FileHeader, segment: &Segment) -> bool {
+        let log = self.db.log();
+        header.uuid == log.uuid
+            && header.number == segment.number
+            && header.generation == log.generation
+    }
+
+    /// Goes on with a data file after `before`.
+    fn follow(&mut self, file: &str, header: &FileHeader, before: Option<LogEnd>) {
+        if header.after != before && !self.gap {
+            let end = |end: Option<LogEnd>| end.map_or("nothing".to_owned(), |end| end.to_string());
+            let what = format!(
+                "the data file goes on from {}, and the log before it ends with {}",
+                end(header.after),
+                end(before)
+            );
+            self.damaged(file, 30, what);
+            self.gap = true;
+        }
+        if before.is_none() {
+            self.commit = header.first_commit.saturating_sub(1);
+        }
+    }
+
+    fn records(&mut self, reader: &mut Reader, segment: &Segment) -> Result<()> {
+        let file = name(segment.number);
+        let seed = segment.seed();
+        let mut at = FILE_HEADER as u64;
+        while at < reader.len() {
+            let from = at;
+            match reader.record(at, seed)? {
+                Found::Record(head) => {
+                    self.record(&file, at, segment.number, &head);
+                    at += head.record_len();
+                }
+                Found::Value(head, why) => {
+                    let what = format!(
+                        "{:?} of id {}, commit {}: {why}",
+                        head.kind, head.id, head.commit
+                    );
+                    self.damaged(&file, at, what);
+                    self.gap = true;
+                    at += head.record_len();
+                }
+                Found::Nothing(why) => {
+                    let next = reader.next_record(at + 1, seed)?.unwrap_or(reader.len());
+                    self.damaged(&file, at, format!("{why}; {} bytes are lost", next - at));
+                    self.gap = true;
+                    at = next;
+                }
+            }
+            self.read(at - from)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, file: &str, at: u64, number: u16, head: &Head) {
+        if let Err(what) = self.order(head) {
+            self.damaged(file, at, what);
+        }
+        if head.kind == Kind::SyncMark {
+            return;
+        }
+        self.report.versions += 1;
+        self.pending = (!head.last).then_some((head.commit, head.time_us));
+        if head.last {
+            self.commit = head.commit;
+            self.time_us = head.time_us;
+        }
+        let before = self.newest(head.id);
+        let Some(before) = before else {
+            self.damaged(file, at, format!("id {} is past the limit", head.id));
+            return;
+        };
+        if before.location() != head.previous && !self.gap {
+            self.damaged(
+                file,
+                at,
+                format!(
+                    "the version of id {} leads to {:?} as the one before it, which is {:?}",
+                    head.id,
+                    head.previous,
+                    before.location()
+                ),
+            );
+        }
+        let location = Location {
+            file: number,
+            position: (at + HEROLIB_HEADER) as u32,
+        };
+        let entry = match head.kind {
+            Kind::Put => Entry::live(location, head.len as usize),
+            _ => Entry::deleted(location),
+        };
+        self.put(head.id, entry);
+    }
+
+    /// Whether a record may come next.
+    fn order(&self, head: &Head) -> std::result::Result<(), String> {
+        if self.gap {
+            return Ok(());
+        }
+        let expected = match (head.kind, self.pending) {
+            (Kind::SyncMark, None) if head.commit <= self.commit => return Ok(()),
+            (Kind::SyncMark, _) => {
+                return Err("a sync mark stands within a commit, or names a later one".into());
+            }
+            (_, Some((commit, time_us))) if head.time_us != time_us => {
+                return Err(format!("records of commit {commit} have different times"));
+            }
+            (_, Some((commit, _))) => Some(commit),
+            (_, None) if head.time_us < self.time_us => {
+                return Err(format!(
+                    "commit {} has an earlier time than the one before it",
+                    head.commit
+                ));
+            }
+            (_, None) => self.commit.checked_add(1),
+        };
+        if Some(head.commit) == expected {
+            return Ok(());
+        }
+        Err(format!(
+            "a record of commit {} stands where commit {} goes on",
+            head.commit,
+            expected.unwrap_or(u64::MAX)
+        ))
+    }
+
+    fn newest(&self, id: u32) -> Option<Entry> {
+        let word = self.table.get(id as usize)?;
+        Some(Entry::from_word(word.load(Ordering::Relaxed)))
+    }
+
+    fn put(&mut self, id: u32, entry: Entry) {
+        let Some(word) = self.table.get(id as usize) else {
+            return;
+        };
+        let before = Entry::from_word(word.swap(entry.to_word(), Ordering::Relaxed));
+        self.known += u64::from(!before.is_known());
+        self.live += u64::from(entry.is_live());
+        self.live -= u64::from(before.is_live());
+        self.next_id = self.next_id.max(u64::from(id) + 1);
+    }
+
+    /// Compares the lookup with the table. Commits that came since are left out.
+    fn lookup(&mut self, extent: &Extent) -> Result<()> {
+        let mut matched = 0;
+        for (id, entry) in self.db.entries() {
+            let expected = self.newest(id).unwrap_or_default();
+            let is_same = entry.location() == expected.location();
+            if is_same && entry.is_live() != expected.is_live() {
+                self.damaged(
+                    &name(entry.location().file),
+                    u64::from(entry.location().position),
+                    format!("the lookup has id {id} as live where it is deleted, or the reverse"),
+                );
+                continue;
+            }
+            let found = match is_same {
+                true => Ok(entry.location()),
+                false => self.version_as_of(id, entry, extent.commit),
+            };
+            match self.pass(&name(entry.location().file), 0, found)? {
+                Some(found) if found == expected.location() => {
+                    matched += u64::from(expected.is_known());
+                }
+                Some(found) => self.damaged(
+                    &name(found.file),
+                    u64::from(found.position),
+                    format!(
+                        "the lookup leads id {id} here, and its newest version is at {:?}",
+                        expected.location()
+                    ),
+                ),
+                None => {}
+            }
+        }
+        if matched < self.known && self.report.is_sound() {
+            let missing = self.known - matched;
+            self.damaged("", 0, format!("{missing} ids are missing from the lookup"));
+        }
+        Ok(())
+    }
+
+    /// Where the newest version at or before `commit` is; [`Location::NONE`] if there is none.
+    fn version_as_of(&self, id: u32, entry: Entry, commit: u64) -> Result<Location> {
+        let mut chain = Chain::new(self.db.log(), id, entry);
+        while let Some((location, head)) = chain.next()? {
+            if head.commit <= commit {
+                return Ok(location);
+            }
+        }
+        Ok(Location::NONE)
+    }
+
+    fn counters(&mut self, extent: &Extent) {
+        let read = (self.commit, self.live);
+        let kept = (extent.commit, extent.live);
+        if read != kept || self.next_id > extent.next_id.max(1) {
+            self.damaged(
+                "",
+                0,
+                format!(
+                    "the log ends with commit {}, has {} live records and ids up to {}; \
+                     {} and {} are kept, and {} comes next",
+                    read.0,
+                    read.1,
+                    self.next_id - 1,
+                    kept.0,
+                    kept.1,
+                    extent.next_id
+                ),
+            );
+        }
+    }
+}
+
+fn ends_early(end: u64) -> String {
+    format!("the file ends here, and it had {end} bytes")
+}

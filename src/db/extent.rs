@@ -1,0 +1,74 @@
+//! What a database consists of at a moment, for work over all of it.
+
+use std::sync::Arc;
+
+use super::Db;
+use crate::error::Result;
+use crate::log::segment::Segment;
+use crate::lookup::Entry;
+use crate::manifest::{BaseStamp, FileKind};
+use crate::storage::Storage;
+
+/// Everything there is as of one commit. What comes later is appended behind it.
+#[derive(Debug)]
+pub(crate) struct Extent {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) generation: u64,
+    /// There are no files.
+    pub(crate) volatile: bool,
+    /// Ids are below this.
+    pub(crate) limit: u32,
+    /// Ascending.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) base: Option<BaseStamp>,
+    pub(crate) commit: u64,
+    pub(crate) live: u64,
+    pub(crate) next_id: u64,
+}
+
+/// A data file up to some end.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) kind: FileKind,
+    pub(crate) end: u64,
+}
+
+impl Db {
+    /// What there is now.
+    pub(crate) fn extent(&self) -> Result<Extent> {
+        let shared = &*self.shared;
+        shared.check_process()?;
+        // Nothing is appended meanwhile.
+        let writer = shared.writer();
+        let kind = |number| {
+            let file = writer.manifest.file(number);
+            file.map_or(FileKind::Log, |file| file.kind)
+        };
+        let parts = shared.log.segments().map(|segment| Part {
+            segment: Arc::clone(segment),
+            kind: kind(segment.number),
+            end: segment.view().end(),
+        });
+        Ok(Extent {
+            uuid: shared.log.uuid,
+            generation: shared.log.generation,
+            volatile: shared.volatile,
+            limit: shared.limits.record_nr_max,
+            parts: parts.collect(),
+            base: writer.manifest.base,
+            commit: writer.commit,
+            live: writer.live,
+            next_id: writer.next_id,
+        })
+    }
+
+    /// All known ids with their newest versions, ascending; each as of when it is met.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
+        self.shared.lookup.entries()
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        self.shared.storage()
+    }
+}

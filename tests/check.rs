@@ -1,0 +1,356 @@
+//! The check reads everything: it finds nothing in a sound database, and names each place where a
+//! damaged one is damaged.
+
+mod support;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ourdb::{CheckReport, Db, Error, IoMode, LookupKind, Options, Sync};
+use support::TempDirectory;
+use support::herolib::{Herolib, Port, Settings};
+
+const FILE_HEADER: usize = 64;
+const RECORD_HEADER: usize = 40;
+
+fn options() -> Options {
+    Options {
+        key_value: true,
+        native: true,
+        file_size: 3000,
+        // What lies in the file counts, and not what is mapped.
+        io: IoMode::File,
+        ..Options::default()
+    }
+}
+
+fn on(_done: u64, _total: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn check(db: &Db) -> CheckReport {
+    db.check(on).expect("a check")
+}
+
+fn value(id: u32, revision: u32) -> Vec<u8> {
+    (0..40 + id * 3)
+        .map(|at| (id * 31 + revision * 7 + at) as u8 | 1)
+        .collect()
+}
+
+const IDS: u32 = 20;
+const REVISIONS: u32 = 5;
+/// Versions that `fill` writes.
+const VERSIONS: u64 = (IDS * REVISIONS) as u64 + 2 + 1;
+
+fn fill(db: &Db) {
+    for revision in 0..REVISIONS {
+        for id in 0..IDS {
+            db.set(id, &value(id, revision)).unwrap();
+        }
+        if revision == 2 {
+            db.sync().unwrap();
+        }
+    }
+    db.set_many(&[(30, b"one"), (31, b"commit")]).unwrap();
+    db.delete(3).unwrap();
+}
+
+fn assert_sound(db: &Db, versions: u64, what: &str) {
+    let report = check(db);
+    assert!(report.is_sound(), "{what}: {report}");
+    assert_eq!(report.versions, versions, "{what}");
+}
+
+#[test]
+fn a_sound_database_is_sound_in_every_form() {
+    let lookups = [LookupKind::Memory, LookupKind::Disk];
+    let syncs = [Sync::Os, Sync::Commit];
+    for (lookup, sync) in lookups.into_iter().zip(syncs) {
+        for io in [IoMode::Auto, IoMode::File] {
+            for file_size in [1, 3000, 0] {
+                let directory = TempDirectory::new();
+                let options = Options {
+                    lookup,
+                    sync,
+                    io,
+                    file_size,
+                    ..options()
+                };
+                let what = format!("{options:?}");
+                let db = Db::open(directory.path(), &options).unwrap();
+                assert_sound(&db, 0, &what);
+                fill(&db);
+                assert_sound(&db, VERSIONS, &what);
+                let read_only = Options {
+                    read_only: true,
+                    ..Options::default()
+                };
+                let reader = Db::open(directory.path(), &read_only).unwrap();
+                assert_sound(&reader, VERSIONS, &what);
+                drop(reader);
+                drop(db);
+                let db = Db::open(directory.path(), &options).unwrap();
+                assert_sound(&db, VERSIONS, &what);
+                db.close().unwrap();
+                let db = Db::open(directory.path(), &options).unwrap();
+                assert_sound(&db, VERSIONS, &what);
+                db.delete(4).unwrap();
+                assert_sound(&db, VERSIONS + 1, &what);
+                let salvage = Options {
+                    salvage: true,
+                    ..Options::default()
+                };
+                let salvaged = Db::open(directory.path(), &salvage).unwrap();
+                assert_sound(&salvaged, VERSIONS + 1, &what);
+            }
+        }
+    }
+    let memory = Options {
+        memory: true,
+        ..options()
+    };
+    let db = Db::open("", &memory).unwrap();
+    fill(&db);
+    assert_sound(&db, VERSIONS, "in memory");
+}
+
+#[test]
+fn what_herolib_wrote_is_checked_too() {
+    let directory = TempDirectory::new();
+    let settings = Settings {
+        record_size_max: 65_535,
+        ..Settings::DEFAULT
+    };
+    let mut herolib = Herolib::open(directory.path(), settings, Port::Go).unwrap();
+    for id in 1..=10 {
+        assert_eq!(herolib.insert(&value(id, 0)), id);
+    }
+    for id in (1..=10).chain(1..=10) {
+        herolib.set(id, &value(id, 1)).unwrap();
+    }
+    herolib.close();
+    let db = Db::open(directory.path(), &Options::default()).unwrap();
+    db.set(4, b"ours").unwrap();
+    db.insert(b"more of ours").unwrap();
+    assert_sound(&db, 32, "over herolib's");
+    db.close().unwrap();
+    let path = directory.path().join("0.db");
+    let mut content = fs::read(&path).unwrap();
+    let damaged = value(7, 0);
+    let at = find(&content, &damaged);
+    content[at + 5] ^= 4;
+    fs::write(&path, content).unwrap();
+    let options = Options {
+        io: IoMode::File,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
+    let report = check(&db);
+    assert_eq!(report.damage.len(), 1, "{report}");
+    assert!(report.to_string().contains("id 7"), "{report}");
+}
+
+fn find(content: &[u8], value: &[u8]) -> usize {
+    content
+        .windows(value.len())
+        .position(|bytes| bytes == value)
+        .expect("the value is in the file")
+}
+
+/// A data file of an open database changed by another hand.
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut content = fs::read(path).unwrap();
+    change(&mut content);
+    fs::write(path, content).unwrap();
+}
+
+/// A value that `fill` writes into `1.db`: its id and revision.
+const IN_SECOND: (u32, u32) = (19, 1);
+
+/// Each byte of each record, one bit at a time: the record that holds it is the one place named.
+#[test]
+fn a_flipped_bit_is_named_with_its_record() {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &options()).unwrap();
+    fill(&db);
+    let (id, revision) = IN_SECOND;
+    for (id, revision, number) in [(0, 0, 0), (12, 0, 0), (id, revision, 1)] {
+        let path = directory.path().join(format!("{number}.db"));
+        let at = find(&fs::read(&path).unwrap(), &value(id, revision));
+        let record = at - RECORD_HEADER..at + value(id, revision).len();
+        for byte in record.clone() {
+            let bit = 1 << (byte % 8);
+            change(&path, |content| content[byte] ^= bit);
+            let report = check(&db);
+            let what = format!("id {id}, revision {revision}, byte {byte} of {record:?}");
+            let [damage] = &report.damage[..] else {
+                panic!("{what}: {report}");
+            };
+            assert_eq!(Path::new(&damage.file), path, "{what}");
+            assert_eq!(damage.offset, record.start as u64, "{what}: {report}");
+            if byte >= at {
+                assert!(
+                    damage.what.contains(&format!("id {id},")),
+                    "{what}: {report}"
+                );
+            }
+            assert_eq!(report.versions, VERSIONS - 1, "{what}");
+            change(&path, |content| content[byte] ^= bit);
+        }
+    }
+    assert_sound(&db, VERSIONS, "in the end");
+}
+
+#[test]
+fn every_damaged_place_is_named_and_too_many_are_counted() {
+    let directory = TempDirectory::new();
+    let options = Options {
+        file_size: 0,
+        ..options()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
+    let count = 1200u32;
+    for id in 0..count {
+        db.set(id, &[7; 10]).unwrap();
+    }
+    let path = directory.path().join("0.db");
+    let value_of = |id: u32| FILE_HEADER + id as usize * (RECORD_HEADER + 10) + RECORD_HEADER;
+    for damaged in [3, 1000, 1100] {
+        change(&path, |content| {
+            content[FILE_HEADER..][..count as usize * 50]
+                .chunks_mut(50)
+                .for_each(|record| record[40..].fill(7));
+            for id in 0..damaged {
+                content[value_of(id)] = 8;
+            }
+        });
+        let report = check(&db);
+        let named: Vec<u64> = report.damage.iter().map(|damage| damage.offset).collect();
+        let expected: Vec<u64> = (0..damaged.min(1000))
+            .map(|id| (value_of(id) - RECORD_HEADER) as u64)
+            .collect();
+        assert_eq!(named, expected);
+        assert_eq!(report.more, u64::from(damaged.saturating_sub(1000)));
+        assert_eq!(report.versions, u64::from(count - damaged));
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_or_gone_is_named() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 3] = [
+        ("1.db", |path| fs::remove_file(path).unwrap()),
+        ("2.db", |path| change(path, |content| content.truncate(200))),
+        ("MANIFEST", |path| change(path, |content| content[50] ^= 1)),
+    ];
+    for (name, change) in changes {
+        let directory = TempDirectory::new();
+        let db = Db::open(directory.path(), &options()).unwrap();
+        fill(&db);
+        change(&directory.path().join(name));
+        let report = check(&db);
+        let first = report.damage.first().expect("damage");
+        assert!(first.file.ends_with(name), "{name}: {report}");
+    }
+}
+
+/// What salvage can't read the check on it names.
+#[test]
+fn the_check_of_a_salvaged_database_names_what_was_lost() {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &options()).unwrap();
+    fill(&db);
+    db.close().unwrap();
+    let path = directory.path().join("1.db");
+    let at = find(&fs::read(&path).unwrap(), &value(IN_SECOND.0, IN_SECOND.1));
+    change(&path, |content| content[at] ^= 1);
+    change(&directory.path().join("2.db"), |content| content[9] ^= 1);
+    let salvage = Options {
+        salvage: true,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &salvage).unwrap();
+    let report = check(&db);
+    let text = report.to_string();
+    assert!(text.contains("1.db") && text.contains("2.db"), "{text}");
+    assert!(
+        report
+            .damage
+            .iter()
+            .any(|damage| damage.offset == (at - RECORD_HEADER) as u64),
+        "{text}"
+    );
+}
+
+#[test]
+fn progress_reaches_the_end_and_can_stop() {
+    let directory = TempDirectory::new();
+    let options = Options {
+        file_size: 0,
+        ..options()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
+    let value = vec![5; 60_000];
+    for id in 0..400 {
+        db.set(id, &value).unwrap();
+    }
+    let mut told = Vec::new();
+    let report = db.check(|done, total| {
+        told.push((done, total));
+        ControlFlow::Continue(())
+    });
+    assert!(report.unwrap().is_sound());
+    assert!(told.len() > 3, "{told:?}");
+    assert!(told.is_sorted() && told.iter().all(|&(done, total)| done <= total));
+    let mut calls = 0;
+    let stopped = db.check(|_, _| {
+        calls += 1;
+        if calls == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    assert_eq!(calls, 2);
+}
+
+#[test]
+fn a_check_beside_writers_sees_one_moment() {
+    for sync in [Sync::Os, Sync::Commit] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            sync,
+            io: IoMode::Auto,
+            ..options()
+        };
+        let db = Db::open(directory.path(), &options).unwrap();
+        fill(&db);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut revision = 0;
+                while !done.load(Ordering::Relaxed) {
+                    revision += 1;
+                    for id in 0..IDS {
+                        db.set(id, &value(id, revision)).unwrap();
+                    }
+                    db.delete(revision % IDS).unwrap();
+                    db.set_many(&[(50, b"a"), (revision % 1000 + 100, b"b")])
+                        .unwrap();
+                }
+            });
+            for round in 0..20 {
+                let report = check(&db);
+                if !report.is_sound() {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("round {round}: {report}");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}

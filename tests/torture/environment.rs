@@ -1,0 +1,46 @@
+//! What surrounds a database of a C program is not as it should be: the disk is full, or a limit,
+//! a permission or another program stands in the way.
+
+use crate::inject::{first_number, in_memory};
+use crate::programs::{Link, Scratch, compile, compile_injector, succeed};
+use crate::report::Campaign;
+use crate::support::torture;
+
+/// Small file systems that are really full; see `c-tests/torture/space.c`.
+#[test]
+fn full_disks() {
+    let scratch = Scratch::new("full-disks");
+    let program = compile("c-tests/torture/space.c", Link::Shared, &scratch);
+    let mut command = scratch.command(&program);
+    command
+        .env("LD_PRELOAD", compile_injector(&scratch))
+        .arg(if torture() { "20" } else { "1" });
+    let campaign = Campaign::begin("full_disks", "calls on a full disk", 500, 10_000);
+    let output = String::from_utf8(succeed(command).stdout).expect("text");
+    print_skipped(&output);
+    if output.contains("SKIPPED: a full disk") {
+        return;
+    }
+    campaign.count(first_number(&output));
+    campaign.end();
+}
+
+/// See `c-tests/torture/environment.c`.
+#[test]
+fn adverse_environments() {
+    let campaign = Campaign::begin("adverse_environments", "situations", 200, 200);
+    let scratch = Scratch::new("environment");
+    let program = compile("c-tests/torture/environment.c", Link::Shared, &scratch);
+    let mut command = scratch.command(&program);
+    command.env("TMPDIR", in_memory().unwrap_or(&scratch.path));
+    let output = String::from_utf8(succeed(command).stdout).expect("text");
+    print_skipped(&output);
+    campaign.count(first_number(&output));
+    campaign.end();
+}
+
+fn print_skipped(output: &str) {
+    for line in output.lines().filter(|line| line.starts_with("SKIPPED: ")) {
+        println!("{line}");
+    }
+}

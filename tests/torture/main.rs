@@ -1,0 +1,40 @@
+//! Campaigns against OurDB's promises: each looks at as many cases of one kind as its target says,
+//! and stops at the first case that breaks a promise.
+//!
+//! `make torture` runs them in full and prints the table; without `OURDB_TORTURE=1` each runs in a
+//! short form. Everything random comes from a seed, and a failure prints the command that runs the
+//! seed again.
+
+mod bits;
+mod crash;
+mod damage;
+mod environment;
+mod faults;
+mod fuzz;
+mod group;
+mod inject;
+mod judge;
+mod kill;
+mod look;
+mod named;
+#[path = "../support/programs.rs"]
+mod programs;
+mod readers;
+mod real;
+mod recovery;
+mod remains;
+mod report;
+mod run;
+mod scenes;
+mod schedules;
+mod shapes;
+#[path = "../support/mod.rs"]
+mod support;
+mod syncs;
+#[cfg(ourdb_planted)]
+mod teeth;
+mod torn;
+mod trial;
+mod truth;
+mod watch;
+mod workload;

@@ -1,0 +1,405 @@
+//! Workloads written by hand, each for something that recovery has to get right. They are short,
+//! so that all states that a crash can leave of them can be looked at.
+
+use ourdb::Sync;
+
+use super::workload::{Step, Workload};
+use crate::support::model::{Value, Write};
+
+/// The steps of a workload, one call to a step. Each value is another one.
+#[derive(Default)]
+struct Script {
+    steps: Vec<Step>,
+    seed: u16,
+}
+
+impl Script {
+    fn value(&mut self, len: u32) -> Value {
+        self.seed += 1;
+        // Values that are all zeros or ones are asked for by themselves.
+        let seed = self.seed / 5 * 8 + self.seed % 5;
+        Value { seed, len }
+    }
+
+    fn values(&mut self, lens: &[u32]) -> Vec<Value> {
+        lens.iter().map(|&len| self.value(len)).collect()
+    }
+
+    fn write(&mut self, write: Write) -> &mut Script {
+        self.step(Step::Write(write))
+    }
+
+    fn step(&mut self, step: Step) -> &mut Script {
+        self.steps.push(step);
+        self
+    }
+
+    fn times(&mut self, count: u32, write: impl Fn(&mut Script) -> &mut Script) -> &mut Script {
+        for _ in 0..count {
+            write(self);
+        }
+        self
+    }
+
+    fn insert(&mut self, len: u32) -> &mut Script {
+        let value = self.value(len);
+        self.write(Write::Insert(value))
+    }
+
+    fn inserts(&mut self, lens: &[u32]) -> &mut Script {
+        for &len in lens {
+            self.insert(len);
+        }
+        self
+    }
+
+    fn insert_many(&mut self, lens: &[u32]) -> &mut Script {
+        let values = self.values(lens);
+        self.write(Write::InsertMany(values))
+    }
+
+    fn set(&mut self, id: u32, len: u32) -> &mut Script {
+        let value = self.value(len);
+        self.write(Write::Set(id, value))
+    }
+
+    fn set_many(&mut self, ids: &[u32], len: u32) -> &mut Script {
+        let records = ids.iter().map(|&id| (id, self.value(len))).collect();
+        self.write(Write::SetMany(records))
+    }
+
+    fn delete(&mut self, id: u32) -> &mut Script {
+        self.write(Write::Delete(id))
+    }
+
+    fn delete_many(&mut self, ids: &[u32]) -> &mut Script {
+        self.write(Write::DeleteMany(ids.to_vec()))
+    }
+
+    fn sync(&mut self) -> &mut Script {
+        self.step(Step::Sync)
+    }
+
+    fn kill(&mut self) -> &mut Script {
+        self.step(Step::Kill)
+    }
+
+    fn reopen(&mut self) -> &mut Script {
+        self.step(Step::Reopen)
+    }
+}
+
+fn workload(name: &str, write: impl FnOnce(&mut Script)) -> Workload {
+    let mut script = Script::default();
+    write(&mut script);
+    Workload {
+        steps: script.steps,
+        seed: 1000 + name.len() as u64,
+        ..Workload::new(name)
+    }
+}
+
+impl Workload {
+    fn file_size(mut self, file_size: u32) -> Workload {
+        self.options.file_size = file_size;
+        self
+    }
+
+    fn durable(mut self) -> Workload {
+        self.options.sync = Sync::Commit;
+        self
+    }
+
+    fn key_value(mut self) -> Workload {
+        self.options.key_value = true;
+        self
+    }
+
+    fn with_dump(mut self) -> Workload {
+        self.options.native = false;
+        self
+    }
+
+    fn without_reserving(mut self) -> Workload {
+        self.reserves = false;
+        self
+    }
+
+    fn long(mut self) -> Workload {
+        self.is_long = true;
+        self
+    }
+
+    fn imported(mut self, dump: bool) -> Workload {
+        self.import(dump);
+        self
+    }
+}
+
+pub(crate) fn workloads() -> Vec<Workload> {
+    let groups = [
+        of_single_records(),
+        of_many_records(),
+        of_data_files(),
+        of_syncs(),
+        of_openings(),
+        of_new_beginnings(),
+        of_herolib(),
+    ];
+    groups.into_iter().flatten().collect()
+}
+
+fn of_single_records() -> Vec<Workload> {
+    let zeros = |script: &mut Script, seed| {
+        script.write(Write::Insert(Value { seed, len: 300 }));
+        script
+            .insert(20)
+            .write(Write::Set(1, Value { seed, len: 30 }));
+    };
+    vec![
+        workload("one insert", |s| {
+            s.insert(100);
+        }),
+        workload("inserts of the same length", |s| {
+            s.inserts(&[100; 8]);
+        }),
+        workload("the same id again and again", |s| {
+            s.insert(60);
+            s.times(8, |s| s.set(1, 60));
+        }),
+        workload("set in place of a longer one", |s| {
+            s.insert(700).set(1, 600).set(1, 10).set(1, 0).set(1, 500);
+        }),
+        workload("empty values", |s| {
+            s.inserts(&[0; 5]).set(2, 0).delete(3).set(1, 1).set(1, 0);
+        }),
+        workload("deleted and set again", |s| {
+            s.set(5, 100).delete(5).set(5, 100).delete(5).set(4, 10);
+        })
+        .key_value(),
+        workload("all deleted", |s| {
+            s.inserts(&[100; 3]).delete(1).delete(2).delete(3);
+        }),
+        workload("values of zeros", |s| zeros(s, 6)),
+        workload("values of ones", |s| zeros(s, 7)),
+        workload("a value across four sectors", |s| {
+            s.insert(40).insert(2000).insert(40);
+        })
+        .file_size(0),
+        workload("a value across nine sectors, not reserved", |s| {
+            s.insert(40).insert(4200);
+        })
+        .file_size(0)
+        .without_reserving(),
+        workload("a huge value", |s| {
+            s.insert(40).insert(20_000).set(1, 40);
+        })
+        .file_size(0),
+        workload("a huge value after a sync", |s| {
+            s.insert(40).sync().insert(9_000).sync().insert(40);
+        })
+        .file_size(0)
+        .without_reserving(),
+    ]
+}
+
+fn of_many_records() -> Vec<Workload> {
+    vec![
+        workload("insert_many in one sector", |s| {
+            s.insert_many(&[10, 20, 30]).insert_many(&[5; 4]);
+        }),
+        workload("insert_many across sectors", |s| {
+            s.insert(30).insert_many(&[200; 6]).insert(30);
+        }),
+        workload("insert_many of very many", |s| {
+            s.insert_many(&[0; 40]).insert_many(&[30; 20]);
+        }),
+        workload("set_many of the same ids", |s| {
+            s.set_many(&[1, 2, 3], 90).set_many(&[3, 1, 2], 90);
+            s.set_many(&[2, 2, 2], 90).set_many(&[1, 2, 3], 90);
+        })
+        .key_value(),
+        workload("delete_many", |s| {
+            s.insert_many(&[50; 6]).delete_many(&[1, 3, 5]).insert(50);
+            s.delete_many(&[2, 4, 6, 7]);
+        }),
+        workload("commits that end at the same place", |s| {
+            s.set_many(&[1, 2], 30).sync().set(3, 100).kill();
+            s.set_many(&[1, 2], 30).kill().set(3, 100);
+        })
+        .key_value(),
+    ]
+}
+
+fn of_data_files() -> Vec<Workload> {
+    vec![
+        workload("a data file for each record", |s| {
+            s.inserts(&[20; 6]);
+        })
+        .file_size(1),
+        workload("a data file for each record, not reserved", |s| {
+            s.inserts(&[20; 6]).set(3, 0);
+        })
+        .file_size(1)
+        .without_reserving(),
+        workload("roll-over of tiny files", |s| {
+            s.inserts(&[100; 7]).delete(2).set(1, 100);
+        })
+        .file_size(250),
+        workload("roll-over of tiny files with a sync in between", |s| {
+            s.inserts(&[100; 4]).sync().inserts(&[100; 4]);
+        })
+        .file_size(250),
+        workload("roll-over of middle files", |s| {
+            s.inserts(&[300; 8]);
+        })
+        .file_size(1000),
+        workload("a commit longer than a data file", |s| {
+            s.insert(20).insert_many(&[300; 3]).insert(20);
+        })
+        .file_size(400),
+        workload("roll-over and kill", |s| {
+            s.inserts(&[100; 3]).kill().inserts(&[100; 3]).kill();
+            s.set(1, 100);
+        })
+        .file_size(200),
+        workload("many data files never synced", |s| {
+            s.inserts(&[10; 9]);
+        })
+        .file_size(1)
+        .without_reserving(),
+        workload(
+            "so many data files that they can not all wait for a sync",
+            |s| {
+                s.inserts(&[4; 68]);
+            },
+        )
+        .file_size(1)
+        .long(),
+    ]
+}
+
+fn of_syncs() -> Vec<Workload> {
+    vec![
+        workload("a sync after each commit", |s| {
+            s.times(4, |s| s.insert(100).sync());
+        }),
+        workload("a sync after some commits", |s| {
+            s.inserts(&[100; 3])
+                .sync()
+                .inserts(&[40; 3])
+                .sync()
+                .set(1, 9);
+        }),
+        workload("a sync of nothing", |s| {
+            s.sync().sync().insert(10).sync().sync();
+        }),
+        workload("durable commits", |s| {
+            s.inserts(&[100; 3]).set(1, 100).delete(2).insert(0);
+        })
+        .durable(),
+        workload("durable commits that roll over", |s| {
+            s.inserts(&[100; 5]).set(1, 100);
+        })
+        .durable()
+        .file_size(200),
+        workload("durable commits and kill", |s| {
+            s.insert(100).kill().insert_many(&[40; 3]).kill().set(2, 40);
+        })
+        .durable()
+        .without_reserving(),
+        workload("durable commits of many", |s| {
+            s.insert_many(&[150; 4]).set_many(&[1, 2, 3, 4], 150);
+        })
+        .durable(),
+    ]
+}
+
+fn of_openings() -> Vec<Workload> {
+    vec![
+        workload("opened and closed", |s| {
+            s.reopen().reopen();
+        }),
+        workload("closed with a checkpoint", |s| {
+            s.inserts(&[100; 3]).reopen().set(1, 100).reopen().delete(2);
+        }),
+        workload("closed with a checkpoint and a dump", |s| {
+            s.inserts(&[100; 3]).reopen().set(1, 100).reopen();
+        })
+        .with_dump(),
+        workload("a checkpoint and more data files since", |s| {
+            s.inserts(&[100; 3]).reopen().inserts(&[100; 4]).kill();
+            s.set(2, 50);
+        })
+        .file_size(300),
+        workload("killed again and again", |s| {
+            s.times(4, |s| s.insert(100).kill());
+        }),
+        workload("killed, reopened, killed", |s| {
+            s.insert(100).kill().reopen().insert(100).kill().insert(3);
+            s.reopen().kill();
+        })
+        .with_dump(),
+        workload("killed after a sync and more", |s| {
+            s.insert(100).sync().insert(100).kill().insert(100).kill();
+            s.sync().insert(100);
+        })
+        .without_reserving(),
+        workload("opened with other limits", |s| {
+            s.insert(100).step(Step::Limits(150)).inserts(&[100; 2]);
+            s.step(Step::Limits(5000)).insert(100).kill();
+        }),
+    ]
+}
+
+fn of_new_beginnings() -> Vec<Workload> {
+    vec![
+        workload("reset", |s| {
+            s.inserts(&[100; 3]).sync().step(Step::Reset);
+            s.inserts(&[100; 2]).kill().insert(100);
+        })
+        .file_size(200),
+        workload("reset of what was closed", |s| {
+            s.insert(100).reopen().step(Step::Reset).insert(90).sync();
+        })
+        .with_dump(),
+        workload("destroyed", |s| {
+            s.inserts(&[100; 3]).step(Step::Destroy).insert(100);
+        })
+        .file_size(200),
+        workload("destroyed after a close", |s| {
+            s.insert(100).reopen().insert(5).sync();
+            s.step(Step::Destroy).set(1, 5).insert(7).sync();
+        })
+        .with_dump(),
+    ]
+}
+
+fn of_herolib() -> Vec<Workload> {
+    vec![
+        workload("a herolib directory imported", |s| {
+            s.set(1, 100).insert(100).delete(3).sync().set(2, 10);
+        })
+        .imported(true)
+        .with_dump(),
+        workload("a herolib directory imported and closed", |s| {
+            s.insert(100).reopen().set(2, 100).kill().delete(1);
+        })
+        .imported(true)
+        .with_dump(),
+        workload("a herolib directory adopted", |s| {
+            s.set(1, 100).insert(100).delete(3).sync().set(2, 10);
+        })
+        .imported(false),
+        workload("a herolib directory adopted, and reset", |s| {
+            s.set(1, 100).step(Step::Reset).insert(100);
+        })
+        .imported(false)
+        .with_dump(),
+        workload("a herolib directory imported durably", |s| {
+            s.set(5, 100).insert_many(&[40, 50]).kill().set(2, 40);
+        })
+        .imported(true)
+        .durable(),
+    ]
+}
