@@ -204,7 +204,7 @@ pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
             Some(manifest) if manifest.file(file.number).is_some() => true,
             Some(manifest) => match FileHeader::of(storage, file.number)? {
                 Some(header) => header.uuid == manifest.uuid,
-                None => FileHeader::is_unfinished(storage, file.number)?,
+                None => FileHeader::is_unfinished(storage, file.number, &manifest.uuid)?,
             },
         };
         if ours {

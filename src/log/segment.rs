@@ -16,6 +16,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, value_crc};
@@ -36,6 +37,9 @@ pub(crate) const LONGEST_FILE: u64 = u32::MAX as u64;
 const PREFETCH: usize = 512;
 /// Version of the format of data files.
 const FORMAT: u32 = 1;
+/// Of a header: what is the same in every data file of this number, and what is always 0.
+const BEFORE_AFTER: usize = 30;
+const RESERVED: Range<usize> = 52..60;
 const MAGIC: [u8; 8] = [0, b'O', b'u', b'r', b'D', b'B', 0x1a, 0x0a];
 
 /// The end of a data file's log: the file, and the position after its last record.
@@ -124,27 +128,48 @@ impl FileHeader {
 
     /// Reads the header of a data file; `None` where there is none of ours.
     pub(crate) fn of(storage: &dyn Storage, number: u16) -> Result<Option<FileHeader>> {
-        let (bytes, len) = first_bytes(storage, number)?;
+        let (bytes, len) = first_bytes::<FILE_HEADER>(storage, number)?;
         Ok(FileHeader::decode(&bytes[..len]))
     }
 
-    /// Whether the making of a data file was interrupted: it begins with nothing, with zeros, or
-    /// with a part of a header.
-    pub(crate) fn is_unfinished(storage: &dyn Storage, number: u16) -> Result<bool> {
-        let (bytes, len) = first_bytes(storage, number)?;
-        let blank = bytes.iter().all(|&byte| byte == 0);
-        let begun = len.min(MAGIC.len());
-        Ok(blank || (bytes[..begun] == MAGIC[..begun] && FileHeader::decode(&bytes).is_none()))
+    /// Whether a data file without a valid header is one of the database `uuid` whose header never
+    /// got to the disk, or only in parts: what there is of it is as it would be, the rest zeros, and
+    /// behind it there is nothing, or a record of ours.
+    pub(crate) fn is_unfinished(
+        storage: &dyn Storage,
+        number: u16,
+        uuid: &[u8; 16],
+    ) -> Result<bool> {
+        let (bytes, _) = first_bytes::<{ FILE_HEADER + HEAD }>(storage, number)?;
+        let (header, behind) = bytes.split_at(FILE_HEADER);
+        let known = FileHeader {
+            uuid: *uuid,
+            number,
+            after: None,
+            generation: 0,
+            first_commit: 0,
+        };
+        let known = known.encode();
+        let is_part = |range: Range<usize>| {
+            let mut pairs = header[range.clone()].iter().zip(&known[range]);
+            pairs.all(|(&byte, &known)| byte == 0 || byte == known)
+        };
+        let proven = header[..BEFORE_AFTER].iter().any(|&byte| byte != 0)
+            || behind.iter().all(|&byte| byte == 0)
+            || behind.first_chunk().is_some_and(|head| {
+                Head::verify(head, Seed::new(uuid, number), FILE_HEADER as u32).is_some()
+            });
+        Ok(is_part(0..BEFORE_AFTER) && is_part(RESERVED) && proven)
     }
 }
 
-/// What stands where a data file has its header, and how many bytes there are; zeros behind them.
-fn first_bytes(storage: &dyn Storage, number: u16) -> Result<([u8; FILE_HEADER], usize)> {
+/// The first bytes of a data file, and how many there are; zeros behind them.
+fn first_bytes<const N: usize>(storage: &dyn Storage, number: u16) -> Result<([u8; N], usize)> {
     let name = name(number);
     let read = || {
         let file = storage.open(&name, Access::Read)?;
-        let mut bytes = [0u8; FILE_HEADER];
-        let len = file.len()?.min(FILE_HEADER as u64) as usize;
+        let mut bytes = [0u8; N];
+        let len = file.len()?.min(N as u64) as usize;
         file.read_at(0, &mut bytes[..len])?;
         Ok((bytes, len))
     };

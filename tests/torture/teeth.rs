@@ -42,7 +42,7 @@ const BUGS: &[(&str, &str)] = &[
         "manifest_checksum_ignored",
         "every_bit_of_a_closed_database",
     ),
-    ("manifest_stays_clean", "histories_with_all_faults"),
+    ("manifest_stays_clean", "changes_that_fail"),
     ("marked_before_synced", "images_that_a_crash_leaves"),
     ("new_data_file_not_synced", "images_that_a_crash_leaves"),
     ("not_written_again", "histories_with_all_faults"),
