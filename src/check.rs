@@ -7,9 +7,10 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::base;
-use crate::db::{Db, Extent, Part};
+use crate::db::{Db, Extent, Part, World};
 use crate::error::{Error, Result};
 use crate::history::Chain;
 use crate::location::Location;
@@ -116,7 +117,7 @@ impl Db {
 
 /// A check under way.
 struct Check<'a, P> {
-    db: &'a Db,
+    world: Arc<World>,
     storage: &'a dyn Storage,
     progress: P,
     /// Bytes to be read.
@@ -145,7 +146,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             what: format!("a table of {limit} ids for the check").into(),
         })?;
         Ok(Check {
-            db,
+            world: Arc::clone(&extent.world),
             storage: db.storage(),
             progress,
             total: extent.parts.iter().map(|part| part.end).sum(),
@@ -248,7 +249,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             Some(stamp) => base::read(self.storage, extent.generation, stamp),
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
             None if extent.parts.iter().all(|part| part.kind != FileKind::Log) => {
-                Ok(self.db.entries().collect())
+                Ok(self.world.lookup.entries().collect())
             }
             None => return Ok(true),
         };
@@ -282,11 +283,16 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     }
 
     fn chain(&mut self, id: u32, entry: Entry) -> Result<()> {
-        let log = self.db.log();
-        let mut chain = Chain::new(log, id, entry);
+        let world = Arc::clone(&self.world);
+        let mut chain = Chain::new(&world, id, entry);
         let mut is_newest = true;
         while let Some((location, head)) = chain.next()? {
-            let segment = log.segment_of(location)?;
+            if location.is_none() {
+                // A clear, which is no record of this one.
+                is_newest = false;
+                continue;
+            }
+            let segment = world.log.segment_of(location)?;
             if is_newest && entry.is_live() != (head.kind == Kind::Put) {
                 let position = u64::from(location.position);
                 let what = format!("{:?} of id {id} is here, and the base has it as", head.kind);
@@ -347,7 +353,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     }
 
     fn is_header_of(&self, header: &FileHeader, segment: &Segment) -> bool {
-        let log = self.db.log();
+        let log = &self.world.log;
         header.uuid == log.uuid
             && header.number == segment.number
             && header.generation == log.generation
@@ -409,12 +415,16 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         if head.kind == Kind::SyncMark {
             return;
         }
-        self.report.versions += 1;
         self.pending = (!head.last).then_some((head.commit, head.time_us));
         if head.last {
             self.commit = head.commit;
             self.time_us = head.time_us;
         }
+        if head.kind == Kind::Clear {
+            self.clear();
+            return;
+        }
+        self.report.versions += 1;
         let before = self.newest(head.id);
         let Some(before) = before else {
             self.damaged(file, at, format!("id {} is past the limit", head.id));
@@ -475,6 +485,16 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         ))
     }
 
+    fn clear(&mut self) {
+        for word in self.table.range(0, self.table.len()).unwrap_or_default() {
+            let entry = Entry::from_word(word.load(Ordering::Relaxed));
+            if entry.is_live() {
+                word.store(entry.cleared().to_word(), Ordering::Relaxed);
+            }
+        }
+        self.live = 0;
+    }
+
     fn newest(&self, id: u32) -> Option<Entry> {
         let word = self.table.get(id as usize)?;
         Some(Entry::from_word(word.load(Ordering::Relaxed)))
@@ -494,10 +514,14 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     /// Compares the lookup with the table. Commits that came since are left out.
     fn lookup(&mut self, extent: &Extent) -> Result<()> {
         let mut matched = 0;
-        for (id, entry) in self.db.entries() {
+        let world = Arc::clone(&self.world);
+        // By a clear that came since.
+        let cleared = world.clear_between(extent.commit, None).is_some();
+        for (id, entry) in world.lookup.entries() {
             let expected = self.newest(id).unwrap_or_default();
             let is_same = entry.location() == expected.location();
-            if is_same && entry.is_live() != expected.is_live() {
+            let cleared = cleared && !entry.is_live();
+            if is_same && !cleared && entry.is_live() != expected.is_live() {
                 self.damaged(
                     &name(entry.location().file),
                     u64::from(entry.location().position),
@@ -531,15 +555,17 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         Ok(())
     }
 
-    /// Where the newest version at or before `commit` is; [`Location::NONE`] if there is none.
+    /// Where the newest version at or before `commit` is; [`Location::NONE`] if there is none. For
+    /// one that a clear deleted, where that is.
     fn version_as_of(&self, id: u32, entry: Entry, commit: u64) -> Result<Location> {
-        let mut chain = Chain::new(self.db.log(), id, entry);
-        while let Some((location, head)) = chain.next()? {
-            if head.commit <= commit {
-                return Ok(location);
+        let version = self.world.version_at(id, entry, commit)?;
+        Ok(version.map_or(Location::NONE, |(location, head)| {
+            if location.is_none() {
+                head.previous
+            } else {
+                location
             }
-        }
-        Ok(Location::NONE)
+        }))
     }
 
     fn counters(&mut self, extent: &Extent) {

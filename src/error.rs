@@ -51,6 +51,15 @@ pub enum Error {
     /// No id or no data file number is left.
     #[error("{0}")]
     Full(Cow<'static, str>),
+    /// Something that a transaction has read was changed since it began: nothing of it was written,
+    /// and it can be tried again from its beginning.
+    #[error("{what} was changed by commit {commit}, after this transaction read it")]
+    Conflict {
+        /// "id 7", or all records at once.
+        what: Cow<'static, str>,
+        /// The first commit that changed it.
+        commit: u64,
+    },
     /// The directory is open for writing already.
     #[error("{path} is open for writing already, in this process or another")]
     Locked {
@@ -111,6 +120,9 @@ pub enum Error {
     /// Whoever watched the progress of long work asked it to stop; nothing was changed.
     #[error("stopped, as the progress callback asked")]
     Cancelled,
+    /// Not while something else is at work.
+    #[error("{0}")]
+    Busy(Cow<'static, str>),
     /// Used in a child of the process that opened it.
     #[error("this handle was opened before fork() and can't be used in the child process")]
     Forked,
@@ -166,6 +178,18 @@ pub enum NotFound {
     /// No live record in that direction.
     #[error("there is no live record {0}")]
     Neighbour(Neighbour),
+    /// A commit that was never made, or from whose time not all versions are kept.
+    #[error(
+        "commit {commit} is not to be seen any more, or not yet: commits {oldest} to {last} are"
+    )]
+    Commit {
+        /// The commit asked for.
+        commit: u64,
+        /// The first one whose versions are all kept.
+        oldest: u64,
+        /// The last one made.
+        last: u64,
+    },
     /// No database at that path.
     #[error("there is no database in {0}")]
     Database(String),

@@ -1,24 +1,26 @@
 //! Version chains: every version of a record leads to the one before it.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
 
-use crate::db::Db;
+use crate::db::{Db, World};
 use crate::error::{Error, NotFound, Result};
 use crate::location::Location;
-use crate::log::Log;
 use crate::log::record::{Head, Kind};
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
 
-/// The versions of one record, newest first, each one's head verified.
+/// The versions of one record, newest first, each one's head verified. A deletion by a clear has
+/// no record of its own: it comes in its place, at [`Location::NONE`].
 #[derive(Debug)]
 pub(crate) struct Chain<'a> {
-    log: &'a Log,
+    world: &'a World,
     id: u32,
     next: Location,
     /// The version returned last.
     newer: Option<Head>,
+    /// The version that a clear deleted, when that deletion was returned last.
+    cleared: Option<(Location, Head)>,
     /// Brent's cycle detection, for the part that herolib wrote: nothing in it says which version
     /// is older. The hare is `next`; the tortoise waits for it at `tortoise` until it has made
     /// `patience` steps, then jumps to it.
@@ -28,13 +30,14 @@ pub(crate) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    pub(crate) fn new(log: &'a Log, id: u32, entry: Entry) -> Chain<'a> {
+    pub(crate) fn new(world: &'a World, id: u32, entry: Entry) -> Chain<'a> {
         let next = entry.location();
         Chain {
-            log,
+            world,
             id,
             next,
             newer: None,
+            cleared: None,
             tortoise: Location::NONE,
             steps: 0,
             patience: 1,
@@ -43,16 +46,18 @@ impl<'a> Chain<'a> {
 
     /// The next older version.
     pub(crate) fn next(&mut self) -> Result<Option<(Location, Head)>> {
+        if let Some(version) = self.cleared.take() {
+            return Ok(Some(version));
+        }
         if self.next.is_none() {
             return Ok(None);
         }
         let location = self.next;
-        let segment = self.log.segment_of(location)?;
+        let segment = self.world.log.segment_of(location)?;
         let head = segment.head(location, self.id)?;
         // Of ours each version is of an earlier commit; herolib's have none, and may stand anywhere.
-        let older = self
-            .newer
-            .is_none_or(|newer| head.commit < newer.commit || newer.commit == 0);
+        let newer = self.newer.replace(head);
+        let older = newer.is_none_or(|newer| head.commit < newer.commit || newer.commit == 0);
         if !older || location == self.tortoise {
             return Err(segment.corrupt(
                 u64::from(location.position),
@@ -69,7 +74,23 @@ impl<'a> Chain<'a> {
             self.patience = self.patience.saturating_mul(2);
         }
         self.next = head.previous;
-        self.newer = Some(head);
+        let newer = newer.map(|newer| newer.commit);
+        if head.kind == Kind::Put
+            && let Some(clear) = self.world.clear_between(head.commit, newer)
+        {
+            self.cleared = Some((location, head));
+            let deletion = Head {
+                kind: Kind::Delete,
+                last: true,
+                id: self.id,
+                commit: clear.commit,
+                time_us: clear.time_us,
+                len: 0,
+                crc: 0,
+                previous: location,
+            };
+            return Ok(Some((Location::NONE, deletion)));
+        }
         Ok(Some((location, head)))
     }
 }
@@ -78,30 +99,28 @@ impl Db {
     /// The versions of a record, newest first, deletions included, also of a deleted one; at most
     /// `max` of them, or all with 0. Each value is checked. Cost: one record read per version.
     pub fn history(&self, id: u32, max: usize) -> Result<Records> {
+        let (world, visible) = self.world_for(id)?;
         let mut records = Records::default();
-        self.walk(id, |location, head| {
-            let value = self.log().segment_of(location)?.value(location, head)?;
-            let state = if head.kind == Kind::Put {
-                State::Live
-            } else {
-                State::Deleted
+        let mut chain = Chain::new(&world, id, world.lookup.get(id));
+        while let Some((location, head)) = chain.next()? {
+            if head.commit > visible {
+                continue;
+            }
+            let (state, value) = match head.kind {
+                Kind::Put => (State::Live, world.value(location, &head)?),
+                _ => (State::Deleted, Cow::Borrowed(&[][..])),
             };
-            let Head {
-                commit, time_us, ..
-            } = *head;
             records.push(Record {
                 id,
                 state,
-                commit,
-                time_us,
+                commit: head.commit,
+                time_us: head.time_us,
                 value: &value,
             })?;
-            Ok(if records.len() == max {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
-        })?;
+            if records.len() == max {
+                break;
+            }
+        }
         if records.is_empty() {
             return Err(Error::NotFound(NotFound::History(id)));
         }
@@ -120,39 +139,52 @@ impl Db {
         found.ok_or(Error::NotFound(NotFound::AtTime { id, time_us }))
     }
 
-    /// The value of the newest version that is not after a moment, unless that is a deletion.
-    ///
-    /// Versions that herolib wrote have neither commit nor time. They count as older than any of
-    /// ours that stands above them in the chain, and as newer than any that stands below.
     fn version_as_of(
         &self,
         id: u32,
         compare: impl Fn(&Head) -> Ordering,
     ) -> Result<Option<Vec<u8>>> {
-        let mut herolibs = None;
-        let mut found = None;
-        self.walk(id, |location, head| {
-            let order = compare(head);
-            if head.commit == 0 {
-                herolibs = herolibs.or(Some((location, *head)));
-                return Ok(ControlFlow::Continue(()));
-            }
-            if order == Ordering::Greater {
-                herolibs = None;
-                return Ok(ControlFlow::Continue(()));
-            }
-            found = match herolibs.take() {
-                Some(newer) if order == Ordering::Less => Some(newer),
-                _ => Some((location, *head)),
-            };
-            Ok(ControlFlow::Break(()))
-        })?;
-        match found.or(herolibs) {
+        let (world, visible) = self.world_for(id)?;
+        let entry = world.lookup.get(id);
+        match world.version_as_of(id, entry, visible, compare)? {
             Some((location, head)) if head.kind == Kind::Put => {
-                let segment = self.log().segment_of(location)?;
-                Ok(Some(segment.value(location, &head)?.into_owned()))
+                Ok(Some(world.value(location, &head)?.into_owned()))
             }
             _ => Ok(None),
         }
+    }
+}
+
+impl World {
+    /// The newest version that is not after a moment, and not after commit `visible`.
+    ///
+    /// Versions that herolib wrote have neither commit nor time. They count as older than any of
+    /// ours that stands above them in the chain, and as newer than any that stands below.
+    pub(crate) fn version_as_of(
+        &self,
+        id: u32,
+        entry: Entry,
+        visible: u64,
+        compare: impl Fn(&Head) -> Ordering,
+    ) -> Result<Option<(Location, Head)>> {
+        let mut herolibs = None;
+        let mut chain = Chain::new(self, id, entry);
+        while let Some((location, head)) = chain.next()? {
+            if head.commit > visible {
+                continue;
+            }
+            let order = compare(&head);
+            if head.commit == 0 {
+                herolibs = herolibs.or(Some((location, head)));
+            } else if order == Ordering::Greater {
+                herolibs = None;
+            } else {
+                return Ok(match herolibs {
+                    Some(newer) if order == Ordering::Less => Some(newer),
+                    _ => Some((location, head)),
+                });
+            }
+        }
+        Ok(herolibs)
     }
 }

@@ -4,7 +4,8 @@
 //! ```text
 //!  0   8  "OURDBMAN"
 //!  8   4  format version, 1
-//! 12   4  features that a reader must know; none so far, and an unknown one refuses to open
+//! 12   4  features that a reader must know: bit 0 = has what begins with "oldest" below; an unknown
+//!         one refuses to open
 //! 16  16  database uuid
 //! 32   8  generation
 //! 40   1  mode: 0 incremental, 1 key-value
@@ -22,8 +23,12 @@
 //! 96   4  CRC32 of the herolib dump
 //! 100  4  number of data files n
 //! 104  8  when the herolib dump was last changed, nanoseconds since the Unix epoch; 0 = unknown
-//! 112 16n data files, ascending: number u16, kind u16 (0 log, 1 frozen), 4 bytes 0, own_until u32,
-//!         length u32
+//! 112 16n data files, ascending: number u16, kind u16 (0 log, 1 frozen, 2 compacted), 4 bytes 0,
+//!         own_until u32, length u32
+//! +    8  oldest commit from which on every version is kept
+//! +    4  number of clears m
+//! +    4  0
+//! + 16 m  clears, ascending: commit u64, time u64
 //! +    4  CRC32 of everything before
 //! ```
 
@@ -43,7 +48,13 @@ const MAGIC: &[u8; 8] = b"OURDBMAN";
 const FORMAT: u32 = 1;
 const HEADER: usize = 112;
 const FILE_ENTRY: usize = 16;
-const LONGEST: u64 = (HEADER + FILE_ENTRY * 65_536 + 4) as u64;
+const EXTENSION: usize = 16;
+const CLEAR_ENTRY: usize = 16;
+/// After so many clears the next one deletes record by record.
+pub(crate) const MOST_CLEARS: usize = 4096;
+const LONGEST: u64 =
+    (HEADER + FILE_ENTRY * 65_536 + EXTENSION + CLEAR_ENTRY * MOST_CLEARS + 4) as u64;
+const FEATURE_EXTENDED: u32 = 1;
 const FLAG_NATIVE: u8 = 1;
 const FLAG_BASE: u8 = 2;
 const FLAG_DUMP: u8 = 4;
@@ -67,6 +78,9 @@ pub(crate) enum State {
 pub(crate) enum FileKind {
     /// Part of the log.
     Log,
+    /// What a compaction has kept of an earlier log: ascending by id, of each id the oldest version
+    /// first. The log builds upon it.
+    Compacted,
     /// Not part of the log any more, or never: versions are found in it through the base and
     /// through chains alone. Records that begin below `own_until` have our envelope, the others
     /// are herolib's.
@@ -100,6 +114,13 @@ pub(crate) struct KnownDump {
     pub(crate) modified_ns: u64,
 }
 
+/// A commit that deleted every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clear {
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+}
+
 /// The manifest's contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -117,6 +138,11 @@ pub(crate) struct Manifest {
     pub(crate) dump: Option<KnownDump>,
     /// Ascending.
     pub(crate) files: Vec<DataFile>,
+    /// From this commit on every version is kept; 0 before the first compaction.
+    pub(crate) oldest: u64,
+    /// Commits that deleted every record, as far as the log was on disk when this was written;
+    /// ascending.
+    pub(crate) clears: Vec<Clear>,
 }
 
 impl Manifest {
@@ -135,6 +161,8 @@ impl Manifest {
             base: None,
             dump: None,
             files: Vec::new(),
+            oldest: 0,
+            clears: Vec::new(),
         }
     }
 
@@ -163,7 +191,9 @@ impl Manifest {
         let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * self.files.len() + 4);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&0u32.to_le_bytes());
+        let extended = self.oldest != 0 || !self.clears.is_empty();
+        let features = if extended { FEATURE_EXTENDED } else { 0 };
+        bytes.extend_from_slice(&features.to_le_bytes());
         bytes.extend_from_slice(&self.uuid);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
         bytes.extend_from_slice(&[u8::from(self.key_value), flags, state, 0]);
@@ -183,12 +213,22 @@ impl Manifest {
             let (kind, own_until) = match file.kind {
                 FileKind::Log => (0u16, 0u32),
                 FileKind::Frozen { own_until } => (1, own_until),
+                FileKind::Compacted => (2, 0),
             };
             bytes.extend_from_slice(&file.number.to_le_bytes());
             bytes.extend_from_slice(&kind.to_le_bytes());
             bytes.extend_from_slice(&0u32.to_le_bytes());
             bytes.extend_from_slice(&own_until.to_le_bytes());
             bytes.extend_from_slice(&file.len.to_le_bytes());
+        }
+        if extended {
+            bytes.extend_from_slice(&self.oldest.to_le_bytes());
+            bytes.extend_from_slice(&(self.clears.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&0u32.to_le_bytes());
+            for clear in &self.clears {
+                bytes.extend_from_slice(&clear.commit.to_le_bytes());
+                bytes.extend_from_slice(&clear.time_us.to_le_bytes());
+            }
         }
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -212,12 +252,12 @@ impl Manifest {
                 "the manifest does not match its checksum",
             ));
         }
-        if u32_at(bytes, 8) != FORMAT || u32_at(bytes, 12) != 0 {
+        let features = u32_at(bytes, 12);
+        if u32_at(bytes, 8) != FORMAT || features & !FEATURE_EXTENDED != 0 {
             return Err(Error::incompatible(format!(
-                "{path} has format {} with features {:#x}, and this library knows format {FORMAT} \
-                 without features: the database was written by a newer version",
+                "{path} has format {} with features {features:#x}, and this library knows format \
+                 {FORMAT} with {FEATURE_EXTENDED:#x}: the database was written by a newer version",
                 u32_at(bytes, 8),
-                u32_at(bytes, 12)
             )));
         }
         let flags = bytes[41];
@@ -232,11 +272,34 @@ impl Manifest {
             return Err(damaged(40, "there is no such mode or flag"));
         }
         let count = u32_at(bytes, 100) as usize;
-        if body != HEADER + FILE_ENTRY * count {
+        let files_end = HEADER + FILE_ENTRY * count;
+        let (oldest, clears, end) = if features & FEATURE_EXTENDED == 0 {
+            (0, 0, files_end)
+        } else if files_end + EXTENSION > body {
+            (0, 0, usize::MAX)
+        } else {
+            let clears = u32_at(bytes, files_end + 8) as usize;
+            let end = files_end + EXTENSION + CLEAR_ENTRY * clears;
+            (u64_at(bytes, files_end), clears, end)
+        };
+        if body != end {
             return Err(damaged(
                 100,
-                "the number of data files does not fit the manifest's length",
+                "the number of data files or clears does not fit the manifest's length",
             ));
+        }
+        let clears: Vec<_> = (0..clears)
+            .map(|index| files_end + EXTENSION + CLEAR_ENTRY * index)
+            .map(|at| Clear {
+                commit: u64_at(bytes, at),
+                time_us: u64_at(bytes, at + 8),
+            })
+            .collect();
+        if !clears
+            .windows(2)
+            .all(|pair| pair[0].commit < pair[1].commit)
+        {
+            return Err(damaged(files_end as u64, "the clears are not in order"));
         }
         let mut files = Vec::with_capacity(count);
         for index in 0..count {
@@ -246,6 +309,7 @@ impl Manifest {
                 1 => FileKind::Frozen {
                     own_until: u32_at(bytes, at + 8),
                 },
+                2 => FileKind::Compacted,
                 _ => return Err(damaged(at as u64, "there is no such kind of data file")),
             };
             files.push(DataFile {
@@ -283,6 +347,8 @@ impl Manifest {
                 modified_ns: u64_at(bytes, 104),
             }),
             files,
+            oldest,
+            clears,
         })
     }
 
@@ -346,10 +412,24 @@ mod tests {
         manifest
     }
 
+    fn extended() -> Manifest {
+        let mut manifest = sample();
+        manifest.files[1].kind = FileKind::Compacted;
+        manifest.oldest = 31;
+        let clear = |commit| Clear {
+            commit,
+            time_us: 7 * commit,
+        };
+        manifest.clears = vec![clear(33), clear(1 << 40)];
+        manifest
+    }
+
     #[test]
     fn it_reads_back_as_written() {
         let bytes = sample().encode();
         assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), sample());
+        let bytes = extended().encode();
+        assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), extended());
         let plain = Manifest::new([1; 16], false, false, Limits::DEFAULT);
         assert_eq!(
             Manifest::decode(&plain.encode(), "m").expect("valid"),
@@ -359,9 +439,14 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_other_length_is_refused() {
-        let bytes = sample().encode();
+        for bytes in [sample().encode(), extended().encode()] {
+            refused_if_changed(&bytes);
+        }
+    }
+
+    fn refused_if_changed(bytes: &[u8]) {
         for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes.to_vec();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(Manifest::decode(&flipped, "m").is_err(), "bit {bit}");
         }

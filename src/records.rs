@@ -68,6 +68,17 @@ impl Records {
         Ok(())
     }
 
+    /// Leaves none, and keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.items.clear();
+        self.bytes.clear();
+    }
+
+    /// How many bytes all values have.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::write::Writer;
-use super::{Db, Shared};
+use super::{Db, Shared, World};
 use crate::base::is_base;
 use crate::error::{Error, Result};
 use crate::herolib::{self, Presence};
-use crate::log::segment::{FileHeader, name};
+use crate::log::segment::{FileHeader, Segment, name};
 use crate::lookup::checkpoint::{self, INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, KnownDump, MANIFEST, Manifest, State};
 use crate::options::Limits;
@@ -41,7 +41,7 @@ impl Db {
             return Err(Error::ReadOnly { action: "destroy" });
         }
         self.ticker = None;
-        let storage = Arc::clone(&self.shared.log.storage);
+        let storage = Arc::clone(&self.shared.storage);
         remove_database(&*storage)?;
         let failed = |error| Error::from_io("remove", storage.describe(""), error);
         remove_if_there(&*storage, MANIFEST).map_err(failed)?;
@@ -62,24 +62,25 @@ impl Shared {
         if !writer.changed {
             return Ok(());
         }
-        writer.tail.trim(&self.log)?;
+        let world = self.read();
+        writer.tail.trim(&world.log)?;
         let work = writer.tail.take_sync_work();
         if planted!(checkpoint_before_log) {
-            self.write_checkpoint(writer)?;
+            self.write_checkpoint(writer, &world)?;
         }
         if !planted!(closed_without_sync) {
-            work.run(&self.log)
+            work.run(&world.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
         }
-        self.write_checkpoint(writer)?;
-        if !self.lookup.is_on_disk() {
-            remove_if_there(self.storage(), TABLE)
-                .map_err(|error| Error::from_io("remove", self.storage().describe(TABLE), error))?;
+        self.write_checkpoint(writer, &world)?;
+        if !world.lookup.is_on_disk() {
+            remove_if_there(&*self.storage, TABLE)
+                .map_err(|error| Error::from_io("remove", self.storage.describe(TABLE), error))?;
         }
         let dump = if writer.manifest.native {
             None
         } else {
-            self.write_dump(writer)?
+            self.write_dump(writer, &world)?
         };
         let manifest = Manifest {
             state: State::Clean,
@@ -88,87 +89,91 @@ impl Shared {
             commit: writer.commit,
             time_us: writer.time_us,
             dump,
-            files: self.data_files(&writer.manifest),
+            clears: Vec::clone(&world.clears()),
+            files: data_files(&writer.manifest, &world),
             ..writer.manifest.clone()
         };
-        manifest.write(self.storage())
+        manifest.write(&*self.storage)
     }
 
     /// Writes a checkpoint of the lookup as it is. The log must be on disk.
-    fn write_checkpoint(&self, writer: &Writer) -> Result<()> {
+    fn write_checkpoint(&self, writer: &Writer, world: &World) -> Result<()> {
         let state = checkpoint::State {
-            uuid: self.log.uuid,
-            generation: self.log.generation,
+            uuid: world.log.uuid,
+            generation: world.log.generation,
             commit: writer.commit,
             time_us: writer.time_us,
             next_id: writer.next_id,
             live: writer.live,
             log_end: writer.tail.end(),
         };
-        checkpoint::write(self.storage(), &self.lookup, state)
+        checkpoint::write(&*self.storage, &world.lookup, state)
     }
 
     /// Whether so much of the log was read at opening that a checkpoint is worth writing. A table
     /// on disk is one only after a clean close.
     pub(super) fn replayed_long(&self, read: u64) -> bool {
-        read > LONG_REPLAY && !self.read_only && !self.volatile && !self.lookup.is_on_disk()
+        read > LONG_REPLAY && !self.read_only && !self.volatile && !self.read().lookup.is_on_disk()
     }
 
     /// Makes the log durable and writes a checkpoint, before there are other threads.
     pub(super) fn checkpoint(&self) -> Result<()> {
         let commit = self.writer().commit;
         self.sync_to(commit)?;
-        self.write_checkpoint(&self.writer())
+        let mut writer = self.writer();
+        let world = self.read();
+        // The checkpoint stands for a log with these in it, and doesn't say so.
+        let clears = world.clears();
+        if writer.manifest.clears != *clears {
+            writer.manifest.clears = Vec::clone(&clears);
+            writer.manifest.write(&*self.storage)?;
+        }
+        self.write_checkpoint(&writer, &world)
     }
 
     /// Writes the lookup as herolib stores it, where its width can hold all locations.
-    fn write_dump(&self, writer: &Writer) -> Result<Option<KnownDump>> {
+    fn write_dump(&self, writer: &Writer, world: &World) -> Result<Option<KnownDump>> {
         let limits = self.limits;
         let width = herolib::lookup_width(limits.record_nr_max, limits.record_size_max);
         let incremental = (!self.key_value).then_some(writer.next_id as u32);
         // In incremental mode ids without a record stand in the dump as well. Each id that was given
         // out takes a record's header at least, so a next id far beyond that, which no honest use
         // leaves behind, must not fill the disk with them.
-        let bytes: u64 = self
-            .log
-            .segments()
-            .map(|segment| segment.view().end())
-            .sum();
+        let ends = world.log.segments().map(|segment| segment.view().end());
+        let bytes: u64 = ends.sum();
         let given_out = bytes / herolib::record::HEADER as u64;
-        let highest = self.lookup.highest().map_or(0, u64::from);
+        let highest = world.lookup.highest().map_or(0, u64::from);
         let ids = writer.next_id.max(highest + 1);
         if incremental.is_some() && ids > given_out + MOST_EMPTY_ENTRIES {
-            herolib::remove_dump(self.storage())?;
+            herolib::remove_dump(&*self.storage)?;
             return Ok(None);
         }
-        let live = self.lookup.entries().filter(|(_, entry)| entry.is_live());
+        let live = world.lookup.entries().filter(|(_, entry)| entry.is_live());
         let entries = live.map(|(id, entry)| (id, entry.location()));
-        let Some(stamp) = herolib::write_dump(self.storage(), width, incremental, entries)? else {
+        let Some(stamp) = herolib::write_dump(&*self.storage, width, incremental, entries)? else {
             return Ok(None);
         };
-        let modified_ns = herolib::dump_modified_ns(self.storage())?;
+        let modified_ns = herolib::dump_modified_ns(&*self.storage)?;
         Ok(Some(KnownDump { stamp, modified_ns }))
     }
+}
 
-    /// The data files for the manifest, with their lengths as they are now.
-    fn data_files(&self, manifest: &Manifest) -> Vec<DataFile> {
-        let frozen = |number| {
-            manifest
-                .file(number)
-                .filter(|file| file.kind != FileKind::Log)
-                .copied()
-        };
-        self.log
-            .segments()
-            .map(|segment| {
-                frozen(segment.number).unwrap_or(DataFile {
-                    number: segment.number,
-                    kind: FileKind::Log,
-                    len: segment.view().end() as u32,
-                })
-            })
-            .collect()
-    }
+/// The data files for the manifest, with their lengths as they are now.
+fn data_files(manifest: &Manifest, world: &World) -> Vec<DataFile> {
+    let frozen = |number| {
+        manifest
+            .file(number)
+            .filter(|file| file.kind != FileKind::Log)
+            .copied()
+    };
+    let file = |segment: &Arc<Segment>| {
+        frozen(segment.number).unwrap_or(DataFile {
+            number: segment.number,
+            kind: FileKind::Log,
+            len: segment.view().end() as u32,
+        })
+    };
+    world.log.segments().map(file).collect()
 }
 
 /// Stands in the manifest of a database that is being removed and whose own could not be read.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Db;
+use super::{Db, World};
 use crate::error::Result;
 use crate::log::segment::Segment;
-use crate::lookup::Entry;
 use crate::manifest::{BaseStamp, FileKind};
 use crate::storage::Storage;
 
@@ -16,6 +15,7 @@ pub(crate) struct Extent {
     pub(crate) generation: u64,
     /// There are no files.
     pub(crate) volatile: bool,
+    pub(crate) world: Arc<World>,
     /// Ids are below this.
     pub(crate) limit: u32,
     /// Ascending.
@@ -45,17 +45,19 @@ impl Db {
             let file = writer.manifest.file(number);
             file.map_or(FileKind::Log, |file| file.kind)
         };
-        let parts = shared.log.segments().map(|segment| Part {
+        let world = shared.world.load();
+        let parts = world.log.segments().map(|segment| Part {
             segment: Arc::clone(segment),
             kind: kind(segment.number),
             end: segment.view().end(),
         });
         Ok(Extent {
-            uuid: shared.log.uuid,
-            generation: shared.log.generation,
+            uuid: world.log.uuid,
+            generation: world.log.generation,
             volatile: shared.volatile,
             limit: shared.limits.record_nr_max,
             parts: parts.collect(),
+            world: Arc::clone(&world),
             base: writer.manifest.base,
             commit: writer.commit,
             live: writer.live,
@@ -63,12 +65,7 @@ impl Db {
         })
     }
 
-    /// All known ids with their newest versions, ascending; each as of when it is met.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
-        self.shared.lookup.entries()
-    }
-
     pub(crate) fn storage(&self) -> &dyn Storage {
-        self.shared.storage()
+        &*self.shared.storage
     }
 }

@@ -12,26 +12,32 @@ mod extent;
 mod open;
 mod order;
 mod read;
+mod reads;
 mod recover;
+mod scan;
+mod snapshot;
 mod sync;
 mod takeover;
+mod txn;
+mod world;
 mod write;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::history::Chain;
 use crate::location::Location;
-use crate::log::Log;
-use crate::log::record::{Head, Kind};
-use crate::lookup::{Entry, Lookup};
+use crate::log::segment::LogEnd;
 use crate::options::{Limits, Sync};
-use crate::storage::{Lock, Storage, fork};
+use crate::storage::{Lock, Reading, Storage, Swap, fork};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, thread};
 pub(crate) use extent::{Extent, Part};
+pub use scan::{Order, Scan};
+use snapshot::Snapshots;
 use sync::{GroupSync, Ticker};
-use write::Writer;
+pub use txn::Txn;
+pub(crate) use world::World;
+use write::{Moment, Writer};
 
 /// An open database. May be used by any number of threads at once.
 ///
@@ -47,8 +53,8 @@ pub struct Db {
 /// What the threads of one handle share.
 #[derive(Debug)]
 struct Shared {
-    log: Log,
-    lookup: Lookup,
+    storage: Arc<dyn Storage>,
+    world: Swap<World>,
     key_value: bool,
     read_only: bool,
     /// No files: nothing to leave in order.
@@ -57,6 +63,7 @@ struct Shared {
     sync: Sync,
     fork_generation: u32,
     counters: Counters,
+    snapshots: Snapshots,
     writer: Mutex<Writer>,
     group: GroupSync,
     /// Why no more may be written.
@@ -73,15 +80,49 @@ struct Counters {
     appended: AtomicU64,
     /// The last commit that readers see.
     visible: AtomicU64,
-    /// Live records as of `visible`.
-    live: AtomicU64,
     /// The id that the next insert gets.
     next_id: AtomicU64,
+    /// Odd while the three of `visible`, `live` and `end` are changed, which belong together.
+    version: AtomicU64,
+    /// Live records as of `visible`.
+    live: AtomicU64,
+    /// Where the log ends as of `visible`, see [`LogEnd::to_word`].
+    end: AtomicU64,
+}
+
+impl Counters {
+    /// Makes a moment the visible one. Under the writer lock.
+    fn show(&self, moment: &Moment) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        // Who sees one of these sees that the version is odd, or even and later.
+        self.live.store(moment.live, Ordering::Release);
+        self.end
+            .store(LogEnd::to_word(moment.end), Ordering::Release);
+        self.visible.store(moment.commit, Ordering::Release);
+        self.version.store(version + 2, Ordering::Release);
+    }
+
+    /// The visible commit, the records that are live as of it, and where the log ends then.
+    fn shown(&self) -> (u64, u64, Option<LogEnd>) {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            let live = self.live.load(Ordering::Acquire);
+            let end = self.end.load(Ordering::Acquire);
+            let visible = self.visible.load(Ordering::Acquire);
+            if version.is_multiple_of(2) && self.version.load(Ordering::Acquire) == version {
+                return (visible, live, LogEnd::from_word(end));
+            }
+            thread::yield_now();
+        }
+    }
 }
 
 impl Shared {
-    fn storage(&self) -> &dyn Storage {
-        &*self.log.storage
+    /// What there is to read now, for as long as one call reads.
+    #[inline(always)]
+    fn read(&self) -> Reading<'_, World> {
+        self.world.read()
     }
 
     /// Whether this is not a forked child of the process that opened the database.
@@ -152,31 +193,16 @@ impl Shared {
         self.counters.appended.load(Ordering::Acquire) <= visible
     }
 
-    /// The newest version of `id` at or before commit `at`, deletions included.
-    fn version_at(&self, id: u32, entry: Entry, at: u64) -> Result<Option<(Location, Head)>> {
-        let mut chain = Chain::new(&self.log, id, entry);
-        while let Some((location, head)) = chain.next()? {
-            if head.commit <= at {
-                return Ok(Some((location, head)));
-            }
-        }
-        Ok(None)
-    }
-
     /// The location of the live version of `id` that readers see now.
     #[inline]
-    fn live_location(&self, id: u32) -> Result<Option<(Location, usize)>> {
-        let entry = self.lookup.get(id);
+    fn live_location(&self, world: &World, id: u32) -> Result<Option<Location>> {
+        let entry = world.lookup.get(id);
         let visible = self.visible();
         if self.all_visible(visible) {
-            return Ok(entry
-                .is_live()
-                .then(|| (entry.location(), entry.len_hint())));
+            return Ok(entry.is_live().then(|| entry.location()));
         }
-        let version = self.version_at(id, entry, visible)?;
-        Ok(version
-            .filter(|(_, head)| head.kind == Kind::Put)
-            .map(|(location, head)| (location, head.len as usize)))
+        let version = world.live_at(id, entry, visible)?;
+        Ok(version.map(|(location, _)| location))
     }
 }
 

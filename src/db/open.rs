@@ -15,7 +15,7 @@ use crate::manifest::{MANIFEST, Manifest, State};
 use crate::options::{Limits, Options};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::os::OsStorage;
-use crate::storage::{Storage, fork, remove_if_there};
+use crate::storage::{Storage, fork, grace, remove_if_there};
 
 /// A database that is opened for reading while a writer is at work may be read in the middle of a
 /// change; then it is read again, so many times at most.
@@ -53,6 +53,7 @@ impl Db {
     pub fn open_on(storage: Arc<dyn Storage>, options: &Options) -> Result<Db> {
         options.validate()?;
         fork::watch();
+        grace::register();
         if options.read_only || options.salvage {
             return open_for_reading(&storage, options);
         }

@@ -1,34 +1,37 @@
 //! Neighbours: the nearest live id in a direction, across any gap, without a scan.
 
-use super::{Db, Shared};
+use super::{Db, Shared, World};
 use crate::error::{Error, Neighbour, NotFound, Result};
 
 impl Shared {
     /// Of the ids that the lookup knows as perhaps live, the nearest one that readers see live.
     fn nearest_live(
         &self,
+        world: &World,
         mut candidate: Option<u32>,
-        next: impl Fn(&Shared, u32) -> Option<u32>,
+        next: impl Fn(u32) -> Option<u32>,
     ) -> Result<Option<u32>> {
         while let Some(id) = candidate {
-            if self.live_location(id)?.is_some() {
+            if self.live_location(world, id)?.is_some() {
                 break;
             }
-            candidate = next(self, id);
+            candidate = next(id);
         }
         Ok(candidate)
     }
 
     fn live_at_or_above(&self, from: u64) -> Result<Option<u32>> {
-        self.nearest_live(self.lookup.at_or_above(from), |shared, id| {
-            shared.lookup.at_or_above(u64::from(id) + 1)
-        })
+        let world = self.read();
+        let lookup = &world.lookup;
+        let next = |id: u32| lookup.at_or_above(u64::from(id) + 1);
+        self.nearest_live(&world, lookup.at_or_above(from), next)
     }
 
     fn live_at_or_below(&self, from: u64) -> Result<Option<u32>> {
-        self.nearest_live(self.lookup.at_or_below(from), |shared, id| {
-            shared.lookup.at_or_below(u64::from(id).checked_sub(1)?)
-        })
+        let world = self.read();
+        let lookup = &world.lookup;
+        let next = |id: u32| lookup.at_or_below(u64::from(id).checked_sub(1)?);
+        self.nearest_live(&world, lookup.at_or_below(from), next)
     }
 }
 

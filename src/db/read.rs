@@ -1,15 +1,11 @@
 //! Reading current values.
 
-use std::ops::ControlFlow;
-
-use super::Db;
+use super::{Db, World};
 use crate::error::{Error, NotFound, Result};
-use crate::history::Chain;
-use crate::location::Location;
-use crate::log::Log;
 use crate::log::record::{Head, Kind};
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
+use crate::storage::Reading;
 use crate::sync::atomic::Ordering;
 
 /// [`Db::get_many`] works on so many ids at a time: enough for their cache misses to overlap, few
@@ -17,35 +13,44 @@ use crate::sync::atomic::Ordering;
 const BATCH: usize = 32;
 
 impl Db {
-    /// The value of a record, where nothing stands in the way: the way of nearly every read (see
-    /// [`Segment::quick`]). Can't panic. [`Db::get_with`] says what stands in the way otherwise.
+    /// Calls `f` with the value of a record, where nothing stands in the way: the way of nearly
+    /// every read (see [`Segment::quick`]). Can't panic, unless `f` does. [`Db::get_with`] says what
+    /// stands in the way otherwise.
     ///
     /// [`Segment::quick`]: crate::log::segment::Segment::quick
     #[inline(always)]
-    pub(crate) fn quick(&self, id: u32) -> Option<&[u8]> {
+    pub(crate) fn quick<R>(&self, id: u32, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let shared = &*self.shared;
-        let entry = shared.lookup.get(id);
+        let world = shared.read();
+        let entry = world.lookup.get(id);
         if !entry.is_live() || !shared.is_own_process() || !shared.all_visible(shared.visible()) {
             return None;
         }
         let location = entry.location();
-        let segment = shared.log.segment(location.file)?;
-        segment.quick(location, id).map(|(_, value)| value)
+        let segment = world.log.segment(location.file)?;
+        segment.quick(location, id).map(|(_, value)| f(value))
     }
 
     /// Calls `f` with the value of a record, which was checked against its CRC, without copying
-    /// it. Takes no lock and, where files can be mapped, makes no system call.
+    /// it. Takes no lock and, where files can be mapped, makes no system call. A compaction ends
+    /// when `f` does, if it runs so long.
     pub fn get_with<R>(&self, id: u32, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        if let Some(value) = self.quick(id) {
-            return Ok(f(value));
+        let mut f = Some(f);
+        let quick = self.quick(id, |value| f.take().map(|f| f(value)));
+        if let Some(answer) = quick.flatten() {
+            return Ok(answer);
         }
+        let Some(f) = f else {
+            unreachable!("it was not called")
+        };
         let shared = &*self.shared;
         shared.check_process()?;
         shared.check_id(id)?;
-        let Some((location, _)) = shared.live_location(id)? else {
+        let world = shared.read();
+        let Some(location) = shared.live_location(&world, id)? else {
             return Err(Error::NotFound(NotFound::Record(id)));
         };
-        Ok(f(&shared.log.segment_of(location)?.live(location, id)?))
+        Ok(f(&world.log.segment_of(location)?.live(location, id)?))
     }
 
     /// The value of a record.
@@ -56,7 +61,8 @@ impl Db {
     /// Whether a record is there. Past the limit of ids none is.
     pub fn contains(&self, id: u32) -> Result<bool> {
         self.shared.check_process()?;
-        Ok(self.shared.live_location(id)?.is_some())
+        let world = self.shared.read();
+        Ok(self.shared.live_location(&world, id)?.is_some())
     }
 
     /// The values of many records, in the order asked, all as of one moment. What isn't there is
@@ -64,19 +70,20 @@ impl Db {
     pub fn get_many(&self, ids: &[u32]) -> Result<Records> {
         let shared = &*self.shared;
         shared.check_process()?;
+        let world = shared.read();
         let visible = shared.visible();
         let mut records = Records::default();
         records.reserve(ids.len(), 0)?;
         for ids in ids.chunks(BATCH) {
             for &id in ids {
-                shared.lookup.prefetch(id);
+                world.lookup.prefetch(id);
             }
             let mut entries = [Entry::NONE; BATCH];
             let mut bytes = 0;
             for (entry, &id) in entries.iter_mut().zip(ids) {
-                *entry = shared.lookup.get(id);
+                *entry = world.lookup.get(id);
                 if entry.is_live()
-                    && let Some(segment) = shared.log.segment(entry.location().file)
+                    && let Some(segment) = world.log.segment(entry.location().file)
                 {
                     bytes += entry.len_hint();
                     segment.prefetch(entry.location(), entry.len_hint());
@@ -84,7 +91,7 @@ impl Db {
             }
             records.reserve(0, bytes)?;
             for (&entry, &id) in entries.iter().zip(ids) {
-                self.push_version(&mut records, id, entry, visible)?;
+                self.push_version(&world, &mut records, id, entry, visible)?;
             }
         }
         Ok(records)
@@ -93,6 +100,7 @@ impl Db {
     /// Adds the version of `id` as of commit `visible`, which `entry` leads to.
     fn push_version(
         &self,
+        world: &World,
         records: &mut Records,
         id: u32,
         entry: Entry,
@@ -110,7 +118,7 @@ impl Db {
         }
         let location = entry.location();
         if entry.is_live()
-            && let Some((head, value)) = self.log().segment_of(location)?.quick(location, id)
+            && let Some((head, value)) = world.log.segment_of(location)?.quick(location, id)
             && head.commit <= visible
         {
             let Head {
@@ -126,9 +134,9 @@ impl Db {
             });
         }
         // A deletion, a commit that isn't part of this moment yet, or something to look closer at.
-        match self.shared.version_at(id, entry, visible)? {
+        match world.version_at(id, entry, visible)? {
             Some((location, head)) if head.kind == Kind::Put => {
-                let value = self.log().segment_of(location)?.value(location, &head)?;
+                let value = world.log.segment_of(location)?.value(location, &head)?;
                 let Head {
                     commit, time_us, ..
                 } = head;
@@ -164,26 +172,12 @@ impl Db {
             .id_from(self.shared.counters.next_id.load(Ordering::Acquire))
     }
 
-    pub(crate) fn log(&self) -> &Log {
-        &self.shared.log
-    }
-
-    /// Calls `f` with the visible versions of `id`, newest first, until it breaks.
-    pub(crate) fn walk(
-        &self,
-        id: u32,
-        mut f: impl FnMut(Location, &Head) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    /// Where the versions of `id` are, and up to which commit they are visible.
+    pub(crate) fn world_for(&self, id: u32) -> Result<(Reading<'_, World>, u64)> {
         self.shared.check_process()?;
         self.shared.check_id(id)?;
-        let entry = self.shared.lookup.get(id);
+        let world = self.shared.read();
         let visible = self.shared.visible();
-        let mut chain = Chain::new(&self.shared.log, id, entry);
-        while let Some((location, head)) = chain.next()? {
-            if head.commit <= visible && f(location, &head)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
+        Ok((world, visible))
     }
 }

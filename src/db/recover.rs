@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::snapshot::Snapshots;
 use super::sync::{GroupSync, Ticker};
 use super::write::Writer;
-use super::{Counters, Db, Shared};
+use super::{Counters, Db, Shared, World};
 use crate::base;
 use crate::error::{Error, Result};
 use crate::herolib;
@@ -18,10 +19,10 @@ use crate::log::segment::{FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
 use crate::lookup::checkpoint::{self, Load};
 use crate::lookup::{Entry, Lookup};
-use crate::manifest::{DataFile, FileKind, MANIFEST, Manifest, State};
+use crate::manifest::{Clear, DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::{Limits, LookupKind, Options, Sync};
 use crate::planted::planted;
-use crate::storage::{Access, File, Lock, Storage, fork};
+use crate::storage::{Access, File, Lock, Storage, Swap, fork};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Mutex, OnceLock};
 
@@ -51,6 +52,8 @@ pub(super) struct Opening<'a> {
 /// The lookup at the end of the log, and the counters with it.
 pub(super) struct Recovered {
     pub(super) lookup: Lookup,
+    /// Of those, the manifest's and the log's.
+    clears: Vec<Clear>,
     outcome: Outcome,
     next_id: u64,
     live: u64,
@@ -105,7 +108,7 @@ impl<'a> Opening<'a> {
                             format!("the data file ends here, and it had {} bytes", known.len),
                         ));
                     }
-                    if known.kind != FileKind::Log {
+                    if matches!(known.kind, FileKind::Frozen { .. }) {
                         continue;
                     }
                     let header = FileHeader::of(storage, file.number)?;
@@ -115,6 +118,9 @@ impl<'a> Opening<'a> {
                             0,
                             "the header does not match its checksum, or is another database's",
                         ));
+                    }
+                    if known.kind == FileKind::Compacted {
+                        continue;
                     }
                     header
                 }
@@ -209,17 +215,10 @@ impl<'a> Opening<'a> {
                     LookupKind::Disk => checkpoint::new_table(storage, limit)?,
                 };
                 let live = self.load_base(&lookup)?;
-                let first = self.log_files.iter().find_map(|file| file.header);
                 let state = checkpoint::State {
                     uuid: manifest.uuid,
                     generation: manifest.generation,
-                    // The commit before the first one of the log. Until a data file of the log is
-                    // in the manifest, that is the manifest's.
-                    commit: match first.filter(|header| header.after.is_none()) {
-                        Some(header) => header.first_commit.saturating_sub(1),
-                        None if last_of_manifest.is_none() => manifest.commit,
-                        None => 0,
-                    },
+                    commit: self.base_commit(),
                     time_us: 0,
                     next_id: manifest.next_id,
                     live,
@@ -237,8 +236,21 @@ impl<'a> Opening<'a> {
             synced: synced.filter(|_| !self.salvage()),
             salvage: self.salvage(),
         };
+        let mut clears = manifest.clears.clone();
         let apply = |records: &[Replayed]| {
             for record in records {
+                if record.kind == Kind::Clear {
+                    let Replayed {
+                        commit, time_us, ..
+                    } = *record;
+                    if clears.last().is_none_or(|last| last.commit < commit) {
+                        clears.push(Clear { commit, time_us });
+                    }
+                    lookup.clear();
+                    lookup.forget_deleted();
+                    live = 0;
+                    continue;
+                }
                 if record.id >= limit && self.salvage() {
                     continue;
                 }
@@ -279,10 +291,23 @@ impl<'a> Opening<'a> {
         outcome.time_us = outcome.time_us.max(manifest.time_us);
         Ok(Recovered {
             lookup,
+            clears,
             outcome,
             next_id,
             live,
         })
+    }
+
+    /// The commit before the first one of the log. Until a data file of the log is in the manifest,
+    /// that is the manifest's.
+    fn base_commit(&self) -> u64 {
+        let files = &self.manifest.files;
+        let first = self.log_files.iter().find_map(|file| file.header);
+        match first.filter(|header| header.after.is_none()) {
+            Some(header) => header.first_commit.saturating_sub(1),
+            None if files.iter().any(|file| file.kind == FileKind::Log) => 0,
+            None => self.manifest.commit,
+        }
     }
 
     fn limits(&self) -> Limits {
@@ -365,15 +390,16 @@ impl<'a> Opening<'a> {
         };
         let counters = Counters::default();
         counters.appended.store(outcome.commit, Ordering::Relaxed);
-        counters.visible.store(outcome.commit, Ordering::Relaxed);
-        counters.live.store(recovered.live, Ordering::Relaxed);
         counters.next_id.store(recovered.next_id, Ordering::Relaxed);
+        counters.show(&writer.now());
         // What was recovered may not be on disk yet.
         let unsynced = outcome.has_unsynced() && self.options.sync != Sync::Commit;
         let group = GroupSync::new(outcome.commit.saturating_sub(u64::from(unsynced)));
+        let (base, oldest) = (self.base_commit(), self.manifest.oldest);
+        let world = World::new(log, recovered.lookup, recovered.clears, base, oldest);
         let shared = Arc::new(Shared {
-            log,
-            lookup: recovered.lookup,
+            storage,
+            world: Swap::new(Arc::new(world)),
             key_value: self.manifest.key_value,
             read_only: self.read_only,
             volatile: self.options.memory,
@@ -381,6 +407,7 @@ impl<'a> Opening<'a> {
             sync: self.options.sync,
             fork_generation: fork::generation(),
             counters,
+            snapshots: Snapshots::default(),
             writer: Mutex::new(writer),
             group,
             poisoned: OnceLock::new(),
@@ -546,13 +573,7 @@ impl<'a> Opening<'a> {
             let view = view(&*opened, file.number, len)?;
             view.extend_to(len);
             let own_until = u64::from(own_until);
-            log.add(Segment::mixed(
-                file.number,
-                &log.uuid,
-                own_until,
-                view,
-                log.open_files(),
-            ));
+            log.add(Segment::mixed(file.number, log, own_until, view));
         }
         for (index, file) in self.log_files.iter().enumerate() {
             let Some(end) = self.log_end_of(index, outcome) else {
@@ -565,7 +586,7 @@ impl<'a> Opening<'a> {
             let reserve = if active { LONGEST_FILE + 1 } else { end };
             let view = view(&*opened, file.number, reserve)?;
             view.extend_to(end);
-            let segment = log.add(Segment::own(file.number, &log.uuid, view, log.open_files()));
+            let segment = log.add(Segment::of_log(file.number, log, view));
             if active {
                 tail.resume(segment, opened, end, outcome.has_unsynced());
             }

@@ -82,10 +82,11 @@ impl Shared {
     /// Syncs what was appended so far, says so in the log, and lets readers see it; the last
     /// commit that is on disk now. One thread at a time.
     fn sync_all(&self) -> Result<u64> {
-        let (work, moment) = {
+        let (work, moment, world) = {
             let mut writer = self.writer();
             self.check_poison()?;
-            (writer.tail.take_sync_work(), writer.now())
+            let world = self.world.load();
+            (writer.tail.take_sync_work(), writer.now(), world)
         };
         let mark = |writer: &mut Writer| {
             if let Some(end) = work.end
@@ -95,13 +96,13 @@ impl Shared {
                 let Moment {
                     commit, time_us, ..
                 } = moment;
-                writer.tail.mark_synced(&self.log, end, commit, time_us);
+                writer.tail.mark_synced(&world.log, end, commit, time_us);
             }
         };
         if planted!(marked_before_synced) {
             mark(&mut self.writer());
         }
-        if let Err(error) = work.run(&self.log) {
+        if let Err(error) = work.run(&world.log) {
             if planted!(failed_sync_forgotten) {
                 return Err(error);
             }
@@ -125,7 +126,7 @@ impl Shared {
         writer.manifest.state = State::SyncFailed;
         if !self.volatile {
             // If this fails as well, the next opening still writes a shorter log again.
-            let _ = writer.manifest.write(self.storage());
+            let _ = writer.manifest.write(&*self.storage);
         }
         error
     }

@@ -203,7 +203,7 @@ impl Opening<'_> {
             let own_until = match known.map(|known| (known.kind, known.len)) {
                 None => 0,
                 Some((FileKind::Frozen { own_until }, _)) => own_until,
-                Some((FileKind::Log, len)) => len,
+                Some((FileKind::Log | FileKind::Compacted, len)) => len,
             };
             let kind = FileKind::Frozen { own_until };
             let len = frozen_len(storage, &file)?;

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Db, Shared};
+use super::{Db, Shared, World};
 use crate::bytes::reserve_exact;
 use crate::error::{Error, NotFound, Result};
 use crate::herolib;
 use crate::location::Location;
 use crate::log::record::Kind;
+use crate::log::segment::LogEnd;
 use crate::log::tail::{NewRecord, Tail};
 use crate::lookup::Entry;
-use crate::manifest::{Manifest, State};
+use crate::manifest::{Clear, MOST_CLEARS, Manifest, State};
 use crate::options::Sync;
 use crate::planted::planted;
 use crate::sync::atomic::Ordering;
@@ -29,7 +30,7 @@ pub(super) struct Writer {
     pub(super) next_id: u64,
     /// Live records, visible or not.
     pub(super) live: u64,
-    /// Deletions of records that readers may still see live.
+    /// Deletions of records that somebody may still see live.
     pub(super) forget: VecDeque<Deletion>,
     /// Whether a clean close has anything to write.
     pub(super) changed: bool,
@@ -37,12 +38,12 @@ pub(super) struct Writer {
     pub(super) prepared: bool,
 }
 
-/// A deletion that is not visible yet.
+/// A deletion that not everybody sees yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deletion {
     commit: u64,
-    id: u32,
-    location: Location,
+    /// The record, and where its deletion is; `None` for all records.
+    record: Option<(u32, Location)>,
 }
 
 /// The counters as of one commit.
@@ -51,30 +52,23 @@ pub(super) struct Moment {
     pub(super) commit: u64,
     pub(super) time_us: u64,
     pub(super) live: u64,
-    pub(super) next_id: u64,
+    pub(super) end: Option<LogEnd>,
 }
 
 impl Writer {
     /// As of the last commit.
     pub(super) fn now(&self) -> Moment {
-        let Writer {
-            commit,
-            time_us,
-            live,
-            next_id,
-            ..
-        } = *self;
         Moment {
-            commit,
-            time_us,
-            live,
-            next_id,
+            commit: self.commit,
+            time_us: self.time_us,
+            live: self.live,
+            end: self.tail.end(),
         }
     }
 }
 
 impl Shared {
-    fn check_writable(&self, action: &'static str) -> Result<()> {
+    pub(super) fn check_writable(&self, action: &'static str) -> Result<()> {
         self.check_process()?;
         if self.read_only {
             return Err(Error::ReadOnly { action });
@@ -90,7 +84,7 @@ impl Shared {
         }
     }
 
-    fn check_len(&self, value: &[u8]) -> Result<()> {
+    pub(super) fn check_len(&self, value: &[u8]) -> Result<()> {
         let limit = u64::from(self.limits.record_size_max);
         let len = value.len() as u64;
         if len <= limit {
@@ -122,7 +116,7 @@ impl Shared {
     fn put<'a>(&self, id: u32, value: &'a [u8]) -> Result<NewRecord<'a>> {
         self.check_id(id)?;
         self.check_len(value)?;
-        let entry = self.lookup.get(id);
+        let entry = self.read().lookup.get(id);
         if !self.key_value && !entry.is_live() {
             return Err(Error::IdNotAssigned { id });
         }
@@ -137,7 +131,7 @@ impl Shared {
     /// A record that deletes. Under the writer lock.
     fn deletion(&self, id: u32) -> Result<NewRecord<'static>> {
         self.check_id(id)?;
-        let entry = self.lookup.get(id);
+        let entry = self.read().lookup.get(id);
         if !entry.is_live() {
             return Err(Error::NotFound(NotFound::Record(id)));
         }
@@ -151,13 +145,14 @@ impl Shared {
 
     /// Appends one commit. The ids of `records` are all different. Failing, it changes nothing
     /// that a reader or a later opening could see.
-    fn append(&self, writer: &mut Writer, records: &[NewRecord<'_>]) -> Result<u64> {
+    pub(super) fn append(&self, writer: &mut Writer, records: &[NewRecord<'_>]) -> Result<u64> {
         // Another thread's failure may have come while we waited for the lock.
         self.check_poison()?;
         let len = records.iter().map(NewRecord::len).sum();
+        let world = self.read();
         for record in records {
-            self.lookup.prepare(record.id).map_err(|error| {
-                let path = self.storage().describe(crate::lookup::checkpoint::TABLE);
+            world.lookup.prepare(record.id).map_err(|error| {
+                let path = self.storage.describe(crate::lookup::checkpoint::TABLE);
                 Error::from_io("reserve space in", path, error)
             })?;
         }
@@ -169,23 +164,23 @@ impl Shared {
             }
         })?;
         if let Some(work) = writer.tail.take_overdue_sync_work() {
-            work.run(&self.log)
+            work.run(&world.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
         }
         let commit = writer
             .commit
             .checked_add(1)
             .ok_or(Error::Full("all commit numbers are used".into()))?;
-        let reserved = writer.tail.reserve(&self.log, len, commit);
+        let reserved = writer.tail.reserve(&world.log, len, commit);
         reserved.map_err(|error| match error {
             // Somebody has cut the log off.
             Error::Corrupt { .. } => self.poison_with(error),
             error => error,
         })?;
-        let time_us = self.storage().now_us().max(writer.time_us);
+        let time_us = self.storage.now_us().max(writer.time_us);
         // Another attempt after a failed one must have another time, see `Tail`.
         writer.time_us = time_us.saturating_add(1);
-        let first = writer.tail.append(&self.log, commit, time_us, records);
+        let first = writer.tail.append(&world.log, commit, time_us, records);
         let first = first.map_err(|(error, intact)| {
             if intact || planted!(failed_write_forgotten) {
                 error
@@ -200,17 +195,22 @@ impl Shared {
         }
         let mut position = u64::from(first.position);
         for record in records {
+            if record.kind == Kind::Clear {
+                let clear = Clear { commit, time_us };
+                self.clear(&world, writer, clear);
+                continue;
+            }
             let location = Location {
                 file: first.file,
                 position: position as u32,
             };
             position += record.len();
-            let was_live = self.lookup.get(record.id).is_live();
+            let was_live = world.lookup.get(record.id).is_live();
             let entry = match record.kind {
                 Kind::Put => Entry::live(location, record.value.len()),
                 _ => Entry::deleted(location),
             };
-            self.lookup.publish(record.id, entry);
+            world.lookup.publish(record.id, entry);
             writer.next_id = writer.next_id.max(u64::from(record.id) + 1);
             match (was_live, entry.is_live()) {
                 (false, true) => writer.live += 1,
@@ -218,13 +218,15 @@ impl Shared {
                     writer.live -= 1;
                     writer.forget.push_back(Deletion {
                         commit,
-                        id: record.id,
-                        location,
+                        record: Some((record.id, location)),
                     });
                 }
                 _ => {}
             }
         }
+        self.counters
+            .next_id
+            .store(writer.next_id, Ordering::Release);
         if self.sync != Sync::Commit || planted!(visible_before_synced) {
             let now = writer.now();
             self.make_visible(writer, now);
@@ -234,22 +236,37 @@ impl Shared {
 
     /// Lets readers see everything up to the commit of `moment`.
     pub(super) fn make_visible(&self, writer: &mut Writer, moment: Moment) {
-        self.counters.live.store(moment.live, Ordering::Release);
-        self.counters
-            .next_id
-            .store(moment.next_id, Ordering::Release);
-        self.counters
-            .visible
-            .store(moment.commit, Ordering::Release);
+        self.counters.show(&moment);
+        if writer.forget.is_empty() {
+            return;
+        }
+        // Whoever opens a snapshot from here on sees this moment.
+        let seen = moment.commit.min(self.snapshots.oldest());
+        let lookup = &self.read().lookup;
         while let Some(&deletion) = writer.forget.front()
-            && deletion.commit <= moment.commit
+            && deletion.commit <= seen
         {
             writer.forget.pop_front();
-            // Another version may have come since, and even another deletion, which waits its turn.
-            if self.lookup.get(deletion.id).location() == deletion.location {
-                self.lookup.forget(deletion.id);
+            match deletion.record {
+                // Another version may have come since, and even another deletion, which waits its
+                // turn.
+                Some((id, location)) if lookup.get(id).location() == location => lookup.forget(id),
+                Some(_) => {}
+                None => lookup.forget_deleted(),
             }
         }
+    }
+
+    /// Deletes every record in the lookup. Under the writer lock.
+    fn clear(&self, world: &World, writer: &mut Writer, clear: Clear) {
+        // In this order: who finds a record deleted finds out by what.
+        world.add_clear(clear);
+        world.lookup.clear();
+        writer.live = 0;
+        writer.forget.push_back(Deletion {
+            commit: clear.commit,
+            record: None,
+        });
     }
 
     /// Before the first change: says in the manifest that lengths and checkpoint are not exact any
@@ -266,17 +283,17 @@ impl Shared {
                     dump: None,
                     ..writer.manifest.clone()
                 };
-                manifest.write(self.storage())?;
+                manifest.write(&*self.storage)?;
                 writer.manifest = manifest;
             }
-            herolib::remove_dump(self.storage())?;
+            herolib::remove_dump(&*self.storage)?;
         }
         writer.prepared = true;
         Ok(())
     }
 
     /// After the writer lock is given back: waits until a commit is as durable as asked.
-    fn finish(&self, commit: u64) -> Result<()> {
+    pub(super) fn finish(&self, commit: u64) -> Result<()> {
         match self.sync {
             Sync::Commit if planted!(acknowledged_before_synced) => Ok(()),
             Sync::Commit => self.sync_to(commit),
@@ -327,6 +344,30 @@ impl Db {
             let mut writer = shared.writer();
             let record = shared.deletion(id)?;
             shared.append(&mut writer, &[record])?
+        };
+        shared.finish(commit)
+    }
+
+    /// Deletes every record, in one commit. Their versions stay, and their ids are not given out
+    /// again. Writes one record, however many there are, and walks once over the lookup.
+    pub fn clear(&self) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable("clear")?;
+        let commit = {
+            let mut writer = shared.writer();
+            if writer.live == 0 {
+                return Ok(());
+            }
+            if shared.read().clears().len() >= MOST_CLEARS {
+                let world = shared.world.load();
+                let ids = world.lookup.entries().filter(|(_, entry)| entry.is_live());
+                let records = ids
+                    .map(|(id, _)| shared.deletion(id))
+                    .collect::<Result<Vec<_>>>()?;
+                shared.append(&mut writer, &records)?
+            } else {
+                shared.append(&mut writer, &[NewRecord::CLEAR])?
+            }
         };
         shared.finish(commit)
     }

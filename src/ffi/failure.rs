@@ -32,6 +32,8 @@ impl Failure {
     fn code(&self) -> c_int {
         match self {
             Failure::Engine(error) => match error {
+                Error::Conflict { .. } => OURDB_CONFLICT,
+                Error::Busy(_) => OURDB_BUSY,
                 Error::NotFound(_) => OURDB_NOT_FOUND,
                 Error::InvalidArgument(_) => OURDB_INVALID_ARGUMENT,
                 Error::IdNotAssigned { .. } => OURDB_ID_NOT_ASSIGNED,

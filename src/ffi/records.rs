@@ -128,19 +128,20 @@ pub unsafe extern "C" fn ourdb_get_into(
     // The way of nearly every read, outside of `with`, because nothing in it can panic. Each
     // instruction counts here: only so many fit the processor's window, and where two reads do,
     // they wait for memory at the same time.
-    // SAFETY: the caller's handle.
-    if let Some(value) = unsafe { handle::peek(db) }.and_then(|db| db.quick(id))
-        && value.len() <= cap
-        && !buf.is_null()
-        && !len.is_null()
-        && len.is_aligned()
-    {
-        // SAFETY: by the caller's word `buf` has room for `cap` bytes, and a value that the
-        // database holds is not the caller's buffer; `len` may be written.
-        unsafe {
-            ptr::copy_nonoverlapping(value.as_ptr(), buf.cast(), value.len());
-            len.write(value.len());
+    let copy = |value: &[u8]| {
+        let fits = value.len() <= cap && !buf.is_null() && !len.is_null() && len.is_aligned();
+        if fits {
+            // SAFETY: by the caller's word `buf` has room for `cap` bytes, and a value that the
+            // database holds is not the caller's buffer; `len` may be written.
+            unsafe {
+                ptr::copy_nonoverlapping(value.as_ptr(), buf.cast(), value.len());
+                len.write(value.len());
+            }
         }
+        fits
+    };
+    // SAFETY: the caller's handle.
+    if unsafe { handle::peek(db) }.and_then(|db| db.quick(id, copy)) == Some(true) {
         return OURDB_OK;
     }
     // SAFETY: the caller's handle and memory.

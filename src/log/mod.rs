@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::Storage;
 use crate::sync::OnceLock;
-use segment::{OpenFiles, Segment, name};
+use record::{Head, Kind};
+use segment::{FILE_HEADER, LogEnd, OpenFiles, Segment, name};
 
 /// All data files of a database, by number. Files are added beside readers, and found without a
 /// lock.
@@ -47,10 +48,6 @@ impl Log {
             open_files,
             groups,
         }
-    }
-
-    pub(crate) fn open_files(&self) -> Arc<OpenFiles> {
-        Arc::clone(&self.open_files)
     }
 
     /// The data file `number`, if there is one.
@@ -82,6 +79,41 @@ impl Log {
         let added = group[number % GROUP].set(Arc::clone(&segment));
         assert!(added.is_ok(), "data file {number} is already there");
         segment
+    }
+
+    /// Calls `f` with the place and the head of every version in the log from `from` on, which is an
+    /// earlier end of it, or the beginning; its end now.
+    pub(crate) fn each_since(
+        &self,
+        from: Option<LogEnd>,
+        mut f: impl FnMut(LogEnd, &Head) -> Result<()>,
+    ) -> Result<Option<LogEnd>> {
+        let mut end = from;
+        for segment in self.segments().filter(|segment| segment.is_log()) {
+            let mut position = match from {
+                Some(from) if segment.number < from.file => continue,
+                Some(from) if segment.number == from.file => from.position,
+                _ => FILE_HEADER as u32,
+            };
+            let stop = segment.view().end();
+            while u64::from(position) < stop {
+                let head = segment.head_at(position)?;
+                let place = LogEnd {
+                    file: segment.number,
+                    position,
+                };
+                if head.kind != Kind::SyncMark {
+                    f(place, &head)?;
+                }
+                // No data file is longer than its positions reach.
+                position = (u64::from(position) + head.record_len()) as u32;
+            }
+            end = Some(LogEnd {
+                file: segment.number,
+                position,
+            });
+        }
+        Ok(end)
     }
 
     /// All data files, ascending.

@@ -3,7 +3,7 @@
 //! ```text
 //!  0  4  CRC32 of bytes 4..40, going on from: the CRC32 of database uuid and file number (u16,
 //!        little-endian), XORed with the position of this record
-//!  4  1  kind: 1 put, 2 delete, 3 sync mark; 0 = nothing was written here
+//!  4  1  kind: 1 put, 2 delete, 3 sync mark, 6 clear; 0 = nothing was written here
 //!  5  1  flags: bit 0 = last record of its commit
 //!  6  2  length of the value, high 16 bits
 //!  8  4  id
@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Delete,
     /// Everything before the location in `previous` was on disk when this was written.
     SyncMark,
+    /// The deletion of every record that was live, by one commit; its id is 0.
+    Clear,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Kind::Put => 1,
             Kind::Delete => 2,
             Kind::SyncMark => 3,
+            Kind::Clear => 6,
         }
     }
 
@@ -55,6 +58,7 @@ impl Kind {
             1 => Some(Kind::Put),
             2 => Some(Kind::Delete),
             3 => Some(Kind::SyncMark),
+            6 => Some(Kind::Clear),
             _ => None,
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct Replayed {
     pub(crate) id: u32,
     pub(crate) location: Location,
     pub(crate) len: u32,
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
 }
 
 /// What the log is read against, and from where.
@@ -325,6 +327,8 @@ impl Replay<'_> {
                         position: position as u32,
                     },
                     len: head.len,
+                    commit: head.commit,
+                    time_us: head.time_us,
                 });
                 if !head.last && !planted!(commit_flag_ignored) {
                     continue;
@@ -356,7 +360,7 @@ impl Replay<'_> {
             Kind::SyncMark => self.pending.is_empty() && head.commit <= outcome.commit,
             // One commit, one time: what is left of an attempt that failed in the same place has
             // another one.
-            Kind::Put | Kind::Delete => {
+            Kind::Put | Kind::Delete | Kind::Clear => {
                 Some(head.commit) == outcome.commit.checked_add(1)
                     && (self.pending.is_empty() || head.time_us == self.pending_time_us)
             }

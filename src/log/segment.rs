@@ -19,6 +19,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Log;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, value_crc};
 use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
@@ -56,6 +57,18 @@ impl LogEnd {
             file: self.file,
             position: self.position,
         }
+    }
+
+    /// In one word; 0 for none.
+    pub(crate) fn to_word(end: Option<LogEnd>) -> u64 {
+        end.map_or(0, |end| u64::from(end.file) << 32 | u64::from(end.position))
+    }
+
+    pub(crate) fn from_word(word: u64) -> Option<LogEnd> {
+        (word != 0).then_some(LogEnd {
+            file: (word >> 32) as u16,
+            position: word as u32,
+        })
     }
 
     pub(crate) fn from_location(location: Location) -> LogEnd {
@@ -218,31 +231,39 @@ pub(crate) struct Segment {
     seed: Seed,
     /// Records that begin below this have an envelope; what lies above was written by herolib.
     own_until: u64,
+    is_log: bool,
     view: View,
     open_files: Arc<OpenFiles>,
 }
 
 impl Segment {
-    /// A data file of ours.
-    pub(crate) fn own(number: u16, uuid: &[u8; 16], view: View, open: Arc<OpenFiles>) -> Segment {
-        Segment::mixed(number, uuid, u64::MAX, view, open)
+    /// A data file of the log.
+    pub(crate) fn of_log(number: u16, log: &Log, view: View) -> Segment {
+        Segment {
+            is_log: true,
+            ..Segment::own(number, log, view)
+        }
+    }
+
+    /// A data file of ours that is not part of the log.
+    pub(crate) fn own(number: u16, log: &Log, view: View) -> Segment {
+        Segment::mixed(number, log, u64::MAX, view)
     }
 
     /// A data file with records of ours up to `own_until`, and records of herolib's after that.
-    pub(crate) fn mixed(
-        number: u16,
-        uuid: &[u8; 16],
-        own_until: u64,
-        view: View,
-        open_files: Arc<OpenFiles>,
-    ) -> Segment {
+    pub(crate) fn mixed(number: u16, log: &Log, own_until: u64, view: View) -> Segment {
         Segment {
             number,
-            seed: Seed::new(uuid, number),
+            seed: Seed::new(&log.uuid, number),
             own_until,
+            is_log: false,
             view,
-            open_files,
+            open_files: Arc::clone(&log.open_files),
         }
+    }
+
+    pub(crate) fn is_log(&self) -> bool {
+        self.is_log
     }
 
     pub(crate) fn seed(&self) -> Seed {
@@ -360,11 +381,8 @@ impl Segment {
             .checked_sub(HEROLIB_HEADER)
             .filter(|&start| start >= FILE_HEADER as u64);
         let start = start.ok_or_else(|| self.corrupt(position, "no record can begin here"))?;
-        let bytes = self.head_bytes(start)?;
-        let head = Head::verify(&bytes, self.seed, start as u32).ok_or_else(|| {
-            self.corrupt(start, "the record's envelope does not match its checksum")
-        })?;
-        if head.id != id || head.kind == Kind::SyncMark {
+        let head = self.head_at(start as u32)?;
+        if head.id != id || !matches!(head.kind, Kind::Put | Kind::Delete) {
             return Err(self.corrupt(
                 start,
                 format!(
@@ -374,6 +392,15 @@ impl Segment {
             ));
         }
         Ok(head)
+    }
+
+    /// The record of ours that begins at `start`.
+    pub(crate) fn head_at(&self, start: u32) -> Result<Head> {
+        let bytes = self.head_bytes(u64::from(start))?;
+        Head::verify(&bytes, self.seed, start).ok_or_else(|| {
+            let what = "the record's envelope does not match its checksum";
+            self.corrupt(u64::from(start), what)
+        })
     }
 
     /// The value of a version whose head is known, checked against its CRC.

@@ -34,6 +34,14 @@ pub(crate) struct NewRecord<'a> {
 }
 
 impl NewRecord<'_> {
+    /// Deletes every record.
+    pub(crate) const CLEAR: NewRecord<'static> = NewRecord {
+        kind: Kind::Clear,
+        id: 0,
+        previous: Location::NONE,
+        value: &[],
+    };
+
     pub(crate) fn len(&self) -> u64 {
         HEAD as u64 + self.value.len() as u64
     }
@@ -289,7 +297,7 @@ impl Tail {
                 self.unsynced.push(done.to_be_synced());
             }
         }
-        let segment = log.add(Segment::own(number, &log.uuid, view, log.open_files()));
+        let segment = log.add(Segment::of_log(number, log, view));
         let end = FILE_HEADER as u64;
         self.active = Some(Active {
             segment,

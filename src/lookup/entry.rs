@@ -30,6 +30,11 @@ impl Entry {
         Entry(DELETED | u64::from(location.file) << 32 | u64::from(location.position))
     }
 
+    /// The same, deleted.
+    pub(crate) fn cleared(self) -> Entry {
+        Entry(self.0 | DELETED)
+    }
+
     pub(crate) fn from_word(word: u64) -> Entry {
         Entry(word)
     }

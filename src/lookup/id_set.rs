@@ -103,6 +103,32 @@ impl IdSet {
         }
     }
 
+    /// The ids in `lower..=upper`, ascending, as many as `ids` has room for; how many.
+    pub(crate) fn fill(&self, lower: u32, upper: u32, ids: &mut [u32]) -> usize {
+        let mut count = 0;
+        let mut from = u64::from(lower);
+        while count < ids.len()
+            && let Some(id) = self.at_or_above(from)
+            && id <= upper
+        {
+            // All of its word at once.
+            let index = u64::from(id) / BITS;
+            let word = self.word(0, index).map_or(0, |w| w.load(Ordering::Acquire));
+            let mut bits = word & u64::MAX << (u64::from(id) % BITS);
+            from = (index + 1) * BITS;
+            while bits != 0 {
+                let id = index * BITS + u64::from(bits.trailing_zeros());
+                if count == ids.len() || id > u64::from(upper) {
+                    return count;
+                }
+                ids[count] = id as u32;
+                count += 1;
+                bits &= bits - 1;
+            }
+        }
+        count
+    }
+
     /// The lowest id that is at least `from`.
     pub(crate) fn at_or_above(&self, from: u64) -> Option<u32> {
         let mut from = from;

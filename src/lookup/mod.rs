@@ -170,6 +170,28 @@ impl Lookup {
         }
     }
 
+    /// Makes every live entry a deleted one. Those that are met by neighbour searches until then
+    /// may be until [`Lookup::forget_deleted`].
+    pub(crate) fn clear(&self) {
+        for block in self.used_blocks() {
+            for word in self.block(block) {
+                let entry = Entry::from_word(word.load(Ordering::Relaxed));
+                if entry.is_live() {
+                    word.store(entry.cleared().to_word(), Ordering::Release);
+                }
+            }
+        }
+    }
+
+    /// Takes every id out of neighbour searches that is not live, as [`Lookup::forget`] does one.
+    pub(crate) fn forget_deleted(&self) {
+        let mut from = 0;
+        while let Some(id) = self.live.at_or_above(from) {
+            self.forget(id);
+            from = u64::from(id) + 1;
+        }
+    }
+
     /// Takes an id out of neighbour searches, once no reader sees it live any more.
     pub(crate) fn forget(&self, id: u32) {
         if !self.get(id).is_live() {
@@ -183,20 +205,54 @@ impl Lookup {
         self.live.at_or_above(from)
     }
 
+    /// The ids in `lower..=upper` that may be live, from the lowest on, as many as `ids` has room for;
+    /// how many.
+    pub(crate) fn ids(&self, lower: u32, upper: u32, ids: &mut [u32]) -> usize {
+        self.live.fill(lower, upper, ids)
+    }
+
     /// The highest id at or below `from` that may be live.
     #[inline]
     pub(crate) fn at_or_below(&self, from: u64) -> Option<u32> {
         self.live.at_or_below(from)
     }
 
+    /// The lowest id at or above `from` that has, or had, a record.
+    pub(crate) fn known_at_or_above(&self, from: u64) -> Option<u32> {
+        let mut from = from;
+        loop {
+            let block = self.blocks.at_or_above(from / BLOCK_IDS as u64)?;
+            let start = u64::from(block) * BLOCK_IDS as u64;
+            let skipped = from.saturating_sub(start) as usize;
+            let words = self.block(block).iter().enumerate().skip(skipped);
+            let found = words.into_iter().find(|(_, word)| is_known(word));
+            match found {
+                Some((index, _)) => return Some(start as u32 + index as u32),
+                None => from = start + BLOCK_IDS as u64,
+            }
+        }
+    }
+
+    /// The highest id at or below `from` that has, or had, a record.
+    pub(crate) fn known_at_or_below(&self, from: u64) -> Option<u32> {
+        let mut from = from;
+        loop {
+            let block = self.blocks.at_or_below(from / BLOCK_IDS as u64)?;
+            let start = u64::from(block) * BLOCK_IDS as u64;
+            let words = self.block(block);
+            // The block may lie below the one that `from` is in.
+            let wanted = (from - start).min(BLOCK_IDS as u64 - 1) as usize + 1;
+            let words = &words[..words.len().min(wanted)];
+            match words.iter().rposition(is_known) {
+                Some(index) => return Some(start as u32 + index as u32),
+                None => from = start.checked_sub(1)?,
+            }
+        }
+    }
+
     /// The highest known id.
     pub(crate) fn highest(&self) -> Option<u32> {
-        let block = self.blocks.at_or_below(u64::MAX)?;
-        let words = self.block(block);
-        let last = words
-            .iter()
-            .rposition(|word| word.load(Ordering::Acquire) != 0)?;
-        Some(block * BLOCK_IDS as u32 + last as u32)
+        self.known_at_or_below(u64::from(u32::MAX))
     }
 
     /// All known ids with their entries, ascending.
@@ -267,6 +323,10 @@ impl Lookup {
     pub(crate) fn is_on_disk(&self) -> bool {
         self.disk.is_some()
     }
+}
+
+fn is_known(word: &AtomicU64) -> bool {
+    Entry::from_word(word.load(Ordering::Acquire)).is_known()
 }
 
 fn no_memory(limit: u32, error: &io::Error) -> Error {

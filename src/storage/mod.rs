@@ -9,12 +9,16 @@
 
 mod crc32;
 pub mod fork;
+#[cfg_attr(ourdb_shuttle, allow(dead_code))]
+pub(crate) mod grace;
 // What serves `words.rs` alone isn't used where `explored_words.rs` stands in for it.
 #[cfg_attr(ourdb_shuttle, allow(dead_code))]
 mod mapping;
 pub mod memory;
 pub mod os;
 mod prefetch;
+#[cfg_attr(ourdb_shuttle, path = "explored_swap.rs")]
+mod swap;
 mod thread;
 mod view;
 #[cfg_attr(ourdb_shuttle, path = "explored_words.rs")]
@@ -28,6 +32,7 @@ use crate::error::FailedSync;
 use crate::planted::planted;
 pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
 pub use prefetch::prefetch;
+pub use swap::{Reading, Swap};
 pub use thread::spawn;
 pub use view::View;
 pub use words::Words;

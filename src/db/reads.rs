@@ -1,0 +1,180 @@
+//! What a transaction has read, and whether somebody has changed it since.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::World;
+use crate::error::{Error, Result};
+use crate::log::record::{Head, Kind};
+use crate::log::segment::LogEnd;
+
+/// The records that a transaction has read, found or not.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// Single ones, and whether they were found.
+    points: HashMap<u32, bool>,
+    /// All from an id to another one, apart from each other and not adjacent.
+    ranges: BTreeMap<u32, Range>,
+    /// What scans have read. They grow in place.
+    scans: Vec<Option<(u32, Range)>>,
+}
+
+/// The end of a range of ids, and whether anything was found in it.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    to: u32,
+    found: bool,
+}
+
+impl Reads {
+    pub(super) fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.ranges.is_empty() && self.scans.iter().all(Option::is_none)
+    }
+
+    pub(super) fn point(&mut self, id: u32, found: bool) {
+        self.points.insert(id, found);
+    }
+
+    /// All ids `from..=to` were looked at.
+    pub(super) fn range(&mut self, from: u32, to: u32, found: bool) {
+        let (mut from, mut range) = (from, Range { to, found });
+        // Those that it meets or touches become one with it.
+        while let Some((&start, &other)) = self
+            .ranges
+            .range(..=range.to.saturating_add(1))
+            .next_back()
+            .filter(|(_, other)| other.to >= from.saturating_sub(1))
+        {
+            self.ranges.remove(&start);
+            from = from.min(start);
+            range.to = range.to.max(other.to);
+            range.found |= other.found;
+        }
+        self.ranges.insert(from, range);
+    }
+
+    /// The place of a scan that begins.
+    pub(super) fn begin_scan(&mut self) -> usize {
+        self.scans.push(None);
+        self.scans.len() - 1
+    }
+
+    /// The scan has looked at all ids `from..=to` by now.
+    pub(super) fn scanned(&mut self, scan: usize, from: u32, to: u32, found: bool) {
+        self.scans[scan] = Some((from, Range { to, found }));
+    }
+
+    /// Whether a change concerns what was read.
+    fn concerns(&self, head: &Head) -> bool {
+        if head.kind == Kind::Clear {
+            // It changed what was there.
+            let mut ranges = self.ranges.values();
+            return self.points.values().any(|&found| found) || ranges.any(|range| range.found);
+        }
+        if self.points.contains_key(&head.id) {
+            return true;
+        }
+        let range = self.ranges.range(..=head.id).next_back();
+        range.is_some_and(|(_, range)| range.to >= head.id)
+    }
+
+    /// Refuses if anything that was read was changed by a commit after `since`, and moves `since`
+    /// to the end of what was looked through.
+    pub(super) fn check(&mut self, since: &mut Since) -> Result<()> {
+        for (from, range) in std::mem::take(&mut self.scans).into_iter().flatten() {
+            self.range(from, range.to, range.found);
+        }
+        if self.is_empty() {
+            return Ok(());
+        }
+        since.each(|head| {
+            if !self.concerns(head) {
+                return Ok(());
+            }
+            let what = match head.kind {
+                Kind::Clear => "every record".into(),
+                _ => format!("record {}", head.id).into(),
+            };
+            let commit = head.commit;
+            Err(Error::Conflict { what, commit })
+        })
+    }
+}
+
+/// A place in the log, to go on from to what was committed since.
+#[derive(Clone, Debug)]
+pub(super) struct Since {
+    pub(super) world: Arc<World>,
+    pub(super) end: Option<LogEnd>,
+}
+
+impl Since {
+    /// Calls `f` with the head of every version from here to the present end, and goes there.
+    fn each(&mut self, mut f: impl FnMut(&Head) -> Result<()>) -> Result<()> {
+        loop {
+            // In this order: when there is a next world, nothing comes any more in this one.
+            let next = self.world.next().cloned();
+            self.end = self.world.log.each_since(self.end, |_, head| f(head))?;
+            let Some((world, end)) = next else {
+                return Ok(());
+            };
+            (self.world, self.end) = (world, end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::location::Location;
+
+    fn head(kind: Kind, id: u32) -> Head {
+        Head {
+            kind,
+            last: true,
+            id,
+            commit: 9,
+            time_us: 0,
+            len: 0,
+            crc: 0,
+            previous: Location::NONE,
+        }
+    }
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        let mut reads = Reads::default();
+        for (from, to) in [
+            (10, 12),
+            (20, 25),
+            (13, 13),
+            (0, 3),
+            (24, 30),
+            (u32::MAX, u32::MAX),
+        ] {
+            reads.range(from, to, false);
+        }
+        let ranges: Vec<_> = reads
+            .ranges
+            .iter()
+            .map(|(&from, range)| (from, range.to))
+            .collect();
+        assert_eq!(ranges, [(0, 3), (10, 13), (20, 30), (u32::MAX, u32::MAX)]);
+        reads.range(2, 40, true);
+        assert_eq!(reads.ranges.len(), 2);
+        for (id, concerned) in [(0, true), (40, true), (41, false), (u32::MAX, true)] {
+            assert_eq!(reads.concerns(&head(Kind::Put, id)), concerned, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_clear_concerns_what_was_found() {
+        let mut reads = Reads::default();
+        reads.point(7, false);
+        reads.range(1, 5, false);
+        assert!(!reads.concerns(&head(Kind::Clear, 0)));
+        assert!(reads.concerns(&head(Kind::Delete, 7)) && !reads.concerns(&head(Kind::Put, 6)));
+        reads.point(8, true);
+        assert!(reads.concerns(&head(Kind::Clear, 0)));
+    }
+}

@@ -1,0 +1,316 @@
+//! Ordered scans: the live records of a range of ids, as of one moment.
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Db;
+use super::reads::Reads;
+use super::snapshot::Snapshot;
+use super::txn::Writes;
+use crate::error::Result;
+use crate::log::record::Head;
+use crate::lookup::Entry;
+use crate::records::{Record, Records, State};
+
+/// A scan reads so many records ahead at most, and not many more bytes than this.
+const MOST_AHEAD: usize = 256;
+const MOST_BYTES: usize = 1 << 20;
+
+/// How a scan goes. By default upwards, with values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// From the highest id to the lowest.
+    pub reverse: bool,
+    /// Ids alone: no record is read. Values are empty, commits and times 0.
+    pub keys_only: bool,
+}
+
+/// A scan under way. It sees what there was when it was opened, and may go from thread to thread.
+#[derive(Debug)]
+pub struct Scan {
+    snapshot: Arc<Snapshot>,
+    order: Order,
+    /// What is left of the range; `None`: nothing.
+    left: Option<(u32, u32)>,
+    /// The scan belongs to a transaction that writes.
+    within: Option<Within>,
+    /// Read ahead, and how many of them were handed out.
+    ahead: Records,
+    handed_out: usize,
+    /// How many are read ahead next time.
+    batch: usize,
+}
+
+#[derive(Debug)]
+struct Within {
+    writes: Arc<Writes>,
+    reads: Arc<Mutex<Reads>>,
+    /// The scan's place in `reads`.
+    place: usize,
+    /// The end of the range at which the scan began.
+    from: u32,
+    /// The other end.
+    to: u32,
+    found: bool,
+}
+
+impl Within {
+    /// Notes that the scan has come to `id`.
+    fn reached(&mut self, id: u32, found: bool) {
+        self.found |= found;
+        let (from, to) = (self.from.min(id), self.from.max(id));
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        reads.scanned(self.place, from, to, self.found);
+    }
+}
+
+impl Db {
+    /// The live records with ids from `lower` to `upper`, both included, as of now.
+    pub fn scan(&self, lower: u32, upper: u32, order: Order) -> Result<Scan> {
+        let snapshot = Arc::new(Snapshot::now(&self.shared)?);
+        Ok(Scan::new(snapshot, lower, upper, order))
+    }
+}
+
+impl Scan {
+    pub(super) fn new(snapshot: Arc<Snapshot>, lower: u32, upper: u32, order: Order) -> Scan {
+        Scan {
+            snapshot,
+            order,
+            left: (lower <= upper).then_some((lower, upper)),
+            within: None,
+            ahead: Records::default(),
+            handed_out: 0,
+            batch: 1,
+        }
+    }
+
+    /// The same with the writes of a transaction; what is read is noted in `reads`.
+    pub(super) fn within(mut self, writes: Arc<Writes>, reads: Arc<Mutex<Reads>>) -> Scan {
+        let place = {
+            let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
+            reads.begin_scan()
+        };
+        self.within = self.left.map(|(lower, upper)| {
+            let (from, to) = if self.order.reverse {
+                (upper, lower)
+            } else {
+                (lower, upper)
+            };
+            Within {
+                writes,
+                reads,
+                place,
+                from,
+                to,
+                found: false,
+            }
+        });
+        self
+    }
+
+    /// The next record; `None` if there is none any more. It is borrowed until the next call.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an iterator can't lend what it returns"
+    )]
+    pub fn next(&mut self) -> Result<Option<Record<'_>>> {
+        self.snapshot.shared.check_process()?;
+        if self.handed_out == self.ahead.len() {
+            self.ahead.clear();
+            self.handed_out = 0;
+            let most = self.batch;
+            self.batch = (2 * self.batch).min(MOST_AHEAD);
+            let mut ahead = std::mem::take(&mut self.ahead);
+            let read = self.read(most, &mut ahead);
+            self.ahead = ahead;
+            read?;
+        }
+        let record = self.ahead.get(self.handed_out);
+        self.handed_out += usize::from(record.is_some());
+        if let Some(within) = &mut self.within {
+            let (id, found) = record.map_or((within.to, false), |record| (record.id, true));
+            within.reached(id, found);
+        }
+        Ok(record)
+    }
+
+    /// The next `max` records, or fewer: the last ones, or a mebibyte of them. None: it is over.
+    pub fn next_many(&mut self, max: usize) -> Result<Records> {
+        self.snapshot.shared.check_process()?;
+        let mut records = Records::default();
+        while self.handed_out < self.ahead.len() && records.len() < max {
+            if let Some(record) = self.ahead.get(self.handed_out) {
+                records.push(record)?;
+                self.handed_out += 1;
+            }
+        }
+        while records.len() < max && records.bytes() < MOST_BYTES {
+            let before = records.len();
+            self.read((max - before).min(MOST_AHEAD), &mut records)?;
+            if records.len() == before {
+                break;
+            }
+        }
+        if let Some(within) = &mut self.within
+            && max > 0
+        {
+            let last = records
+                .len()
+                .checked_sub(1)
+                .and_then(|last| records.get(last));
+            let (id, found) = last.map_or((within.to, false), |record| (record.id, true));
+            within.reached(id, found);
+        }
+        Ok(records)
+    }
+
+    /// Reads up to `most` records more, at most [`MOST_AHEAD`]; none only at the end.
+    fn read(&mut self, most: usize, records: &mut Records) -> Result<()> {
+        let before = records.len();
+        while let Some((lower, upper)) = self.left
+            && records.len() == before
+        {
+            let mut ids = [0; MOST_AHEAD];
+            let count = self.candidates(lower, upper, &mut ids[..most.min(MOST_AHEAD)]);
+            let ids = &ids[..count];
+            let Some(&last) = ids.last() else {
+                self.left = None;
+                break;
+            };
+            let read = match &self.within {
+                None => self.push_all(ids, records)?,
+                Some(within) => {
+                    let mut read = 0;
+                    for (index, &id) in ids.iter().enumerate() {
+                        match within.writes.get(&id) {
+                            Some(None) => {}
+                            Some(Some(value)) => records.push(self.own(id, value))?,
+                            None => drop(self.push_all(&[id], records)?),
+                        }
+                        read = index + 1;
+                        if records.bytes() >= MOST_BYTES {
+                            break;
+                        }
+                    }
+                    read
+                }
+            };
+            let last = ids.get(read - 1).copied().unwrap_or(last);
+            self.left = if self.order.reverse {
+                last.checked_sub(1).map(|upper| (lower, upper))
+            } else {
+                last.checked_add(1).map(|lower| (lower, upper))
+            };
+            self.left = self.left.filter(|(lower, upper)| lower <= upper);
+        }
+        Ok(())
+    }
+
+    fn own<'a>(&self, id: u32, value: &'a [u8]) -> Record<'a> {
+        Record {
+            id,
+            state: State::Live,
+            commit: 0,
+            time_us: 0,
+            value: if self.order.keys_only { &[] } else { value },
+        }
+    }
+
+    /// The next ids in `lower..=upper` that may be live; how many.
+    fn candidates(&self, lower: u32, upper: u32, ids: &mut [u32]) -> usize {
+        let Some(within) = &self.within else {
+            return self
+                .snapshot
+                .candidates(lower, upper, self.order.reverse, ids);
+        };
+        let count = self
+            .snapshot
+            .candidates(lower, upper, self.order.reverse, ids);
+        // The writes among them, in order; what doesn't fit any more comes again next time.
+        let full = count == ids.len();
+        let mut merged: Vec<u32> = ids[..count].to_vec();
+        let range = match (full, merged.last()) {
+            (true, Some(&last)) if self.order.reverse => (last, upper),
+            (true, Some(&last)) => (lower, last),
+            _ => (lower, upper),
+        };
+        let bounds = (Bound::Included(range.0), Bound::Included(range.1));
+        let mut own = within.writes.range(bounds).map(|(&id, _)| id);
+        if self.order.reverse {
+            merged.extend(own.rev().take(ids.len()));
+            merged.sort_unstable_by(|a, b| b.cmp(a));
+        } else {
+            merged.extend(own.by_ref().take(ids.len()));
+            merged.sort_unstable();
+        }
+        merged.dedup();
+        let count = merged.len().min(ids.len());
+        ids[..count].copy_from_slice(&merged[..count]);
+        count
+    }
+
+    /// Adds those of `ids` that are live, until there are bytes enough; how many it looked at.
+    fn push_all(&self, ids: &[u32], records: &mut Records) -> Result<usize> {
+        let snapshot = &*self.snapshot;
+        let world = &snapshot.world;
+        let mut entries = [Entry::NONE; MOST_AHEAD];
+        for (entry, &id) in entries.iter_mut().zip(ids) {
+            *entry = world.lookup.get(id);
+        }
+        let newest = snapshot.sees_newest();
+        if self.order.keys_only {
+            records.reserve(ids.len(), 0)?;
+            for (&entry, &id) in entries.iter().zip(ids) {
+                let live = match newest {
+                    true => entry.is_live(),
+                    false => snapshot.live(id, entry)?.is_some(),
+                };
+                if live {
+                    records.push(self.own(id, &[]))?;
+                }
+            }
+            return Ok(ids.len());
+        }
+        let mut bytes = 0;
+        for entry in &entries[..ids.len()] {
+            if entry.is_live()
+                && let Some(segment) = world.log.segment(entry.location().file)
+            {
+                bytes += entry.len_hint();
+                segment.prefetch(entry.location(), entry.len_hint());
+            }
+        }
+        records.reserve(ids.len(), bytes.min(MOST_BYTES))?;
+        for (index, (&entry, &id)) in entries.iter().zip(ids).enumerate() {
+            if newest && !entry.is_live() {
+                continue;
+            }
+            let location = entry.location();
+            let segment = world.log.segment(location.file);
+            let quick = segment.and_then(|segment| segment.quick(location, id));
+            match quick.filter(|(head, _)| entry.is_live() && snapshot.sees(head)) {
+                Some((head, value)) => records.push(live(&head, value))?,
+                None => {
+                    if let Some((location, head)) = snapshot.live(id, entry)? {
+                        records.push(live(&head, &world.value(location, &head)?))?;
+                    }
+                }
+            }
+            if records.bytes() >= MOST_BYTES {
+                return Ok(index + 1);
+            }
+        }
+        Ok(ids.len())
+    }
+}
+
+fn live<'a>(head: &Head, value: &'a [u8]) -> Record<'a> {
+    Record {
+        id: head.id,
+        state: State::Live,
+        commit: head.commit,
+        time_us: head.time_us,
+        value,
+    }
+}

@@ -1,0 +1,387 @@
+//! Transactions: a snapshot, the writes on top of it, and what was read.
+//!
+//! Writes gather in memory, and are appended as one commit under the writer lock, if nothing that
+//! was read has been changed by a commit after the snapshot (optimistic concurrency control with
+//! backward validation: Kung and Robinson, "On Optimistic Methods for Concurrency Control", 1981).
+//! What was changed since is found where it stands anyway: in the log, from the snapshot on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::reads::{Reads, Since};
+use super::scan::{Order, Scan};
+use super::snapshot::Snapshot;
+use super::{Db, Shared};
+use crate::bytes::reserve_exact;
+use crate::error::{Error, Neighbour, NotFound, Result};
+use crate::log::record::Kind;
+use crate::log::tail::NewRecord;
+use crate::sync::atomic::Ordering;
+
+/// What a transaction is going to write, by id; `None` deletes.
+pub(super) type Writes = BTreeMap<u32, Option<Box<[u8]>>>;
+
+/// A transaction, or a snapshot: a transaction that only reads.
+///
+/// It sees the database as of the moment at which it began, and its own writes. It may go from
+/// thread to thread, and is used by one at a time. Dropping it is aborting it.
+#[derive(Debug)]
+pub struct Txn {
+    snapshot: Arc<Snapshot>,
+    /// `None`: it only reads.
+    work: Option<Work>,
+}
+
+/// What a transaction that writes keeps.
+#[derive(Debug)]
+struct Work {
+    /// Shared with the scans that see them; a write after that copies them first.
+    writes: Arc<Writes>,
+    /// Ids of the writes that need a live record to be there still, and no more of it.
+    replaces: BTreeSet<u32>,
+    /// Scans note here what they read.
+    reads: Arc<Mutex<Reads>>,
+}
+
+impl Work {
+    fn reads(&self) -> MutexGuard<'_, Reads> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Db {
+    /// Begins a transaction.
+    pub fn begin(&self) -> Result<Txn> {
+        self.shared.check_writable("begin")?;
+        Ok(Txn {
+            snapshot: Arc::new(Snapshot::now(&self.shared)?),
+            work: Some(Work {
+                writes: Arc::default(),
+                replaces: BTreeSet::new(),
+                reads: Arc::default(),
+            }),
+        })
+    }
+
+    /// The present, for reading as long as it is kept. Costs next to nothing; a compaction gives
+    /// back disk space only when the snapshots of before it are gone.
+    pub fn snapshot(&self) -> Result<Txn> {
+        Ok(Txn {
+            snapshot: Arc::new(Snapshot::now(&self.shared)?),
+            work: None,
+        })
+    }
+
+    /// The database as of a commit. [`NotFound::Commit`] if there is no such commit, or a compaction
+    /// has dropped versions of its time.
+    pub fn snapshot_at(&self, commit: u64) -> Result<Txn> {
+        Ok(Txn {
+            snapshot: Arc::new(Snapshot::past(&self.shared, commit)?),
+            work: None,
+        })
+    }
+}
+
+impl Txn {
+    fn shared(&self) -> &Shared {
+        &self.snapshot.shared
+    }
+
+    /// What it is going to write, if it writes.
+    fn writable(&mut self, action: &'static str) -> Result<&mut Work> {
+        self.snapshot.shared.check_writable(action)?;
+        self.work.as_mut().ok_or(Error::ReadOnly { action })
+    }
+
+    /// Whether it only reads.
+    pub fn is_read_only(&self) -> bool {
+        self.work.is_none()
+    }
+
+    /// The last commit that it sees.
+    pub fn at(&self) -> u64 {
+        self.snapshot.at
+    }
+
+    /// Its own write to a record, if there is one: `Some(None)` is a deletion.
+    fn own(&self, id: u32) -> Option<Option<&[u8]>> {
+        let work = self.work.as_ref()?;
+        work.writes.get(&id).map(Option::as_deref)
+    }
+
+    fn note(&self, id: u32, found: bool) {
+        if let Some(work) = &self.work {
+            work.reads().point(id, found);
+        }
+    }
+
+    /// Calls `f` with the value of a record.
+    pub fn get_with<R>(&self, id: u32, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        self.shared().check_process()?;
+        self.shared().check_id(id)?;
+        let found = match self.own(id) {
+            Some(own) => own.map(f),
+            None => {
+                let found = self.snapshot.get_with(id, f)?;
+                self.note(id, found.is_some());
+                found
+            }
+        };
+        found.ok_or(Error::NotFound(NotFound::Record(id)))
+    }
+
+    /// The value of a record.
+    pub fn get(&self, id: u32) -> Result<Vec<u8>> {
+        self.get_with(id, <[u8]>::to_vec)
+    }
+
+    /// Whether a record is there. Past the limit of ids none is.
+    pub fn contains(&self, id: u32) -> Result<bool> {
+        self.shared().check_process()?;
+        if let Some(own) = self.own(id) {
+            return Ok(own.is_some());
+        }
+        let found = self.snapshot.contains(id)?;
+        self.note(id, found);
+        Ok(found)
+    }
+
+    /// Puts a value under the next id. The id is this transaction's from now on, whether it commits
+    /// or not.
+    pub fn insert(&mut self, value: &[u8]) -> Result<u32> {
+        let shared = Arc::clone(&self.snapshot.shared);
+        let work = self.writable("insert")?;
+        shared.check_incremental("insert")?;
+        shared.check_len(value)?;
+        let value = boxed(value)?;
+        let id = shared.take_id()?;
+        Arc::make_mut(&mut work.writes).insert(id, Some(value));
+        Ok(id)
+    }
+
+    /// Puts a value under an id. In an incremental database the id must hold a live record.
+    pub fn set(&mut self, id: u32, value: &[u8]) -> Result<()> {
+        self.writable("set")?;
+        self.shared().check_id(id)?;
+        self.shared().check_len(value)?;
+        if !self.shared().key_value && !self.replaces(id)? {
+            return Err(Error::IdNotAssigned { id });
+        }
+        let value = boxed(value)?;
+        let work = self.writable("set")?;
+        Arc::make_mut(&mut work.writes).insert(id, Some(value));
+        Ok(())
+    }
+
+    /// Deletes a record.
+    pub fn delete(&mut self, id: u32) -> Result<()> {
+        self.writable("delete")?;
+        self.shared().check_id(id)?;
+        if !self.replaces(id)? {
+            return Err(Error::NotFound(NotFound::Record(id)));
+        }
+        let work = self.writable("delete")?;
+        // Also if it was this transaction that put it there: somebody else may have done so, too.
+        Arc::make_mut(&mut work.writes).insert(id, None);
+        Ok(())
+    }
+
+    /// Whether a record is there to be replaced. Whatever its value will be by then, it must be
+    /// there still when this commits; if it isn't there, that was read.
+    fn replaces(&mut self, id: u32) -> Result<bool> {
+        if let Some(own) = self.own(id) {
+            return Ok(own.is_some());
+        }
+        let found = self.snapshot.contains(id)?;
+        match &mut self.work {
+            Some(work) if found => drop(work.replaces.insert(id)),
+            _ => self.note(id, false),
+        }
+        Ok(found)
+    }
+
+    /// The lowest live id.
+    pub fn first(&self) -> Result<u32> {
+        self.at_or_above(0, Neighbour::First)
+    }
+
+    /// The highest live id.
+    pub fn last(&self) -> Result<u32> {
+        self.at_or_below(u32::MAX, Neighbour::Last)
+    }
+
+    /// The nearest live id strictly above `id`.
+    pub fn above(&self, id: u32) -> Result<u32> {
+        match id.checked_add(1) {
+            Some(from) => self.at_or_above(from, Neighbour::Above(id)),
+            None => Err(Error::NotFound(NotFound::Neighbour(Neighbour::Above(id)))),
+        }
+    }
+
+    /// The nearest live id strictly below `id`.
+    pub fn below(&self, id: u32) -> Result<u32> {
+        match id.checked_sub(1) {
+            Some(from) => self.at_or_below(from, Neighbour::Below(id)),
+            None => Err(Error::NotFound(NotFound::Neighbour(Neighbour::Below(id)))),
+        }
+    }
+
+    fn at_or_above(&self, from: u32, direction: Neighbour) -> Result<u32> {
+        self.shared().check_process()?;
+        let own = self.work.as_ref().and_then(|work| {
+            let mut puts = work
+                .writes
+                .range(from..)
+                .filter(|(_, value)| value.is_some());
+            puts.next().map(|(&id, _)| id)
+        });
+        let mut candidate = self.snapshot.at_or_above(u64::from(from))?;
+        // Those that it has deleted are not there any more.
+        while let Some(id) = candidate.filter(|&id| self.own(id) == Some(None)) {
+            candidate = self.snapshot.at_or_above(u64::from(id) + 1)?;
+        }
+        let found = [own, candidate].into_iter().flatten().min();
+        self.note_range(from, found.unwrap_or(u32::MAX), found.is_some());
+        found.ok_or(Error::NotFound(NotFound::Neighbour(direction)))
+    }
+
+    fn at_or_below(&self, from: u32, direction: Neighbour) -> Result<u32> {
+        self.shared().check_process()?;
+        let own = self.work.as_ref().and_then(|work| {
+            let puts = work.writes.range(..=from);
+            let mut puts = puts.rev().filter(|(_, value)| value.is_some());
+            puts.next().map(|(&id, _)| id)
+        });
+        let mut candidate = self.snapshot.at_or_below(u64::from(from))?;
+        while let Some(id) = candidate.filter(|&id| self.own(id) == Some(None)) {
+            candidate = match id.checked_sub(1) {
+                Some(below) => self.snapshot.at_or_below(u64::from(below))?,
+                None => None,
+            };
+        }
+        let found = [own, candidate].into_iter().flatten().max();
+        self.note_range(found.unwrap_or(0), from, found.is_some());
+        found.ok_or(Error::NotFound(NotFound::Neighbour(direction)))
+    }
+
+    fn note_range(&self, from: u32, to: u32, found: bool) {
+        if let Some(work) = &self.work {
+            work.reads().range(from, to, found);
+        }
+    }
+
+    /// Live records. For a snapshot of the past they are counted one by one.
+    pub fn count(&self) -> Result<u64> {
+        self.shared().check_process()?;
+        let mut count = self.snapshot.count()?;
+        let Some(work) = &self.work else {
+            return Ok(count);
+        };
+        work.reads().range(0, u32::MAX, count > 0);
+        for (&id, value) in work.writes.iter() {
+            match (self.snapshot.contains(id)?, value.is_some()) {
+                (false, true) => count += 1,
+                (true, false) => count -= 1,
+                _ => {}
+            }
+        }
+        Ok(count)
+    }
+
+    /// The live records with ids from `lower` to `upper`, the writes of this transaction so far
+    /// among them.
+    pub fn scan(&self, lower: u32, upper: u32, order: Order) -> Result<Scan> {
+        self.shared().check_process()?;
+        let snapshot = Arc::clone(&self.snapshot);
+        let scan = Scan::new(snapshot, lower, upper, order);
+        Ok(match &self.work {
+            Some(work) => scan.within(Arc::clone(&work.writes), Arc::clone(&work.reads)),
+            None => scan,
+        })
+    }
+
+    /// Gives up what it would have written.
+    pub fn abort(self) {}
+
+    /// Writes everything in one commit, or nothing: [`Error::Conflict`] if a record that it has
+    /// read was changed since it began. Without writes no commit is made.
+    ///
+    /// Cost: one step for each record that was changed by others since it began, and an append of
+    /// what it writes.
+    pub fn commit(self) -> Result<()> {
+        let Txn { snapshot, work } = self;
+        let shared = &snapshot.shared;
+        shared.check_process()?;
+        let Some(work) = work else {
+            return Ok(());
+        };
+        let mut reads = std::mem::take(&mut *work.reads());
+        let mut since = Since {
+            world: Arc::clone(&snapshot.world),
+            end: snapshot.end,
+        };
+        if !work.writes.is_empty() {
+            shared.check_writable("commit")?;
+        }
+        // Most of it without the lock, so that a long transaction doesn't hold up the others.
+        reads.check(&mut since)?;
+        let mut records = Vec::new();
+        reserve_exact(&mut records, work.writes.len())?;
+        let commit = {
+            let mut writer = shared.writer();
+            reads.check(&mut since)?;
+            let world = shared.read();
+            for (&id, value) in work.writes.iter() {
+                let entry = world.lookup.get(id);
+                if !entry.is_live() && work.replaces.contains(&id) {
+                    return Err(Error::Conflict {
+                        what: format!("record {id}").into(),
+                        commit: writer.commit,
+                    });
+                }
+                let (kind, value) = match value {
+                    Some(value) => (Kind::Put, &**value),
+                    // A record that it put there itself, and nobody else since.
+                    None if !entry.is_live() => continue,
+                    None => (Kind::Delete, &[][..]),
+                };
+                records.push(NewRecord {
+                    kind,
+                    id,
+                    previous: entry.location(),
+                    value,
+                });
+            }
+            if records.is_empty() {
+                return Ok(());
+            }
+            shared.append(&mut writer, &records)?
+        };
+        // Others need not wait for a snapshot that nobody looks at any more.
+        let shared = Arc::clone(shared);
+        drop(snapshot);
+        shared.finish(commit)
+    }
+}
+
+impl Shared {
+    /// Gives out the next id, for good.
+    fn take_id(&self) -> Result<u32> {
+        let mut writer = self.writer();
+        let id = self.id_from(writer.next_id)?;
+        writer.next_id += 1;
+        // So that a clean close keeps it.
+        writer.changed = true;
+        self.counters
+            .next_id
+            .store(writer.next_id, Ordering::Release);
+        Ok(id)
+    }
+}
+
+fn boxed(value: &[u8]) -> Result<Box<[u8]>> {
+    let mut bytes = Vec::new();
+    reserve_exact(&mut bytes, value.len())?;
+    bytes.extend_from_slice(value);
+    Ok(bytes.into_boxed_slice())
+}

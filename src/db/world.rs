@@ -1,0 +1,118 @@
+//! What readers read: the log, and the table that leads into it.
+//!
+//! A world is replaced as a whole, by a compaction or when a reader follows a writer. Who still
+//! reads in the old one sees there what was true until then, and finds the way to the next.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::history::Chain;
+use crate::location::Location;
+use crate::log::Log;
+use crate::log::record::{Head, Kind};
+use crate::log::segment::LogEnd;
+use crate::lookup::{Entry, Lookup};
+use crate::manifest::Clear;
+use crate::storage::Swap;
+use crate::sync::OnceLock;
+
+/// The data files of one generation, and the lookup over them.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) log: Log,
+    pub(crate) lookup: Lookup,
+    /// Ascending. A record that was live then is deleted since, without a record that says so.
+    clears: Swap<Vec<Clear>>,
+    /// The last commit before the log: versions without a commit, which herolib wrote, are from
+    /// before the first clear after it.
+    base: u64,
+    /// From this commit on every version is kept.
+    pub(super) oldest: u64,
+    /// The world that came after this one, and where the log of that one goes on from here.
+    next: OnceLock<(Arc<World>, Option<LogEnd>)>,
+}
+
+impl World {
+    pub(super) fn new(
+        log: Log,
+        lookup: Lookup,
+        clears: Vec<Clear>,
+        base: u64,
+        oldest: u64,
+    ) -> World {
+        World {
+            log,
+            lookup,
+            clears: Swap::new(Arc::new(clears)),
+            base,
+            oldest,
+            next: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The first clear after commit `commit` and before commit `newer`.
+    pub(crate) fn clear_between(&self, commit: u64, newer: Option<u64>) -> Option<Clear> {
+        let clears = self.clears.read();
+        let commit = if commit == 0 { self.base } else { commit };
+        let index = clears.partition_point(|clear| clear.commit <= commit);
+        let clear = clears.get(index)?;
+        // What herolib wrote on top of ours is newer than any clear of ours.
+        newer
+            .is_none_or(|newer| newer == 0 || clear.commit < newer)
+            .then_some(*clear)
+    }
+
+    /// The clears, ascending.
+    pub(super) fn clears(&self) -> Arc<Vec<Clear>> {
+        self.clears.load()
+    }
+
+    /// Notes a clear. Under the writer lock.
+    pub(super) fn add_clear(&self, clear: Clear) {
+        let mut clears = Vec::clone(&self.clears.load());
+        clears.push(clear);
+        self.clears.replace(Arc::new(clears));
+    }
+
+    /// What comes after this world, and where the commits begin there that are not in this one.
+    pub(super) fn next(&self) -> Option<&(Arc<World>, Option<LogEnd>)> {
+        self.next.get()
+    }
+
+    /// The newest version of `id` at or before commit `at`, deletions included.
+    pub(crate) fn version_at(
+        &self,
+        id: u32,
+        entry: Entry,
+        at: u64,
+    ) -> Result<Option<(Location, Head)>> {
+        let mut chain = Chain::new(self, id, entry);
+        while let Some((location, head)) = chain.next()? {
+            if head.commit <= at {
+                return Ok(Some((location, head)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`World::version_at`], unless that is a deletion.
+    pub(crate) fn live_at(
+        &self,
+        id: u32,
+        entry: Entry,
+        at: u64,
+    ) -> Result<Option<(Location, Head)>> {
+        let version = self.version_at(id, entry, at)?;
+        Ok(version.filter(|(_, head)| head.kind == Kind::Put))
+    }
+
+    /// The value of a version whose head is known, checked against its CRC.
+    pub(crate) fn value(&self, location: Location, head: &Head) -> Result<Cow<'_, [u8]>> {
+        self.log.segment_of(location)?.value(location, head)
+    }
+}
