@@ -240,15 +240,23 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     /// What the log builds upon: all versions in files that are not part of the log. Whether it
     /// could be read.
     fn base(&mut self, extent: &Extent) -> Result<bool> {
+        let mut previous = None;
         for part in &extent.parts {
-            if part.kind != FileKind::Log && !self.frozen_file(part)? {
-                return Ok(false);
+            match part.kind {
+                FileKind::Log => {}
+                FileKind::Compacted => previous = self.compacted_file(part, previous)?,
+                FileKind::Frozen { .. } if !self.frozen_file(part)? => return Ok(false),
+                FileKind::Frozen { .. } => {}
             }
         }
         let entries = match extent.base {
             Some(stamp) => base::read(self.storage, extent.generation, stamp),
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
-            None if extent.parts.iter().all(|part| part.kind != FileKind::Log) => {
+            None if extent
+                .parts
+                .iter()
+                .all(|part| matches!(part.kind, FileKind::Frozen { .. })) =>
+            {
                 Ok(self.world.lookup.entries().collect())
             }
             None => return Ok(true),
@@ -262,6 +270,42 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             self.pass(&name(entry.location().file), 0, walked)?;
         }
         Ok(true)
+    }
+
+    /// Reads a data file that a compaction wrote, after a record of `previous`; the last id in it.
+    fn compacted_file(&mut self, part: &Part, previous: Option<u32>) -> Result<Option<u32>> {
+        let segment = &part.segment;
+        let file = name(segment.number);
+        let Some(mut reader) = self.data_file(part)? else {
+            return Ok(previous);
+        };
+        let mut last = previous;
+        let scanned = self.each_record(&mut reader, segment, |check, at, head| {
+            check.report.versions += 1;
+            let Some(before) = check.newest(head.id) else {
+                check.damaged(&file, at, format!("id {} is past the limit", head.id));
+                return;
+            };
+            if before.location() != head.previous && !check.gap {
+                let what = format!(
+                    "the version of id {} leads to {:?} as the one before it, which is {:?}",
+                    head.id,
+                    head.previous,
+                    before.location()
+                );
+                check.damaged(&file, at, what);
+            }
+            if last.is_some_and(|last| last > head.id) {
+                let what = format!("id {} comes after a higher one", head.id);
+                check.damaged(&file, at, what);
+            }
+            last = Some(head.id);
+            check.put(head.id, entry_at(segment.number, at, head));
+        });
+        if self.pass(&file, 0, scanned)?.is_none() {
+            self.gap = true;
+        }
+        Ok(last)
     }
 
     /// Whether a file that is not part of the log is as long as it was: only then it is read
@@ -307,14 +351,13 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         Ok(())
     }
 
-    /// Reads a data file of the log, which goes on from `before`; where it ends.
-    fn log_file(&mut self, part: &Part, before: Option<LogEnd>) -> Result<Option<LogEnd>> {
-        let segment = &part.segment;
-        let file = name(segment.number);
+    /// A reader of a data file of ours, whose header is checked; `None` if it can't be read.
+    fn data_file(&mut self, part: &Part) -> Result<Option<Reader>> {
+        let file = name(part.segment.number);
         let reader = Reader::sequential(self.storage, &file);
         let Some(reader) = self.pass(&file, 0, reader)? else {
             self.gap = true;
-            return Ok(before);
+            return Ok(None);
         };
         let mut reader = reader.up_to(part.end);
         if reader.len() < part.end {
@@ -324,13 +367,28 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let header = reader.bytes(0, FILE_HEADER as u64).map(FileHeader::decode);
         let Some(header) = self.pass(&file, 0, header)? else {
             self.gap = true;
+            return Ok(None);
+        };
+        if !header.is_some_and(|header| self.is_header_of(&header, &part.segment)) {
+            self.damaged(&file, 0, "the data file's header is not the one it had");
+        }
+        Ok(Some(reader))
+    }
+
+    /// Reads a data file of the log, which goes on from `before`; where it ends.
+    fn log_file(&mut self, part: &Part, before: Option<LogEnd>) -> Result<Option<LogEnd>> {
+        let segment = &part.segment;
+        let file = name(segment.number);
+        let Some(mut reader) = self.data_file(part)? else {
             return Ok(before);
         };
-        match header.filter(|header| self.is_header_of(header, segment)) {
-            None => self.damaged(&file, 0, "the data file's header is not the one it had"),
-            Some(header) => self.follow(&file, &header, before),
+        let header = reader.bytes(0, FILE_HEADER as u64).map(FileHeader::decode);
+        if let Some(Some(header)) = self.pass(&file, 0, header)? {
+            self.follow(&file, &header, before);
         }
-        let scanned = self.records(&mut reader, segment);
+        let scanned = self.each_record(&mut reader, segment, |check, at, head| {
+            check.record(&file, at, segment.number, head);
+        });
         if self.pass(&file, 0, scanned)?.is_none() {
             self.gap = true;
         }
@@ -376,7 +434,13 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         }
     }
 
-    fn records(&mut self, reader: &mut Reader, segment: &Segment) -> Result<()> {
+    /// Calls `f` with the place and the head of each record that verifies.
+    fn each_record(
+        &mut self,
+        reader: &mut Reader,
+        segment: &Segment,
+        mut f: impl FnMut(&mut Self, u64, &Head),
+    ) -> Result<()> {
         let file = name(segment.number);
         let seed = segment.seed();
         let mut at = FILE_HEADER as u64;
@@ -384,7 +448,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             let from = at;
             match reader.record(at, seed)? {
                 Found::Record(head) => {
-                    self.record(&file, at, segment.number, &head);
+                    f(self, at, &head);
                     at += head.record_len();
                 }
                 Found::Value(head, why) => {
@@ -442,15 +506,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 ),
             );
         }
-        let location = Location {
-            file: number,
-            position: (at + HEROLIB_HEADER) as u32,
-        };
-        let entry = match head.kind {
-            Kind::Put => Entry::live(location, head.len as usize),
-            _ => Entry::deleted(location),
-        };
-        self.put(head.id, entry);
+        self.put(head.id, entry_at(number, at, head));
     }
 
     /// Whether a record may come next.
@@ -587,6 +643,18 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 ),
             );
         }
+    }
+}
+
+/// What the lookup holds of a version whose record begins at `at`.
+fn entry_at(number: u16, at: u64, head: &Head) -> Entry {
+    let location = Location {
+        file: number,
+        position: (at + HEROLIB_HEADER) as u32,
+    };
+    match head.kind {
+        Kind::Put => Entry::live(location, head.len as usize),
+        _ => Entry::deleted(location),
     }
 }
 

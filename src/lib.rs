@@ -40,6 +40,7 @@ pub mod options;
 mod planted;
 mod reader;
 pub mod records;
+mod retention;
 #[allow(unsafe_code)]
 pub mod storage;
 mod sync;
@@ -49,3 +50,4 @@ pub use db::{Db, Order, Scan, Txn};
 pub use error::{Error, Neighbour, NotFound, Result};
 pub use options::{IoMode, LookupKind, Options, Sync};
 pub use records::{Record, Records, State};
+pub use retention::Retention;

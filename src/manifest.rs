@@ -9,7 +9,8 @@
 //! 16  16  database uuid
 //! 32   8  generation
 //! 40   1  mode: 0 incremental, 1 key-value
-//! 41   1  flags: bit 0 = native (no herolib dump at close), bit 1 = has a base, bit 2 = dump known
+//! 41   1  flags: bit 0 = native (no herolib dump at close), bit 1 = has a base, bit 2 = dump known,
+//!         bit 4 = data files of the next generation may be there, and are none of the database
 //! 42   1  state: 0 closed cleanly, 1 open, 2 being reset, 3 open, and a sync has failed
 //! 43   1  0
 //! 44   4  record_nr_max
@@ -58,6 +59,7 @@ const FEATURE_EXTENDED: u32 = 1;
 const FLAG_NATIVE: u8 = 1;
 const FLAG_BASE: u8 = 2;
 const FLAG_DUMP: u8 = 4;
+const FLAG_COMPACTING: u8 = 16;
 
 /// Whether the database was left in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +140,8 @@ pub(crate) struct Manifest {
     pub(crate) dump: Option<KnownDump>,
     /// Ascending.
     pub(crate) files: Vec<DataFile>,
+    /// A compaction is making data files of the next generation.
+    pub(crate) is_compacting: bool,
     /// From this commit on every version is kept; 0 before the first compaction.
     pub(crate) oldest: u64,
     /// Commits that deleted every record, as far as the log was on disk when this was written;
@@ -161,6 +165,7 @@ impl Manifest {
             base: None,
             dump: None,
             files: Vec::new(),
+            is_compacting: false,
             oldest: 0,
             clears: Vec::new(),
         }
@@ -181,7 +186,12 @@ impl Manifest {
         let dump = self.dump.unwrap_or(no_dump);
         let flags = if self.native { FLAG_NATIVE } else { 0 }
             | if self.base.is_some() { FLAG_BASE } else { 0 }
-            | if self.dump.is_some() { FLAG_DUMP } else { 0 };
+            | if self.dump.is_some() { FLAG_DUMP } else { 0 }
+            | if self.is_compacting {
+                FLAG_COMPACTING
+            } else {
+                0
+            };
         let state = match self.state {
             State::Clean => 0,
             State::Open => 1,
@@ -268,7 +278,7 @@ impl Manifest {
             3 => State::SyncFailed,
             _ => return Err(damaged(42, "there is no such state")),
         };
-        if bytes[40] > 1 || flags & !(FLAG_NATIVE | FLAG_BASE | FLAG_DUMP) != 0 {
+        if bytes[40] > 1 || flags & !(FLAG_NATIVE | FLAG_BASE | FLAG_DUMP | FLAG_COMPACTING) != 0 {
             return Err(damaged(40, "there is no such mode or flag"));
         }
         let count = u32_at(bytes, 100) as usize;
@@ -347,6 +357,7 @@ impl Manifest {
                 modified_ns: u64_at(bytes, 104),
             }),
             files,
+            is_compacting: flags & FLAG_COMPACTING != 0,
             oldest,
             clears,
         })
@@ -415,6 +426,7 @@ mod tests {
     fn extended() -> Manifest {
         let mut manifest = sample();
         manifest.files[1].kind = FileKind::Compacted;
+        manifest.is_compacting = true;
         manifest.oldest = 31;
         let clear = |commit| Clear {
             commit,

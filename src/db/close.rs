@@ -27,8 +27,10 @@ impl Db {
     /// Makes everything durable, writes the checkpoint, so that the next opening reads no log,
     /// and the dump that herolib reads. Whatever it returns, the handle is gone; if it fails, what
     /// was acknowledged is in the log, and the next opening finds it there.
+    /// With transactions, snapshots or scans open it is [`Error::Busy`].
     pub fn close(mut self) -> Result<()> {
         self.shared.check_process()?;
+        self.check_idle()?;
         self.ticker = None;
         self.shared.close()
     }
@@ -40,6 +42,7 @@ impl Db {
         if shared.read_only {
             return Err(Error::ReadOnly { action: "destroy" });
         }
+        self.check_idle()?;
         self.ticker = None;
         let storage = Arc::clone(&self.shared.storage);
         remove_database(&*storage)?;
@@ -107,7 +110,7 @@ impl Shared {
             live: writer.live,
             log_end: writer.tail.end(),
         };
-        checkpoint::write(&*self.storage, &world.lookup, state)
+        checkpoint::write(&*self.storage, INDEX, &world.lookup, state)
     }
 
     /// Whether so much of the log was read at opening that a checkpoint is worth writing. A table
@@ -159,7 +162,7 @@ impl Shared {
 }
 
 /// The data files for the manifest, with their lengths as they are now.
-fn data_files(manifest: &Manifest, world: &World) -> Vec<DataFile> {
+pub(super) fn data_files(manifest: &Manifest, world: &World) -> Vec<DataFile> {
     let frozen = |number| {
         manifest
             .file(number)
@@ -220,6 +223,7 @@ pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
     for name in storage.list("").map_err(failed)? {
         let base = name.strip_suffix(".tmp").unwrap_or(&name);
         let temporary_manifest = base == MANIFEST && base != name;
+        let base = base.strip_suffix(".next").unwrap_or(base);
         if [INDEX, TABLE].contains(&base) || is_base(base) || temporary_manifest || is_torn(base) {
             remove_if_there(storage, &name).map_err(failed)?;
         }

@@ -8,6 +8,7 @@
 //! records becomes visible in one step.
 
 mod close;
+mod compact;
 mod extent;
 mod open;
 mod order;
@@ -29,7 +30,7 @@ use crate::location::Location;
 use crate::log::segment::LogEnd;
 use crate::options::{Limits, Sync};
 use crate::storage::{Lock, Reading, Storage, Swap, fork};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, thread};
 pub(crate) use extent::{Extent, Part};
 pub use scan::{Order, Scan};
@@ -66,6 +67,7 @@ struct Shared {
     snapshots: Snapshots,
     writer: Mutex<Writer>,
     group: GroupSync,
+    is_compacting: AtomicBool,
     /// Why no more may be written.
     poisoned: OnceLock<Arc<str>>,
     /// Kept for the time that the handle is open.

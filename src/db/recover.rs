@@ -12,18 +12,21 @@ use super::{Counters, Db, Shared, World};
 use crate::base;
 use crate::error::{Error, Result};
 use crate::herolib;
+use crate::location::Location;
 use crate::log::Log;
-use crate::log::record::Kind;
+use crate::log::record::{HEROLIB_HEADER, Kind, Seed};
 use crate::log::recovery::{self, LogFile, Outcome, Replayed, Start};
-use crate::log::segment::{FileHeader, LONGEST_FILE, LogEnd, Segment, name};
+use crate::log::scan::{Found, ReadRecord};
+use crate::log::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
 use crate::lookup::checkpoint::{self, Load};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::{Limits, LookupKind, Options, Sync};
 use crate::planted::planted;
-use crate::storage::{Access, File, Lock, Storage, Swap, fork};
-use crate::sync::atomic::Ordering;
+use crate::reader::Reader;
+use crate::storage::{Access, File, Lock, Storage, Swap, fork, remove_if_there};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, OnceLock};
 
 /// After the death of a writer the part of the log that was perhaps not synced is written again,
@@ -45,6 +48,8 @@ pub(super) struct Opening<'a> {
     pub(super) next_file: u32,
     /// Whether a clean close will have something to write.
     pub(super) changed: bool,
+    /// Numbers of data files that a compaction left behind, of its own or of what it has replaced.
+    pub(super) leftovers: Vec<u16>,
     /// Whether the manifest on disk says "closed cleanly" and the log is newer.
     pub(super) outdated: bool,
 }
@@ -75,6 +80,7 @@ impl<'a> Opening<'a> {
             entries,
             log_files: Vec::new(),
             next_file: 0,
+            leftovers: Vec::new(),
             outdated: false,
         };
         opening.find_log_files()?;
@@ -92,6 +98,7 @@ impl<'a> Opening<'a> {
         let storage = &**self.storage;
         let present = herolib::data_files(storage)?;
         self.log_files.clear();
+        self.leftovers.clear();
         let mut listed = self.manifest.files.iter().peekable();
         let last_listed = self.manifest.files.last().map(|file| file.number);
         for file in &present {
@@ -129,6 +136,10 @@ impl<'a> Opening<'a> {
                     // still be: a crash has left it so, or it is damaged.
                     let header = FileHeader::of(storage, file.number)?;
                     let ours = header.is_some_and(|header| self.is_ours(&header));
+                    if header.is_some_and(|header| self.is_leftover(&header)) {
+                        self.leftovers.push(file.number);
+                        continue;
+                    }
                     if header.is_some() && !ours && !self.salvage() {
                         return Err(Error::corrupt(
                             storage.describe(&name(file.number)),
@@ -162,6 +173,19 @@ impl<'a> Opening<'a> {
 
     fn is_ours(&self, header: &FileHeader) -> bool {
         header.uuid == self.manifest.uuid && header.generation == self.manifest.generation
+    }
+
+    /// Whether an unlisted data file is of an earlier generation, or of the next one, which the
+    /// manifest has announced.
+    fn is_leftover(&self, header: &FileHeader) -> bool {
+        let Manifest {
+            uuid,
+            generation,
+            is_compacting,
+            ..
+        } = self.manifest;
+        let is_next = is_compacting && header.generation == generation + 1;
+        header.uuid == uuid && (header.generation < generation || is_next)
     }
 
     fn missing(&self, file: &DataFile) -> Result<()> {
@@ -212,7 +236,7 @@ impl<'a> Opening<'a> {
             None => {
                 let lookup = match kind {
                     LookupKind::Memory => Lookup::in_memory(limit)?,
-                    LookupKind::Disk => checkpoint::new_table(storage, limit)?,
+                    LookupKind::Disk => checkpoint::new_table(storage, checkpoint::TABLE, limit)?,
                 };
                 let live = self.load_base(&lookup)?;
                 let state = checkpoint::State {
@@ -227,7 +251,7 @@ impl<'a> Opening<'a> {
                 (lookup, state)
             }
         };
-        let mut next_id = state.next_id.max(1);
+        let mut next_id = state.next_id.max(manifest.next_id).max(1);
         let mut live = state.live;
         let start = Start {
             from: state.log_end,
@@ -319,13 +343,14 @@ impl<'a> Opening<'a> {
     /// Puts what the log builds upon into an empty lookup; how many records of it are live.
     fn load_base(&self, lookup: &Lookup) -> Result<u64> {
         let storage = &**self.storage;
+        let compacted = self.load_compacted(lookup)?;
         let read;
         let entries = match (&self.entries, self.manifest.base) {
             (Some(entries), _) => entries,
-            (None, None) => return Ok(0),
+            (None, None) => return Ok(compacted),
             (None, Some(stamp)) => {
                 read = match base::read(storage, self.manifest.generation, stamp) {
-                    Err(_) if self.salvage() => return Ok(0),
+                    Err(_) if self.salvage() => return Ok(compacted),
                     read => read?,
                 };
                 &read
@@ -346,12 +371,85 @@ impl<'a> Opening<'a> {
         Ok(live)
     }
 
+    /// Puts what a compaction has kept into an empty lookup; how many records of it are live.
+    fn load_compacted(&self, lookup: &Lookup) -> Result<u64> {
+        let storage = &**self.storage;
+        let mut live = 0;
+        for file in &self.manifest.files {
+            if file.kind != FileKind::Compacted {
+                continue;
+            }
+            let seed = Seed::new(&self.manifest.uuid, file.number);
+            let reader = match Reader::sequential(storage, &name(file.number)) {
+                Err(_) if self.salvage() => continue,
+                reader => reader?,
+            };
+            let mut reader = reader.up_to(u64::from(file.len));
+            let mut at = FILE_HEADER as u64;
+            while at < reader.len() {
+                let head = match reader.record(at, seed)? {
+                    Found::Record(head) if head.id < lookup.limit() => head,
+                    _ if self.salvage() => match reader.next_record(at + 1, seed)? {
+                        Some(next) => {
+                            at = next;
+                            continue;
+                        }
+                        None => break,
+                    },
+                    Found::Record(_) => {
+                        let what = "a record has an id that is not below record_nr_max";
+                        return Err(Error::corrupt(
+                            storage.describe(&name(file.number)),
+                            at,
+                            what,
+                        ));
+                    }
+                    Found::Value(_, why) | Found::Nothing(why) => {
+                        return Err(Error::corrupt(
+                            storage.describe(&name(file.number)),
+                            at,
+                            why,
+                        ));
+                    }
+                };
+                let location = Location {
+                    file: file.number,
+                    position: (at + HEROLIB_HEADER) as u32,
+                };
+                let entry = match head.kind {
+                    Kind::Put => Entry::live(location, head.len as usize),
+                    _ => Entry::deleted(location),
+                };
+                live += u64::from(entry.is_live());
+                live -= u64::from(lookup.get(head.id).is_live());
+                publish(storage, lookup, head.id, entry)?;
+                at += head.record_len();
+            }
+        }
+        Ok(live)
+    }
+
+    /// Removes what a compaction has left behind, which nobody reads any more.
+    fn remove_leftovers(&self) {
+        let storage = &**self.storage;
+        // What can't be removed now is left to the next opening.
+        for &number in &self.leftovers {
+            let _ = remove_if_there(storage, &name(number));
+        }
+        for next in [checkpoint::NEXT_INDEX, checkpoint::NEXT_TABLE] {
+            let _ = remove_if_there(storage, next);
+        }
+    }
+
     pub(super) fn finish(mut self, lock: Option<Box<dyn Lock>>) -> Result<Db> {
         let storage = Arc::clone(self.storage);
         let recovered = self.recover()?;
         let outcome = &recovered.outcome;
         // What is refused is left as it was found: so all that can be wrong comes first.
         self.check_lengths(outcome)?;
+        if !self.read_only {
+            self.remove_leftovers();
+        }
         if self.outdated && !self.read_only {
             self.manifest.write(&*storage)?;
         }
@@ -410,6 +508,7 @@ impl<'a> Opening<'a> {
             snapshots: Snapshots::default(),
             writer: Mutex::new(writer),
             group,
+            is_compacting: AtomicBool::new(false),
             poisoned: OnceLock::new(),
             _lock: lock,
         });
@@ -558,8 +657,10 @@ impl<'a> Opening<'a> {
                 .map_err(|error| Error::from_io("map", storage.describe(&name(number)), error))
         };
         for file in &self.manifest.files {
-            let FileKind::Frozen { own_until } = file.kind else {
-                continue;
+            let own_until = match file.kind {
+                FileKind::Log => continue,
+                FileKind::Frozen { own_until } => u64::from(own_until),
+                FileKind::Compacted => u64::MAX,
             };
             let opened = match open(file.number, Access::Read) {
                 Err(_) if self.salvage() => continue,
@@ -572,7 +673,6 @@ impl<'a> Opening<'a> {
             let len = u64::from(file.len).min(there);
             let view = view(&*opened, file.number, len)?;
             view.extend_to(len);
-            let own_until = u64::from(own_until);
             log.add(Segment::mixed(file.number, log, own_until, view));
         }
         for (index, file) in self.log_files.iter().enumerate() {
@@ -595,7 +695,7 @@ impl<'a> Opening<'a> {
     }
 }
 
-fn publish(storage: &dyn Storage, lookup: &Lookup, id: u32, entry: Entry) -> Result<()> {
+pub(super) fn publish(storage: &dyn Storage, lookup: &Lookup, id: u32, entry: Entry) -> Result<()> {
     lookup.prepare(id).map_err(|error| {
         Error::from_io(
             "reserve space in",

@@ -41,6 +41,14 @@ impl GroupSync {
         }
     }
 
+    /// Everything up to `commit` is on disk, by another way.
+    pub(super) fn synced(&self, commit: u64) {
+        let mut state = self.state();
+        state.synced = state.synced.max(commit);
+        drop(state);
+        self.changed.notify_all();
+    }
+
     fn state(&self) -> MutexGuard<'_, GroupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,7 +97,10 @@ impl Shared {
             (writer.tail.take_sync_work(), writer.now(), world)
         };
         let mark = |writer: &mut Writer| {
+            // A compaction has synced its own.
+            let is_current = Arc::ptr_eq(&world, &self.world.load());
             if let Some(end) = work.end
+                && is_current
                 && !work.is_empty()
                 && !self.volatile
             {

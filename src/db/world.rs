@@ -11,10 +11,10 @@ use crate::history::Chain;
 use crate::location::Location;
 use crate::log::Log;
 use crate::log::record::{Head, Kind};
-use crate::log::segment::LogEnd;
+use crate::log::segment::{LogEnd, name};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::Clear;
-use crate::storage::Swap;
+use crate::storage::{Swap, fork, remove_if_there, sync_directory};
 use crate::sync::OnceLock;
 
 /// The data files of one generation, and the lookup over them.
@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(super) oldest: u64,
     /// The world that came after this one, and where the log of that one goes on from here.
     next: OnceLock<(Arc<World>, Option<LogEnd>)>,
+    /// Its files are not the database's any more, and this process, before it forked, removes them.
+    doomed: OnceLock<u32>,
 }
 
 impl World {
@@ -48,6 +50,7 @@ impl World {
             base,
             oldest,
             next: OnceLock::new(),
+            doomed: OnceLock::new(),
         }
     }
 
@@ -77,6 +80,13 @@ impl World {
         let mut clears = Vec::clone(&self.clears.load());
         clears.push(clear);
         self.clears.replace(Arc::new(clears));
+    }
+
+    /// The log has been copied into `next`, where it goes on from `end`. The files of this one are
+    /// removed with its last owner.
+    pub(super) fn end(&self, next: &Arc<World>, end: Option<LogEnd>) {
+        let _ = self.next.set((Arc::clone(next), end));
+        let _ = self.doomed.set(fork::generation());
     }
 
     /// What comes after this world, and where the commits begin there that are not in this one.
@@ -114,5 +124,19 @@ impl World {
     /// The value of a version whose head is known, checked against its CRC.
     pub(crate) fn value(&self, location: Location, head: &Head) -> Result<Cow<'_, [u8]>> {
         self.log.segment_of(location)?.value(location, head)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.doomed.get() != Some(&fork::generation()) {
+            return;
+        }
+        let storage = &*self.log.storage;
+        for segment in self.log.segments() {
+            // One that stays is removed by the next opening.
+            let _ = remove_if_there(storage, &name(segment.number));
+        }
+        let _ = sync_directory(storage, "");
     }
 }

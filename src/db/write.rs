@@ -271,7 +271,7 @@ impl Shared {
 
     /// Before the first change: says in the manifest that lengths and checkpoint are not exact any
     /// more, and removes the herolib dump, ours or not, which stands for a state that will be past.
-    fn prepare(&self, writer: &mut Writer) -> Result<()> {
+    pub(super) fn prepare(&self, writer: &mut Writer) -> Result<()> {
         if writer.prepared {
             return Ok(());
         }

@@ -1,9 +1,11 @@
 //! The append-only log: data files of records, back to back, in the order of their commits.
 //!
 //! `record` knows the bytes of a record, `segment` reads one data file here and there, `scan` from
-//! front to back, `tail` appends to the last one, `recovery` finds out after a crash where the log
+//! front to back, `tail` appends to the last one, `copy` writes files that
+//! nobody reads yet, `recovery` finds out after a crash where the log
 //! ends. What an id means is none of the log's business.
 
+pub(crate) mod copy;
 #[cfg(test)]
 mod decoders;
 pub(crate) mod record;

@@ -51,6 +51,14 @@ pub(crate) struct LogEnd {
 }
 
 impl LogEnd {
+    /// The location of the version whose record begins here.
+    pub(crate) fn location(self) -> Location {
+        Location {
+            file: self.file,
+            position: self.position + HEROLIB_HEADER as u32,
+        }
+    }
+
     /// As a location in a sync mark.
     pub(crate) fn to_location(self) -> Location {
         Location {

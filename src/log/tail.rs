@@ -195,6 +195,11 @@ impl Tail {
         });
     }
 
+    /// The number that the next data file gets, if there is none of it.
+    pub(crate) fn next_file(&self) -> u32 {
+        self.next_file
+    }
+
     /// The end of the log; `None` before the first record.
     pub(crate) fn end(&self) -> Option<LogEnd> {
         let active = self.active.as_ref()?;

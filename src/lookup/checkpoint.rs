@@ -40,6 +40,9 @@ use crate::sync::atomic::Ordering;
 pub(crate) const INDEX: &str = "index";
 /// The table on disk.
 pub(crate) const TABLE: &str = "lookup";
+/// The same of the next generation, until that is the database.
+pub(crate) const NEXT_INDEX: &str = "index.next";
+pub(crate) const NEXT_TABLE: &str = "lookup.next";
 
 const MAGIC: &[u8; 8] = b"OURDBIDX";
 const FORMAT: u32 = 1;
@@ -126,7 +129,12 @@ fn blocks_offset(blocks: usize) -> u64 {
 }
 
 /// Writes a checkpoint of `lookup` as it is. Nothing may change the lookup meanwhile.
-pub(crate) fn write(storage: &dyn Storage, lookup: &Lookup, state: State) -> Result<()> {
+pub(crate) fn write(
+    storage: &dyn Storage,
+    name: &str,
+    lookup: &Lookup,
+    state: State,
+) -> Result<()> {
     let external = lookup.is_on_disk();
     let write = |file: &dyn File| {
         lookup.sync()?;
@@ -165,8 +173,8 @@ pub(crate) fn write(storage: &dyn Storage, lookup: &Lookup, state: State) -> Res
         };
         file.write_at(0, &[&header.encode(), &directory])
     };
-    replace_with(storage, INDEX, write)
-        .map_err(|error| Error::from_io("write", storage.describe(INDEX), error))
+    replace_with(storage, name, write)
+        .map_err(|error| Error::from_io("write", storage.describe(name), error))
 }
 
 /// How a table is to be loaded.
@@ -179,10 +187,10 @@ pub(crate) struct Load {
 }
 
 /// Makes the file for a table on disk anew, empty.
-pub(crate) fn new_table(storage: &dyn Storage, limit: u32) -> Result<Lookup> {
-    let path = storage.describe(TABLE);
+pub(crate) fn new_table(storage: &dyn Storage, name: &str, limit: u32) -> Result<Lookup> {
+    let path = storage.describe(name);
     let file = storage
-        .open(TABLE, Access::Truncate)
+        .open(name, Access::Truncate)
         .map_err(|error| Error::from_io("make", path.clone(), error))?;
     Lookup::on_disk(limit, file, &path)
 }
@@ -246,7 +254,7 @@ pub(crate) fn load(
                 .map(|ok| (ok, lookup))
         }
         (LookupKind::Disk, false) => {
-            let lookup = new_table(storage, wanted.limit)?;
+            let lookup = new_table(storage, TABLE, wanted.limit)?;
             read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup)
                 .map(|ok| (ok, lookup))
         }

@@ -32,7 +32,7 @@ use crate::error::FailedSync;
 use crate::planted::planted;
 pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
 pub use prefetch::prefetch;
-pub use swap::{Reading, Swap};
+pub use swap::{Reading, Replaced, Swap};
 pub use thread::spawn;
 pub use view::View;
 pub use words::Words;

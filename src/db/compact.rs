@@ -1,0 +1,565 @@
+//! Compaction: what is to be kept is copied into data files of the next generation, ascending by
+//! id, of each id the oldest version first; what is committed meanwhile follows as it stands in the
+//! log; then the manifest is replaced, and readers go over to the new files.
+//!
+//! Until the manifest is replaced nothing of the old generation is touched, and a crash leaves data
+//! files of a generation that the manifest has announced: the next opening removes them. After it
+//! the old files are removed when the last snapshot that reads in them is gone, or by the next
+//! opening. The writer lock is held for the last mebibyte of the log only.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::write::Writer;
+use super::{Db, Shared, World};
+use crate::error::{Error, Result};
+use crate::history::Chain;
+use crate::location::Location;
+use crate::log::Log;
+use crate::log::copy::{Copied, Copy, Numbers};
+use crate::log::record::{Head, Kind};
+use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
+use crate::log::tail::Tail;
+use crate::lookup::{Entry, Lookup, checkpoint};
+use crate::manifest::{Clear, DataFile, FileKind, Manifest, State};
+use crate::retention::Retention;
+use crate::storage::Replaced;
+use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// The writer lock is taken for good when no more of the log is left to be copied, in bytes.
+const LITTLE: u64 = 1 << 20;
+/// Or after so many rounds of following the log, if it is written to quicker than it is copied.
+const MOST_ROUNDS: u32 = 16;
+/// Progress is told after so many bytes.
+const STEP: u64 = 1 << 20;
+/// Beyond this number for the next data file, compaction begins anew with the lowest free one.
+const HIGH_NUMBER: u32 = 49_152;
+
+/// There is one compaction at a time.
+#[derive(Debug)]
+struct Turn<'a>(&'a AtomicBool);
+
+impl<'a> Turn<'a> {
+    fn begin(busy: &'a AtomicBool) -> Result<Turn<'a>> {
+        match busy.swap(true, Ordering::AcqRel) {
+            false => Ok(Turn(busy)),
+            true => Err(Error::Busy("a compaction is running already".into())),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Db {
+    /// Drops all versions that `retention` doesn't keep, and gives back their space. Reading and
+    /// writing go on; so do open snapshots, in the files as they were, whose space comes back when
+    /// the last of them ends. Ids, commit numbers and times stay as they are. Afterwards the
+    /// versions of a record lie side by side, and records in the order of their ids.
+    ///
+    /// `progress` is told how many bytes of how many were looked at; where it breaks, the answer is
+    /// [`Error::Cancelled`]. With any error the database is as it was before.
+    ///
+    /// Cost: reads everything and writes what is kept, as much space as that takes is needed
+    /// meanwhile, and 8 bytes of memory per id. Writers wait for a few syncs at its end.
+    pub fn compact(
+        &self,
+        retention: &Retention,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable("compact")?;
+        let _turn = Turn::begin(&shared.is_compacting)?;
+        if shared.read().log.segments().next().is_none() {
+            return Ok(());
+        }
+        let start = shared.announce()?;
+        let mut compaction = Compaction::new(shared, start, *retention, progress)?;
+        let done = compaction
+            .copy_base()
+            .and_then(|()| compaction.follow())
+            .and_then(|()| compaction.finish());
+        if done.is_err() {
+            // What was copied is removed first: until then the manifest must announce it.
+            drop(compaction);
+            shared.withdraw();
+        }
+        done
+    }
+}
+
+/// What a compaction begins with.
+struct Start {
+    world: Arc<World>,
+    /// The last commit that is copied version by version.
+    commit: u64,
+    /// Where the log ends then.
+    end: Option<LogEnd>,
+    next_file: u32,
+}
+
+impl Shared {
+    /// Notes durably that data files of the next generation may be found, and which those of this
+    /// one are.
+    fn announce(&self) -> Result<Start> {
+        let (commit, files, world, end) = {
+            let mut writer = self.writer();
+            self.check_poison()?;
+            self.prepare(&mut writer)?;
+            let world = self.world.load();
+            let files = super::close::data_files(&writer.manifest, &world);
+            (writer.commit, files, world, writer.tail.end())
+        };
+        self.sync_to(commit)?;
+        let mut writer = self.writer();
+        self.check_poison()?;
+        self.write_manifest(&mut writer, |manifest| {
+            manifest.files = files;
+            manifest.is_compacting = true;
+        })?;
+        Ok(Start {
+            world,
+            commit,
+            end,
+            next_file: writer.tail.next_file(),
+        })
+    }
+
+    /// Takes back what [`Shared::announce`] noted. Should that fail, the next opening finds nothing
+    /// to remove.
+    fn withdraw(&self) {
+        let mut writer = self.writer();
+        if self.check_poison().is_ok() && writer.manifest.is_compacting {
+            let _ = self.write_manifest(&mut writer, |manifest| manifest.is_compacting = false);
+        }
+    }
+
+    /// Replaces the manifest by a changed one. A failed sync poisons.
+    pub(super) fn write_manifest(
+        &self,
+        writer: &mut Writer,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<()> {
+        let mut manifest = writer.manifest.clone();
+        change(&mut manifest);
+        if !self.volatile {
+            manifest.write(&*self.storage).map_err(|error| {
+                if error.is_failed_sync() {
+                    self.poison_with(error)
+                } else {
+                    error
+                }
+            })?;
+        }
+        writer.manifest = manifest;
+        Ok(())
+    }
+}
+
+struct Compaction<'a, P> {
+    shared: &'a Shared,
+    start: Start,
+    retention: Retention,
+    progress: P,
+    done: u64,
+    total: u64,
+    next_step: u64,
+    numbers: Numbers,
+    /// Versions of the base, and the log after it.
+    base: Copy,
+    log: Copy,
+    lookup: Option<Lookup>,
+    live: u64,
+    /// Up to where the old log was followed.
+    followed: Option<LogEnd>,
+    /// The last commit that was copied.
+    commit: u64,
+    clears: Vec<Clear>,
+    /// The records of a commit whose last one has not come yet.
+    pending: Vec<(LogEnd, Head)>,
+    /// From this commit on all versions are kept.
+    oldest: u64,
+}
+
+impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
+    fn new(
+        shared: &'a Shared,
+        start: Start,
+        retention: Retention,
+        progress: P,
+    ) -> Result<Compaction<'a, P>> {
+        let world = &start.world;
+        let file_size = shared.limits.file_size;
+        let limit = world.lookup.limit();
+        let lookup = if world.lookup.is_on_disk() {
+            checkpoint::new_table(&*shared.storage, checkpoint::NEXT_TABLE, limit)?
+        } else {
+            Lookup::in_memory(limit)?
+        };
+        let first = match start.next_file {
+            HIGH_NUMBER.. => 0,
+            next => next,
+        };
+        Ok(Compaction {
+            shared,
+            retention,
+            progress,
+            done: 0,
+            total: world.log.segments().map(|file| file.view().end()).sum(),
+            next_step: 0,
+            numbers: Numbers { next: first },
+            base: Copy::new(&world.log, file_size, false),
+            log: Copy::new(&world.log, file_size, true),
+            lookup: Some(lookup),
+            live: 0,
+            followed: start.end,
+            commit: start.commit,
+            clears: Vec::new(),
+            pending: Vec::new(),
+            oldest: world.oldest,
+            start,
+        })
+    }
+
+    fn lookup(&self) -> &Lookup {
+        match &self.lookup {
+            Some(lookup) => lookup,
+            None => unreachable!("it is handed on at the end"),
+        }
+    }
+
+    fn tell(&mut self, bytes: u64) -> Result<()> {
+        self.done += bytes;
+        if self.done < self.next_step {
+            return Ok(());
+        }
+        self.next_step = self.done + STEP;
+        self.shared.check_poison()?;
+        match (self.progress)(self.done.min(self.total), self.total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
+
+    /// Copies what is to be kept of each record as of the beginning.
+    fn copy_base(&mut self) -> Result<()> {
+        let world = Arc::clone(&self.start.world);
+        for (id, entry) in world.lookup.entries() {
+            let kept = self.kept_versions(&world, id, entry)?;
+            let mut newest = Location::NONE;
+            for (location, head) in kept.iter().rev() {
+                let head = Head {
+                    last: true,
+                    previous: newest,
+                    ..*head
+                };
+                self.base
+                    .reserve(&mut self.numbers, Copy::len_of(&head), 0)?;
+                newest = match head.kind {
+                    Kind::Put => self.base.push(&head, &world.value(*location, &head)?)?,
+                    _ => self.base.push(&head, &[])?,
+                };
+            }
+            if let Some((_, head)) = kept.first() {
+                self.publish(id, entry_of(head, newest))?;
+            }
+        }
+        self.base.sync()
+    }
+
+    /// The versions to be kept of a record, newest first.
+    fn kept_versions(
+        &mut self,
+        world: &World,
+        id: u32,
+        entry: Entry,
+    ) -> Result<Vec<(Location, Head)>> {
+        let mut chain = Chain::new(world, id, entry);
+        let mut kept: Vec<(Location, Head)> = Vec::new();
+        // Versions of herolib's have no commit and no time: they stay where older ones do.
+        let mut undecided = Vec::new();
+        let mut dropped_after = None;
+        while let Some((location, head)) = chain.next()? {
+            self.tell(Copy::len_of(&head))?;
+            // What came since follows with the log.
+            if head.commit > self.start.commit {
+                continue;
+            }
+            let newer = (kept.len() + undecided.len()) as u64;
+            if self.retention.keeps(newer, &head) {
+                kept.append(&mut undecided);
+                kept.push((location, head));
+                continue;
+            }
+            let commit = kept.last().map_or(head.commit, |(_, newer)| newer.commit);
+            dropped_after.get_or_insert(commit);
+            if head.commit != 0 {
+                break;
+            }
+            undecided.push((location, head));
+        }
+        if let Some(commit) = dropped_after {
+            let last = kept.last().map_or(commit, |(_, head)| head.commit);
+            let commit = if last == 0 { world.base() } else { last };
+            self.oldest = self.oldest.max(commit);
+        }
+        Ok(kept)
+    }
+
+    fn publish(&mut self, id: u32, entry: Entry) -> Result<()> {
+        self.live += u64::from(entry.is_live());
+        self.live -= u64::from(self.lookup().get(id).is_live());
+        super::recover::publish(&*self.shared.storage, self.lookup(), id, entry)
+    }
+
+    /// Copies the log that was written meanwhile, until little of it is left.
+    fn follow(&mut self) -> Result<()> {
+        for _ in 0..MOST_ROUNDS {
+            let from = self.log.bytes();
+            self.copy_log()?;
+            if self.log.bytes() - from < LITTLE {
+                break;
+            }
+        }
+        self.log.sync()?;
+        if !self.shared.volatile && !self.lookup().is_on_disk() {
+            self.write_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// A checkpoint of what was copied so far, to be put in its place with the new generation.
+    fn write_checkpoint(&self) -> Result<()> {
+        let state = checkpoint::State {
+            uuid: self.start.world.log.uuid,
+            generation: self.start.world.log.generation + 1,
+            commit: self.commit,
+            time_us: 0,
+            next_id: 1,
+            live: self.live,
+            log_end: self.log.end(),
+        };
+        checkpoint::write(
+            &*self.shared.storage,
+            checkpoint::NEXT_INDEX,
+            self.lookup(),
+            state,
+        )
+    }
+
+    /// Copies the commits that are in the log by now and were not copied yet.
+    fn copy_log(&mut self) -> Result<()> {
+        let world = Arc::clone(&self.start.world);
+        let mut copied = self.followed;
+        // Up to the last whole commit: the end of the files may be within one.
+        let last = self.shared.counters.appended.load(Ordering::Acquire);
+        world.log.each_since(self.followed, |place, head| {
+            if head.commit > last {
+                return Ok(());
+            }
+            self.pending.push((place, *head));
+            if head.last {
+                self.copy_commit(&world)?;
+                copied = Some(LogEnd {
+                    file: place.file,
+                    position: (u64::from(place.position) + head.record_len()) as u32,
+                });
+            }
+            Ok(())
+        })?;
+        self.followed = copied;
+        Ok(())
+    }
+
+    fn copy_commit(&mut self, world: &World) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        let len = pending.iter().map(|(_, head)| Copy::len_of(head)).sum();
+        let Some(&(_, first)) = pending.first() else {
+            return Ok(());
+        };
+        self.log.reserve(&mut self.numbers, len, first.commit)?;
+        for (place, head) in &pending {
+            let location = place.location();
+            let previous = match head.kind {
+                Kind::Clear => Location::NONE,
+                _ => self.lookup().get(head.id).location(),
+            };
+            let moved = Head { previous, ..*head };
+            let value = match head.kind {
+                Kind::Put => world.value(location, head)?,
+                _ => (&[][..]).into(),
+            };
+            let copy = self.log.push(&moved, &value)?;
+            if head.kind == Kind::Clear {
+                self.clears.push(Clear {
+                    commit: head.commit,
+                    time_us: head.time_us,
+                });
+                self.lookup().clear();
+                self.lookup().forget_deleted();
+                self.live = 0;
+            } else {
+                self.publish(head.id, entry_of(head, copy))?;
+            }
+        }
+        self.commit = first.commit;
+        Ok(())
+    }
+
+    /// Copies the rest of the log, and replaces the old generation by the new one.
+    fn finish(&mut self) -> Result<()> {
+        let shared = self.shared;
+        let replaced = {
+            let mut writer = shared.writer();
+            let writer = &mut *writer;
+            shared.check_poison()?;
+            self.copy_log()?;
+            self.log.sync()?;
+            if (self.commit, self.live) != (writer.commit, writer.live) {
+                return Err(Error::corrupt(
+                    shared.storage.describe(""),
+                    0,
+                    format!(
+                        "up to commit {} there are {} live records, and commit {} has {}",
+                        self.commit, self.live, writer.commit, writer.live
+                    ),
+                ));
+            }
+            if let Err(error) = self.write_generation(writer) {
+                return Err(self.settle(error));
+            }
+            self.go_over(writer)?
+        };
+        // Waits for those who still read in the old files.
+        drop(replaced);
+        Ok(())
+    }
+
+    /// Makes the new generation the one that the next opening finds.
+    fn write_generation(&mut self, writer: &mut Writer) -> Result<()> {
+        let list = |copy: &Copy, kind| -> Vec<DataFile> {
+            let file = |file: &Copied| DataFile {
+                number: file.number,
+                kind,
+                len: file.end as u32,
+            };
+            copy.files().iter().map(file).collect()
+        };
+        let mut files = list(&self.base, FileKind::Compacted);
+        files.extend(list(&self.log, FileKind::Log));
+        let (next_id, commit, time_us) = (writer.next_id, writer.commit, writer.time_us);
+        let Compaction { clears, oldest, .. } = self;
+        self.shared.write_manifest(writer, |manifest| {
+            manifest.generation += 1;
+            manifest.is_compacting = false;
+            manifest.state = State::Open;
+            manifest.next_id = next_id;
+            manifest.commit = commit;
+            manifest.time_us = time_us;
+            manifest.base = None;
+            manifest.dump = None;
+            manifest.files = files;
+            manifest.oldest = *oldest;
+            manifest.clears = std::mem::take(clears);
+        })
+    }
+
+    /// After the manifest could not be replaced for sure: whatever it names must stay.
+    fn settle(&mut self, error: Error) -> Error {
+        let shared = self.shared;
+        let old = self.start.world.log.generation;
+        let found = Manifest::read(&*shared.storage);
+        let is_old = matches!(&found, Ok(Some(manifest)) if manifest.generation == old);
+        if is_old && shared.check_poison().is_ok() {
+            return error;
+        }
+        self.base.leave();
+        self.log.leave();
+        match shared.check_poison() {
+            Ok(()) => shared.poison_with(error),
+            Err(_) => error,
+        }
+    }
+
+    /// Lets readers and the writer go over to the new generation, which is on disk.
+    fn go_over(&mut self, writer: &mut Writer) -> Result<Replaced<World>> {
+        let shared = self.shared;
+        let storage = &shared.storage;
+        let old = &self.start.world;
+        let log = Log::new(Arc::clone(storage), old.log.uuid, old.log.generation + 1);
+        let empty = || Copy::new(&old.log, 0, false);
+        let base = std::mem::replace(&mut self.base, empty()).keep();
+        let copied = std::mem::replace(&mut self.log, empty()).keep();
+        let mut tail = Tail::new(self.numbers.next, shared.limits.file_size);
+        // From here on the old files are not the database any more: whatever fails, this handle
+        // must not write to them.
+        let went = self.open_files(&log, &mut tail, base, copied);
+        went.map_err(|error| shared.poison_with(error))?;
+        let Some(lookup) = self.lookup.take() else {
+            unreachable!("it is handed on once")
+        };
+        let place = match lookup.is_on_disk() {
+            true => (checkpoint::NEXT_TABLE, checkpoint::TABLE),
+            false => (checkpoint::NEXT_INDEX, checkpoint::INDEX),
+        };
+        // Both can be made again from the log.
+        if !shared.volatile {
+            let _ = storage.rename(place.0, place.1);
+        }
+        let clears = writer.manifest.clears.clone();
+        let world = World::new(log, lookup, clears, self.start.commit, self.oldest);
+        let world = Arc::new(world);
+        writer.tail = tail;
+        writer.forget.clear();
+        let snapshots = shared.snapshots.lock();
+        old.end(&world, writer.tail.end());
+        let replaced = shared.world.replace(world);
+        shared.counters.show(&writer.now());
+        drop(snapshots);
+        // All of it is on disk.
+        shared.group.synced(writer.commit);
+        Ok(replaced)
+    }
+
+    fn open_files(
+        &self,
+        log: &Log,
+        tail: &mut Tail,
+        base: Vec<Copied>,
+        copied: Vec<Copied>,
+    ) -> Result<()> {
+        let storage = &*self.shared.storage;
+        let view = |file: &Copied, reserve| {
+            let view = file.file.view(reserve);
+            let failed = |error| Error::from_io("map", storage.describe(&name(file.number)), error);
+            view.map_err(failed)
+                .inspect(|view| view.extend_to(file.end))
+        };
+        for file in &base {
+            log.add(Segment::own(file.number, log, view(file, file.end)?));
+        }
+        let last = copied.len().saturating_sub(1);
+        for (index, file) in copied.into_iter().enumerate() {
+            let reserve = if index == last {
+                LONGEST_FILE + 1
+            } else {
+                file.end
+            };
+            let segment = log.add(Segment::of_log(file.number, log, view(&file, reserve)?));
+            if index == last {
+                tail.resume(segment, file.file, file.end, false);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry_of(head: &Head, location: Location) -> Entry {
+    match head.kind {
+        Kind::Put => Entry::live(location, head.len as usize),
+        _ => Entry::deleted(location),
+    }
+}

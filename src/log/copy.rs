@@ -1,0 +1,239 @@
+//! Writing data files that nobody reads yet: copies of versions, for the next generation.
+
+use std::sync::Arc;
+
+use super::Log;
+use super::record::{HEAD, HEROLIB_HEADER, Head, Seed};
+use super::segment::{FileHeader, LONGEST_FILE, LogEnd, name};
+use crate::bytes::reserve;
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::storage::{Access, File, Storage, remove_if_there, sync_directory};
+
+/// Bytes are gathered up to this size before they are written.
+const GATHER: usize = 1 << 20;
+
+/// Numbers for new data files. Files that are there are passed over.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    pub(crate) next: u32,
+}
+
+impl Numbers {
+    /// Makes the next data file.
+    fn create(&mut self, storage: &dyn Storage) -> Result<(u16, Arc<dyn File>)> {
+        loop {
+            let Ok(number) = u16::try_from(self.next) else {
+                return Err(Error::Full("all 65,536 data file numbers are used".into()));
+            };
+            self.next += 1;
+            let name = name(number);
+            match storage.open(&name, Access::CreateNew) {
+                Ok(file) => return Ok((number, file)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::from_io("make", storage.describe(&name), error)),
+            }
+        }
+    }
+}
+
+/// A data file that is written or finished.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    pub(crate) number: u16,
+    pub(crate) file: Arc<dyn File>,
+    /// Its length.
+    pub(crate) end: u64,
+    seed: Seed,
+    synced: bool,
+}
+
+/// Data files that follow one another. Dropped before it is [kept](Copy::keep), it removes them.
+#[derive(Debug)]
+pub(crate) struct Copy {
+    storage: Arc<dyn Storage>,
+    uuid: [u8; 16],
+    generation: u64,
+    file_size: u64,
+    /// Each file says after which end it goes on, as those of the log do.
+    is_chained: bool,
+    files: Vec<Copied>,
+    gathered: Vec<u8>,
+    kept: bool,
+}
+
+impl Copy {
+    /// For the generation after `log`'s.
+    pub(crate) fn new(log: &Log, file_size: u32, is_chained: bool) -> Copy {
+        Copy {
+            storage: Arc::clone(&log.storage),
+            uuid: log.uuid,
+            generation: log.generation + 1,
+            file_size: u64::from(file_size),
+            is_chained,
+            files: Vec::new(),
+            gathered: Vec::new(),
+            kept: false,
+        }
+    }
+
+    /// Makes room for `len` bytes in one file, which is a new one if need be; the commit is the
+    /// first in it.
+    pub(crate) fn reserve(&mut self, numbers: &mut Numbers, len: u64, commit: u64) -> Result<()> {
+        let fits = |file: &Copied| file.end < self.file_size && file.end + len <= LONGEST_FILE;
+        if self.files.last().is_some_and(fits) {
+            return Ok(());
+        }
+        self.flush()?;
+        let after = self.end().filter(|_| self.is_chained);
+        let (number, file) = numbers.create(&*self.storage)?;
+        self.files.push(Copied {
+            number,
+            file,
+            end: 0,
+            seed: Seed::new(&self.uuid, number),
+            synced: false,
+        });
+        let header = FileHeader {
+            uuid: self.uuid,
+            number,
+            after,
+            generation: self.generation,
+            first_commit: commit,
+        };
+        self.append(&header.encode())
+    }
+
+    /// Appends a version, for which room was [reserved](Copy::reserve); where it is.
+    pub(crate) fn push(&mut self, head: &Head, value: &[u8]) -> Result<Location> {
+        let Some(file) = self.files.last() else {
+            unreachable!("room was reserved")
+        };
+        let start = file.end;
+        let location = Location {
+            file: file.number,
+            position: (start + HEROLIB_HEADER) as u32,
+        };
+        let bytes = head.encode(file.seed, start as u32);
+        self.append(&bytes)?;
+        self.append(value)?;
+        Ok(location)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() >= GATHER {
+            self.flush()?;
+            self.write(bytes)?;
+        } else {
+            reserve(&mut self.gathered, bytes.len())?;
+            self.gathered.extend_from_slice(bytes);
+        }
+        if let Some(file) = self.files.last_mut() {
+            file.end += bytes.len() as u64;
+        }
+        if self.gathered.len() >= GATHER {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was gathered.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let written = match self.files.last() {
+            Some(file) => {
+                let start = file.end - gathered.len() as u64;
+                self.write_at(file, start, &gathered)
+            }
+            None => Ok(()),
+        };
+        gathered.clear();
+        self.gathered = gathered;
+        written
+    }
+
+    /// Writes at the end, where nothing is gathered.
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(file) = self.files.last() else {
+            unreachable!("room was reserved")
+        };
+        self.write_at(file, file.end, bytes)
+    }
+
+    fn write_at(&self, file: &Copied, position: u64, bytes: &[u8]) -> Result<()> {
+        let name = name(file.number);
+        let failed = |error| Error::from_io("write", self.storage.describe(&name), error);
+        file.file
+            .allocate(position, position + bytes.len() as u64)
+            .and_then(|()| file.file.write_at(position, &[bytes]))
+            .map_err(failed)
+    }
+
+    /// Makes everything durable, the names too.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        let storage = Arc::clone(&self.storage);
+        let mut is_new = false;
+        let last = self.files.len().saturating_sub(1);
+        for (index, file) in self.files.iter_mut().enumerate() {
+            if file.synced {
+                continue;
+            }
+            let name = name(file.number);
+            let failed = |error| Error::from_io("sync", storage.describe(&name), error);
+            file.file.sync().map_err(failed)?;
+            // The last one may still grow.
+            file.synced = index < last;
+            is_new = true;
+        }
+        if is_new {
+            let failed = |error| Error::from_io("sync", storage.describe(""), error);
+            sync_directory(&*storage, "").map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Where the last file ends.
+    pub(crate) fn end(&self) -> Option<LogEnd> {
+        self.files.last().map(|file| LogEnd {
+            file: file.number,
+            position: file.end as u32,
+        })
+    }
+
+    /// How many bytes were written.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.end).sum()
+    }
+
+    pub(crate) fn files(&self) -> &[Copied] {
+        &self.files
+    }
+
+    /// They stay, whatever becomes of them.
+    pub(crate) fn leave(&mut self) {
+        self.kept = true;
+    }
+
+    /// They belong to the database from here on.
+    pub(crate) fn keep(mut self) -> Vec<Copied> {
+        self.kept = true;
+        std::mem::take(&mut self.files)
+    }
+
+    /// What room a version takes.
+    pub(crate) fn len_of(head: &Head) -> u64 {
+        HEAD as u64 + u64::from(head.len)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if !self.kept {
+            for file in &self.files {
+                // Left behind, it is removed by the next opening.
+                let _ = remove_if_there(&*self.storage, &name(file.number));
+            }
+        }
+    }
+}

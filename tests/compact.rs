@@ -1,0 +1,147 @@
+//! Compaction: what it keeps, what it drops, and that nobody notices.
+
+mod support;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ourdb::storage::Storage;
+use ourdb::storage::memory::MemoryStorage;
+use ourdb::{Db, Options, Retention, State};
+use support::Random;
+
+fn open(storage: &Arc<MemoryStorage>, options: &Options) -> Db {
+    Db::open_on(Arc::clone(storage) as Arc<dyn Storage>, options).expect("it opens")
+}
+
+fn compact(db: &Db, retention: Retention) {
+    db.compact(&retention, |_, _| ControlFlow::Continue(()))
+        .expect("a compaction");
+    let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+    assert!(report.is_sound(), "{report}");
+}
+
+type Versions = Vec<(u64, u64, Option<Vec<u8>>)>;
+
+/// All versions of a record, newest first.
+fn history(db: &Db, id: u32) -> Versions {
+    let Ok(records) = db.history(id, 0) else {
+        return Vec::new();
+    };
+    let version = |record: ourdb::Record<'_>| {
+        let value = (record.state == State::Live).then(|| record.value.to_vec());
+        (record.commit, record.time_us, value)
+    };
+    records.iter().map(version).collect()
+}
+
+fn keep(retention: &Retention, versions: &Versions) -> Versions {
+    let keeps = |(index, (commit, time, value)): (usize, &(u64, u64, Option<Vec<u8>>))| {
+        (index as u64) < retention.keep_versions
+            || retention.keep_since_commit != 0 && *commit >= retention.keep_since_commit
+            || retention.keep_since_us != 0 && *time >= retention.keep_since_us
+            || index == 0 && value.is_some()
+    };
+    let kept = versions.iter().enumerate().filter(|&pair| keeps(pair));
+    kept.map(|(_, version)| version.clone()).collect()
+}
+
+#[test]
+fn what_the_rules_keep_is_kept_and_nothing_else() {
+    for seed in 0..300 {
+        let mut random = Random::new(seed);
+        let storage = Arc::new(MemoryStorage::new());
+        let options = Options {
+            key_value: true,
+            record_nr_max: 5000,
+            file_size: 200 + random.below(4000) as u32,
+            native: random.chance(50),
+            ..Options::default()
+        };
+        let mut db = open(&storage, &options);
+        for _ in 0..4 {
+            for _ in 0..random.below(80) {
+                let id = [random.below(12) as u32, 4000 + random.below(12) as u32]
+                    [random.below(2) as usize];
+                match random.below(20) {
+                    0..4 => drop(db.delete(id)),
+                    4 => db.clear().expect("a clear"),
+                    5 => {
+                        let values = [(id, &b"one"[..]), (id + 1, b"two"), (id + 2, b"three")];
+                        db.set_many(&values).expect("sets");
+                    }
+                    _ => db
+                        .set(id, &vec![seed as u8; random.below(300) as usize])
+                        .expect("a set"),
+                }
+            }
+            if random.chance(30) {
+                drop(db);
+                db = open(&storage, &options);
+            }
+            let last = db.last_commit().expect("a number");
+            let retention = Retention {
+                keep_versions: random.below(4),
+                keep_since_us: 0,
+                keep_since_commit: if random.chance(40) {
+                    random.below(last + 2)
+                } else {
+                    0
+                },
+            };
+            let before: Vec<_> = (0..5000).map(|id| history(&db, id)).collect();
+            let snapshot = db.snapshot().expect("a snapshot");
+            compact(&db, retention);
+            let count = before
+                .iter()
+                .filter(|versions| matches!(versions.first(), Some((_, _, Some(_)))))
+                .count();
+            assert_eq!(db.count().expect("a count"), count as u64);
+            assert_eq!(db.last_commit().expect("a number"), last);
+            for round in 0..3 {
+                for (id, versions) in before.iter().enumerate() {
+                    let kept = keep(&retention, versions);
+                    assert_eq!(
+                        history(&db, id as u32),
+                        kept,
+                        "seed {seed} round {round} id {id} {retention:?}"
+                    );
+                    if round == 0 {
+                        let value = versions.first().and_then(|version| version.2.clone());
+                        assert_eq!(snapshot.get(id as u32).ok(), value, "seed {seed} id {id}");
+                        assert_eq!(db.get(id as u32).ok(), value, "seed {seed} id {id}");
+                    }
+                }
+                if round == 0 {
+                    continue;
+                }
+                if db.check_idle().is_err() {
+                    break;
+                }
+            }
+            drop(snapshot);
+            let files = storage
+                .list("")
+                .expect("names")
+                .iter()
+                .filter(|name| name.ends_with(".db"))
+                .count();
+            let _ = files;
+            if random.chance(50) {
+                db.close().expect("a close");
+            } else {
+                drop(db);
+            }
+            db = open(&storage, &options);
+            for (id, versions) in before.iter().enumerate() {
+                assert_eq!(
+                    history(&db, id as u32),
+                    keep(&retention, versions),
+                    "seed {seed} reopened id {id}"
+                );
+            }
+            let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+            assert!(report.is_sound(), "{report}");
+        }
+    }
+}
