@@ -46,7 +46,7 @@ pub mod storage;
 mod sync;
 
 pub use check::{CheckReport, Damage};
-pub use db::{Db, Order, Scan, Txn};
+pub use db::{Db, Order, Scan, Stats, Txn};
 pub use error::{Error, Neighbour, NotFound, Result};
 pub use options::{IoMode, LookupKind, Options, Sync};
 pub use records::{Record, Records, State};

@@ -108,6 +108,7 @@ impl Shared {
             time_us: writer.time_us,
             next_id: writer.next_id,
             live: writer.live,
+            tally: writer.tally,
             log_end: writer.tail.end(),
         };
         checkpoint::write(&*self.storage, INDEX, &world.lookup, state)

@@ -20,7 +20,8 @@ use crate::log::copy::{Copied, Copy, Numbers};
 use crate::log::record::{Head, Kind};
 use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
-use crate::lookup::{Entry, Lookup, checkpoint};
+use crate::lookup::checkpoint::{self, Tally};
+use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, DataFile, FileKind, Manifest, State};
 use crate::retention::Retention;
 use crate::storage::Replaced;
@@ -173,6 +174,7 @@ struct Compaction<'a, P> {
     log: Copy,
     lookup: Option<Lookup>,
     live: u64,
+    tally: Tally,
     /// Up to where the old log was followed.
     followed: Option<LogEnd>,
     /// The last commit that was copied.
@@ -215,6 +217,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             log: Copy::new(&world.log, file_size, true),
             lookup: Some(lookup),
             live: 0,
+            tally: Tally::default(),
             followed: start.end,
             commit: start.commit,
             clears: Vec::new(),
@@ -262,6 +265,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                     Kind::Put => self.base.push(&head, &world.value(*location, &head)?)?,
                     _ => self.base.push(&head, &[])?,
                 };
+                self.tally.count(head.kind);
             }
             if let Some((_, head)) = kept.first() {
                 self.publish(id, entry_of(head, newest))?;
@@ -340,6 +344,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             time_us: 0,
             next_id: 1,
             live: self.live,
+            tally: self.tally,
             log_end: self.log.end(),
         };
         checkpoint::write(
@@ -393,6 +398,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                 _ => (&[][..]).into(),
             };
             let copy = self.log.push(&moved, &value)?;
+            self.tally.count(head.kind);
             if head.kind == Kind::Clear {
                 self.clears.push(Clear {
                     commit: head.commit,
@@ -513,6 +519,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let world = World::new(log, lookup, clears, self.start.commit, self.oldest);
         let world = Arc::new(world);
         writer.tail = tail;
+        writer.tally = self.tally;
         writer.forget.clear();
         let snapshots = shared.snapshots.lock();
         old.end(&world, writer.tail.end());

@@ -110,7 +110,7 @@ pub(super) struct Since {
 
 impl Since {
     /// Calls `f` with the head of every version from here to the present end, and goes there.
-    fn each(&mut self, mut f: impl FnMut(&Head) -> Result<()>) -> Result<()> {
+    pub(super) fn each(&mut self, mut f: impl FnMut(&Head) -> Result<()>) -> Result<()> {
         loop {
             // In this order: when there is a next world, nothing comes any more in this one.
             let next = self.world.next().cloned();

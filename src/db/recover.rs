@@ -19,7 +19,7 @@ use crate::log::recovery::{self, LogFile, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
-use crate::lookup::checkpoint::{self, Load};
+use crate::lookup::checkpoint::{self, Load, Tally};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::{Limits, LookupKind, Options, Sync};
@@ -62,6 +62,7 @@ pub(super) struct Recovered {
     outcome: Outcome,
     next_id: u64,
     live: u64,
+    tally: Tally,
 }
 
 impl<'a> Opening<'a> {
@@ -238,7 +239,7 @@ impl<'a> Opening<'a> {
                     LookupKind::Memory => Lookup::in_memory(limit)?,
                     LookupKind::Disk => checkpoint::new_table(storage, checkpoint::TABLE, limit)?,
                 };
-                let live = self.load_base(&lookup)?;
+                let (live, tally) = self.load_base(&lookup)?;
                 let state = checkpoint::State {
                     uuid: manifest.uuid,
                     generation: manifest.generation,
@@ -246,6 +247,7 @@ impl<'a> Opening<'a> {
                     time_us: 0,
                     next_id: manifest.next_id,
                     live,
+                    tally,
                     log_end: None,
                 };
                 (lookup, state)
@@ -253,6 +255,7 @@ impl<'a> Opening<'a> {
         };
         let mut next_id = state.next_id.max(manifest.next_id).max(1);
         let mut live = state.live;
+        let mut tally = state.tally;
         let start = Start {
             from: state.log_end,
             commit: state.commit,
@@ -263,6 +266,7 @@ impl<'a> Opening<'a> {
         let mut clears = manifest.clears.clone();
         let apply = |records: &[Replayed]| {
             for record in records {
+                tally.count(record.kind);
                 if record.kind == Kind::Clear {
                     let Replayed {
                         commit, time_us, ..
@@ -319,6 +323,7 @@ impl<'a> Opening<'a> {
             outcome,
             next_id,
             live,
+            tally,
         })
     }
 
@@ -341,22 +346,21 @@ impl<'a> Opening<'a> {
     }
 
     /// Puts what the log builds upon into an empty lookup; how many records of it are live.
-    fn load_base(&self, lookup: &Lookup) -> Result<u64> {
+    fn load_base(&self, lookup: &Lookup) -> Result<(u64, Tally)> {
         let storage = &**self.storage;
-        let compacted = self.load_compacted(lookup)?;
+        let (mut live, mut tally) = self.load_compacted(lookup)?;
         let read;
         let entries = match (&self.entries, self.manifest.base) {
             (Some(entries), _) => entries,
-            (None, None) => return Ok(compacted),
+            (None, None) => return Ok((live, tally)),
             (None, Some(stamp)) => {
                 read = match base::read(storage, self.manifest.generation, stamp) {
-                    Err(_) if self.salvage() => return Ok(compacted),
+                    Err(_) if self.salvage() => return Ok((live, tally)),
                     read => read?,
                 };
                 &read
             }
         };
-        let mut live = 0;
         for &(id, entry) in entries {
             if id >= lookup.limit() {
                 return Err(Error::corrupt(
@@ -366,15 +370,21 @@ impl<'a> Opening<'a> {
                 ));
             }
             live += u64::from(entry.is_live());
+            // Of what others wrote only the newest are known here.
+            tally.count(if entry.is_live() {
+                Kind::Put
+            } else {
+                Kind::Delete
+            });
             publish(storage, lookup, id, entry)?;
         }
-        Ok(live)
+        Ok((live, tally))
     }
 
     /// Puts what a compaction has kept into an empty lookup; how many records of it are live.
-    fn load_compacted(&self, lookup: &Lookup) -> Result<u64> {
+    fn load_compacted(&self, lookup: &Lookup) -> Result<(u64, Tally)> {
         let storage = &**self.storage;
-        let mut live = 0;
+        let (mut live, mut tally) = (0, Tally::default());
         for file in &self.manifest.files {
             if file.kind != FileKind::Compacted {
                 continue;
@@ -422,11 +432,12 @@ impl<'a> Opening<'a> {
                 };
                 live += u64::from(entry.is_live());
                 live -= u64::from(lookup.get(head.id).is_live());
+                tally.count(head.kind);
                 publish(storage, lookup, head.id, entry)?;
                 at += head.record_len();
             }
         }
-        Ok(live)
+        Ok((live, tally))
     }
 
     /// Removes what a compaction has left behind, which nobody reads any more.
@@ -482,6 +493,7 @@ impl<'a> Opening<'a> {
             time_us: outcome.time_us,
             next_id: recovered.next_id,
             live: recovered.live,
+            tally: recovered.tally,
             forget: VecDeque::new(),
             prepared: false,
             changed: self.changed || self.manifest.state != State::Clean,

@@ -41,6 +41,11 @@ impl GroupSync {
         }
     }
 
+    /// Everything up to this commit is known to be on disk.
+    pub(super) fn last_synced(&self) -> u64 {
+        self.state().synced
+    }
+
     /// Everything up to `commit` is on disk, by another way.
     pub(super) fn synced(&self, commit: u64) {
         let mut state = self.state();

@@ -11,6 +11,7 @@ use crate::log::record::Kind;
 use crate::log::segment::LogEnd;
 use crate::log::tail::{NewRecord, Tail};
 use crate::lookup::Entry;
+use crate::lookup::checkpoint::Tally;
 use crate::manifest::{Clear, MOST_CLEARS, Manifest, State};
 use crate::options::Sync;
 use crate::planted::planted;
@@ -30,6 +31,8 @@ pub(super) struct Writer {
     pub(super) next_id: u64,
     /// Live records, visible or not.
     pub(super) live: u64,
+    /// All versions.
+    pub(super) tally: Tally,
     /// Deletions of records that somebody may still see live.
     pub(super) forget: VecDeque<Deletion>,
     /// Whether a clean close has anything to write.
@@ -195,6 +198,7 @@ impl Shared {
         }
         let mut position = u64::from(first.position);
         for record in records {
+            writer.tally.count(record.kind);
             if record.kind == Kind::Clear {
                 let clear = Clear { commit, time_us };
                 self.clear(&world, writer, clear);

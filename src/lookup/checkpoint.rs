@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0   8  "OURDBIDX"
-//!  8   4  format version, 1
+//!  8   4  format version, 2
 //! 12  16  database uuid
 //! 28   4  flags: bit 0 = the blocks stand in file `lookup`, block b at offset 4096 * b
 //! 32   8  generation
@@ -15,9 +15,11 @@
 //! 78   2  0
 //! 80   4  number of blocks n
 //! 84   4  CRC32 of the directory
-//! 88   4  CRC32 of bytes 0..88
-//! 92   4  0
-//! 96  8n  directory, ascending: number of the block u32, CRC32 of its 4096 bytes
+//! 88   8  versions in the log and what it builds upon, deletions included
+//! 96   8  deletions among them
+//! 104  4  0
+//! 108  4  CRC32 of bytes 0..108
+//! 112 8n  directory, ascending: number of the block u32, CRC32 of its 4096 bytes
 //!         zeros up to a multiple of 4096, then the blocks in the order of the directory
 //! ```
 //!
@@ -30,6 +32,7 @@ use std::io;
 use super::{BLOCK_IDS, Lookup};
 use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
+use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, LogEnd};
 use crate::options::LookupKind;
 use crate::planted::planted;
@@ -45,12 +48,33 @@ pub(crate) const NEXT_INDEX: &str = "index.next";
 pub(crate) const NEXT_TABLE: &str = "lookup.next";
 
 const MAGIC: &[u8; 8] = b"OURDBIDX";
-const FORMAT: u32 = 1;
-const HEADER: usize = 96;
+const FORMAT: u32 = 2;
+const HEADER: usize = 112;
 const BLOCK: usize = BLOCK_IDS * 8;
 const FLAG_EXTERNAL: u32 = 1;
 /// Blocks are read and written so many at a time.
 const BLOCKS_AT_ONCE: usize = 256;
+
+/// How many versions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// Deletions included.
+    pub(crate) versions: u64,
+    pub(crate) deletions: u64,
+}
+
+impl Tally {
+    pub(crate) fn count(&mut self, kind: Kind) {
+        match kind {
+            Kind::Put => self.versions += 1,
+            Kind::Delete => {
+                self.versions += 1;
+                self.deletions += 1;
+            }
+            Kind::SyncMark | Kind::Clear => {}
+        }
+    }
+}
 
 /// What a checkpoint stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +85,7 @@ pub(crate) struct State {
     pub(crate) time_us: u64,
     pub(crate) next_id: u64,
     pub(crate) live: u64,
+    pub(crate) tally: Tally,
     pub(crate) log_end: Option<LogEnd>,
 }
 
@@ -89,8 +114,10 @@ impl Header {
         bytes[76..78].copy_from_slice(&end.file.to_le_bytes());
         bytes[80..84].copy_from_slice(&self.blocks.to_le_bytes());
         bytes[84..88].copy_from_slice(&self.directory_crc.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..88]);
-        bytes[88..92].copy_from_slice(&crc.to_le_bytes());
+        bytes[88..96].copy_from_slice(&self.state.tally.versions.to_le_bytes());
+        bytes[96..104].copy_from_slice(&self.state.tally.deletions.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..108]);
+        bytes[108..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -98,7 +125,7 @@ impl Header {
         let flags = u32_at(bytes, 28);
         if bytes[..8] != *MAGIC
             || u32_at(bytes, 8) != FORMAT
-            || u32_at(bytes, 88) != crc32fast::hash(&bytes[..88])
+            || u32_at(bytes, 108) != crc32fast::hash(&bytes[..108])
             || flags & !FLAG_EXTERNAL != 0
         {
             return None;
@@ -115,6 +142,10 @@ impl Header {
                 time_us: u64_at(bytes, 48),
                 next_id: u64_at(bytes, 56),
                 live: u64_at(bytes, 64),
+                tally: Tally {
+                    versions: u64_at(bytes, 88),
+                    deletions: u64_at(bytes, 96),
+                },
                 log_end: (end.position != 0).then_some(end),
             },
             external: flags & FLAG_EXTERNAL != 0,

@@ -63,6 +63,13 @@ impl Entry {
         self.is_known() && self.0 & DELETED == 0
     }
 
+    /// Length of the value, if it is known.
+    pub(crate) fn len(self) -> Option<usize> {
+        let len = self.len_hint();
+        // Where 0 stands it may be that only herolib knows.
+        (len != 0 && len as u64 != LONGEST_HINT).then_some(len)
+    }
+
     /// Length of the value, or less than it if it is long.
     #[inline]
     pub(crate) fn len_hint(self) -> usize {

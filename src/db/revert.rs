@@ -1,0 +1,132 @@
+//! Going back: values as of an earlier commit, written as new versions.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use super::reads::Since;
+use super::snapshot::Snapshot;
+use super::{Db, Shared, World};
+use crate::bytes::reserve;
+use crate::error::{Error, NotFound, Result};
+use crate::location::Location;
+use crate::log::record::{Head, Kind};
+use crate::log::tail::NewRecord;
+
+/// A live version: where it is, and what it says of itself.
+type Version = (Location, Head);
+
+impl Db {
+    /// Writes the value that a record had after commit `commit` as its newest version; the record
+    /// may be deleted by now.
+    pub fn revert(&self, id: u32, commit: u64) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable("revert")?;
+        shared.check_id(id)?;
+        let past = Snapshot::past(&self.shared, commit)?;
+        let at_commit = || Error::NotFound(NotFound::AtCommit { id, commit });
+        let version = past.live(id, past.world.lookup.get(id))?;
+        let (location, head) = version.ok_or_else(at_commit)?;
+        let value = past.world.value(location, &head)?;
+        shared.check_len(&value)?;
+        let commit = {
+            let mut writer = shared.writer();
+            let record = NewRecord {
+                kind: Kind::Put,
+                id,
+                previous: shared.read().lookup.get(id).location(),
+                value: &value,
+            };
+            shared.append(&mut writer, &[record])?
+        };
+        shared.finish(commit)
+    }
+
+    /// Makes every record what it was after commit `commit`, in one commit: what has changed since
+    /// gets that value as its newest version, what came since is deleted.
+    ///
+    /// Cost: a look at each id, and an append of what differs, which must fit one data file.
+    pub fn revert_all(&self, commit: u64) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable("revert")?;
+        let past = Snapshot::past(&self.shared, commit)?;
+        // Most of the work is done beside other writers; what they change meanwhile is looked at
+        // again.
+        let now = Snapshot::now(&self.shared)?;
+        let mut differing = BTreeSet::new();
+        let mut next = now.world.lookup.known_at_or_above(0);
+        while let Some(id) = next {
+            let then = past.live(id, past.world.lookup.get(id))?;
+            if !is_same(then, now.live(id, now.world.lookup.get(id))?) {
+                differing.insert(id);
+            }
+            next = now.world.lookup.known_at_or_above(u64::from(id) + 1);
+        }
+        let mut since = Since {
+            world: now.world.clone(),
+            end: now.end,
+        };
+        let commit = {
+            let mut writer = shared.writer();
+            let mut cleared = false;
+            since.each(|head| {
+                cleared |= head.kind == Kind::Clear;
+                differing.insert(head.id);
+                Ok(())
+            })?;
+            let world = shared.read();
+            if cleared {
+                differing.extend(world.lookup.entries().map(|(id, _)| id));
+            }
+            let mut versions = Vec::new();
+            for id in differing {
+                let then = past.live(id, past.world.lookup.get(id))?;
+                reserve(&mut versions, 1)?;
+                versions.extend(shared.change_to(&world, &past, id, then)?);
+            }
+            if versions.is_empty() {
+                return Ok(());
+            }
+            let records: Vec<_> = versions
+                .iter()
+                .map(|(kind, id, previous, value)| NewRecord {
+                    kind: *kind,
+                    id: *id,
+                    previous: *previous,
+                    value,
+                })
+                .collect();
+            shared.append(&mut writer, &records)?
+        };
+        shared.finish(commit)
+    }
+}
+
+/// Whether two versions of one record are the same.
+fn is_same(one: Option<Version>, other: Option<Version>) -> bool {
+    // Their places may differ: a compaction can have come in between.
+    let identity = |(_, head): Version| (head.commit, head.len, head.crc);
+    one.map(identity) == other.map(identity)
+}
+
+impl Shared {
+    /// What makes record `id` what it was `then`, if it isn't. Under the writer lock.
+    fn change_to<'a>(
+        &self,
+        world: &World,
+        past: &'a Snapshot,
+        id: u32,
+        then: Option<Version>,
+    ) -> Result<Option<(Kind, u32, Location, Cow<'a, [u8]>)>> {
+        let entry = world.lookup.get(id);
+        let now = world.live_at(id, entry, u64::MAX)?;
+        if is_same(then, now) {
+            return Ok(None);
+        }
+        let Some((location, head)) = then else {
+            return Ok(Some((Kind::Delete, id, entry.location(), Cow::default())));
+        };
+        let value = past.world.value(location, &head)?;
+        self.check_len(&value)?;
+        Ok(Some((Kind::Put, id, entry.location(), value)))
+    }
+}

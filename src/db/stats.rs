@@ -1,0 +1,89 @@
+//! Figures about a database.
+
+use super::Db;
+use crate::error::Result;
+use crate::log::record::HEAD;
+use crate::sync::atomic::Ordering;
+
+/// Figures about a database as of one moment, more or less: commits may come between two of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Live records.
+    pub live: u64,
+    /// Versions that are kept, deletions included; of what herolib wrote only the newest ones.
+    pub versions: u64,
+    /// Deletions among them. One that a clear made has no version of its own until a compaction.
+    pub deletions: u64,
+    /// Bytes of the data files that the newest versions of live records take.
+    pub bytes_live: u64,
+    /// Bytes of the data files that older versions, deletions and all else take.
+    pub bytes_dead: u64,
+    /// Data files.
+    pub data_files: u64,
+    /// Their bytes, space that is reserved ahead not counted.
+    pub bytes_on_disk: u64,
+    /// The last commit that readers see.
+    pub last_commit: u64,
+    /// Everything up to this commit is known to be on disk.
+    pub synced_commit: u64,
+    /// [`Db::snapshot_at`] works from this commit on.
+    pub oldest_commit: u64,
+    /// The id that the next insert gets; the one after the highest in a key-value database.
+    pub next_id: u64,
+    /// Transactions, snapshots and scans that are open.
+    pub transactions: u64,
+    /// When the last commit was made, in microseconds since the Unix epoch.
+    pub last_time_us: u64,
+}
+
+impl Db {
+    /// Figures about the database. All are at hand but `bytes_live`, and what follows from it, for
+    /// which the lookup is walked through: a few nanoseconds for each id; and the head of each
+    /// value over 32 KiB is read.
+    pub fn stats(&self) -> Result<Stats> {
+        let shared = &*self.shared;
+        shared.check_process()?;
+        let (tally, last_time_us) = {
+            let writer = shared.writer();
+            (writer.tally, writer.time_us)
+        };
+        let world = shared.world.load();
+        let (last_commit, live, _) = shared.counters.shown();
+        let mut bytes_live = 0;
+        for (id, entry) in world.lookup.entries() {
+            if !entry.is_live() {
+                continue;
+            }
+            let len = match entry.len() {
+                Some(len) => len as u64,
+                None => {
+                    let _reading = shared.read();
+                    let location = entry.location();
+                    u64::from(world.log.segment_of(location)?.head(location, id)?.len)
+                }
+            };
+            bytes_live += HEAD as u64 + len;
+        }
+        let ends = world.log.segments().map(|segment| segment.view().end());
+        let bytes_on_disk: u64 = ends.sum();
+        Ok(Stats {
+            live,
+            versions: tally.versions,
+            deletions: tally.deletions,
+            bytes_live,
+            bytes_dead: bytes_on_disk.saturating_sub(bytes_live),
+            data_files: world.log.segments().count() as u64,
+            bytes_on_disk,
+            last_commit,
+            synced_commit: if shared.volatile {
+                last_commit
+            } else {
+                shared.group.last_synced()
+            },
+            oldest_commit: world.oldest,
+            next_id: shared.counters.next_id.load(Ordering::Acquire),
+            transactions: shared.snapshots.count(),
+            last_time_us,
+        })
+    }
+}
