@@ -10,6 +10,7 @@
 mod close;
 mod compact;
 mod extent;
+mod follow;
 mod open;
 mod order;
 mod read;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::log::segment::LogEnd;
-use crate::options::{Limits, Sync};
+use crate::options::{Limits, Options, Sync};
 use crate::storage::{Lock, Reading, Storage, Swap, fork};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, thread};
@@ -71,6 +72,8 @@ struct Shared {
     writer: Mutex<Writer>,
     group: GroupSync,
     is_compacting: AtomicBool,
+    /// How it was opened, for a handle that follows a writer.
+    options: Options,
     /// Why no more may be written.
     poisoned: OnceLock<Arc<str>>,
     /// Kept for the time that the handle is open.
@@ -174,13 +177,12 @@ impl Shared {
 
     #[inline]
     fn check_id(&self, id: u32) -> Result<()> {
-        if id < self.limits.record_nr_max {
+        // A writer may have raised it while this handle follows.
+        let limit = self.read().lookup.limit();
+        if id < limit {
             Ok(())
         } else {
-            Err(Error::IdOutOfRange {
-                id,
-                limit: self.limits.record_nr_max,
-            })
+            Err(Error::IdOutOfRange { id, limit })
         }
     }
 

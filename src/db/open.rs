@@ -173,7 +173,7 @@ fn admit(storage: &dyn Storage, found: Found, options: &Options) -> Result<Found
     }
 }
 
-fn open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result<Db> {
+pub(super) fn open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result<Db> {
     let mut attempt = 0;
     loop {
         attempt += 1;

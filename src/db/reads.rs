@@ -59,9 +59,12 @@ impl Reads {
         self.scans.len() - 1
     }
 
-    /// The scan has looked at all ids `from..=to` by now.
+    /// The scan has looked at all ids `from..=to` by now. A scan that outlives its transaction has no
+    /// place any more.
     pub(super) fn scanned(&mut self, scan: usize, from: u32, to: u32, found: bool) {
-        self.scans[scan] = Some((from, Range { to, found }));
+        if let Some(place) = self.scans.get_mut(scan) {
+            *place = Some((from, Range { to, found }));
+        }
     }
 
     /// Whether a change concerns what was read.

@@ -275,7 +275,7 @@ impl<'a> Opening<'a> {
                         clears.push(Clear { commit, time_us });
                     }
                     lookup.clear();
-                    lookup.forget_deleted();
+                    lookup.forget_deleted(|_| false);
                     live = 0;
                     continue;
                 }
@@ -521,6 +521,7 @@ impl<'a> Opening<'a> {
             writer: Mutex::new(writer),
             group,
             is_compacting: AtomicBool::new(false),
+            options: self.options.clone(),
             poisoned: OnceLock::new(),
             _lock: lock,
         });
@@ -617,7 +618,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Where the log ends in a data file that has a part of it.
-    fn log_end_of(&self, index: usize, outcome: &Outcome) -> Option<u64> {
+    pub(super) fn log_end_of(&self, index: usize, outcome: &Outcome) -> Option<u64> {
         let file = &self.log_files[index];
         let end = outcome.end?;
         if end.file < file.number || file.header.is_none() {
@@ -692,10 +693,12 @@ impl<'a> Opening<'a> {
                 continue;
             };
             let end = end.min(file.len);
-            let active = outcome.end.is_some_and(|end| end.file == file.number) && !self.read_only;
+            // It may grow, by this handle or by the writer that this one follows.
+            let last = outcome.end.is_some_and(|end| end.file == file.number);
+            let active = last && !self.read_only;
             let access = if active { Access::Write } else { Access::Read };
             let opened = open(file.number, access)?;
-            let reserve = if active { LONGEST_FILE + 1 } else { end };
+            let reserve = if last { LONGEST_FILE + 1 } else { end };
             let view = view(&*opened, file.number, reserve)?;
             view.extend_to(end);
             let segment = log.add(Segment::of_log(file.number, log, view));

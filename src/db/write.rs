@@ -1,6 +1,6 @@
 //! Writing: every change is a commit of one or more records, appended under the writer lock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Db, Shared, World};
 use crate::bytes::reserve_exact;
@@ -8,10 +8,11 @@ use crate::error::{Error, NotFound, Result};
 use crate::herolib;
 use crate::location::Location;
 use crate::log::record::Kind;
+use crate::log::recovery::Replayed;
 use crate::log::segment::LogEnd;
 use crate::log::tail::{NewRecord, Tail};
-use crate::lookup::Entry;
 use crate::lookup::checkpoint::Tally;
+use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, MOST_CLEARS, Manifest, State};
 use crate::options::Sync;
 use crate::planted::planted;
@@ -198,35 +199,20 @@ impl Shared {
         }
         let mut position = u64::from(first.position);
         for record in records {
-            writer.tally.count(record.kind);
-            if record.kind == Kind::Clear {
-                let clear = Clear { commit, time_us };
-                self.clear(&world, writer, clear);
-                continue;
-            }
             let location = Location {
                 file: first.file,
                 position: position as u32,
             };
             position += record.len();
-            let was_live = world.lookup.get(record.id).is_live();
-            let entry = match record.kind {
-                Kind::Put => Entry::live(location, record.value.len()),
-                _ => Entry::deleted(location),
+            let version = Replayed {
+                kind: record.kind,
+                id: record.id,
+                location,
+                len: record.value.len() as u32,
+                commit,
+                time_us,
             };
-            world.lookup.publish(record.id, entry);
-            writer.next_id = writer.next_id.max(u64::from(record.id) + 1);
-            match (was_live, entry.is_live()) {
-                (false, true) => writer.live += 1,
-                (true, false) => {
-                    writer.live -= 1;
-                    writer.forget.push_back(Deletion {
-                        commit,
-                        record: Some((record.id, location)),
-                    });
-                }
-                _ => {}
-            }
+            self.take_in(&world, writer, &version);
         }
         self.counters
             .next_id
@@ -236,6 +222,39 @@ impl Shared {
             self.make_visible(writer, now);
         }
         Ok(commit)
+    }
+
+    /// Publishes a version that is in the log. `appended` announces it already.
+    pub(super) fn take_in(&self, world: &World, writer: &mut Writer, version: &Replayed) {
+        let Replayed {
+            kind,
+            id,
+            location,
+            len,
+            commit,
+            time_us,
+        } = *version;
+        writer.tally.count(kind);
+        if kind == Kind::Clear {
+            self.clear(world, writer, Clear { commit, time_us });
+            return;
+        }
+        let was_live = world.lookup.get(id).is_live();
+        let entry = match kind {
+            Kind::Put => Entry::live(location, len as usize),
+            _ => Entry::deleted(location),
+        };
+        world.lookup.publish(id, entry);
+        writer.next_id = writer.next_id.max(u64::from(id) + 1);
+        match (was_live, entry.is_live()) {
+            (false, true) => writer.live += 1,
+            (true, false) => {
+                writer.live -= 1;
+                let record = Some((id, location));
+                writer.forget.push_back(Deletion { commit, record });
+            }
+            _ => {}
+        }
     }
 
     /// Lets readers see everything up to the commit of `moment`.
@@ -256,7 +275,7 @@ impl Shared {
                 // turn.
                 Some((id, location)) if lookup.get(id).location() == location => lookup.forget(id),
                 Some(_) => {}
-                None => lookup.forget_deleted(),
+                None => forget_cleared(lookup, &writer.forget),
             }
         }
     }
@@ -458,6 +477,18 @@ impl Db {
             shared.append(&mut writer, &records)?
         };
         shared.finish(commit)
+    }
+}
+
+/// Takes what a clear deleted out of neighbour searches. What was deleted since waits its turn.
+fn forget_cleared(lookup: &Lookup, waiting: &VecDeque<Deletion>) {
+    let records: Option<BTreeSet<u32>> = waiting
+        .iter()
+        .map(|deletion| deletion.record.map(|(id, _)| id))
+        .collect();
+    // A later clear deleted everything that is not live now; all of it goes with that one.
+    if let Some(records) = records {
+        lookup.forget_deleted(|id| records.contains(&id));
     }
 }
 

@@ -183,11 +183,14 @@ impl Lookup {
         }
     }
 
-    /// Takes every id out of neighbour searches that is not live, as [`Lookup::forget`] does one.
-    pub(crate) fn forget_deleted(&self) {
+    /// Takes every id out of neighbour searches that is not live, as [`Lookup::forget`] does one,
+    /// except those that somebody may see live still.
+    pub(crate) fn forget_deleted(&self, seen: impl Fn(u32) -> bool) {
         let mut from = 0;
         while let Some(id) = self.live.at_or_above(from) {
-            self.forget(id);
+            if !seen(id) {
+                self.forget(id);
+            }
             from = u64::from(id) + 1;
         }
     }

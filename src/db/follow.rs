@@ -1,0 +1,152 @@
+//! A handle that is open for reading follows the writer, in this process or another one.
+
+use std::sync::Arc;
+
+use super::open::open_for_reading;
+use super::recover::Opening;
+use super::write::Writer;
+use super::{Db, Shared, World};
+use crate::error::{Error, Result};
+use crate::log::recovery::{self, Start};
+use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
+use crate::manifest::Manifest;
+use crate::storage::{Access, Replaced};
+use crate::sync::atomic::Ordering;
+
+impl Db {
+    /// Lets a handle that was opened for reading see what was committed since it was opened, or
+    /// since this was called last: by a writer that is at work, or was. Without it the handle sees
+    /// the moment of its opening. On a handle for writing, which sees everything, it does nothing.
+    ///
+    /// Snapshots, scans and transactions that are open go on seeing their moment. Cost: reads what
+    /// was appended to the log since; after a compaction all that an opening reads.
+    pub fn refresh(&self) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_process()?;
+        if !shared.read_only {
+            return Ok(());
+        }
+        let mut writer = shared.writer();
+        match shared.follow_log(&mut writer) {
+            Ok(true) => return Ok(()),
+            // In the middle of a change of the writer's it can look so.
+            Ok(false) | Err(Error::Corrupt { .. } | Error::Io { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let replaced = shared.reload(&mut writer)?;
+        drop(writer);
+        drop(replaced);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Reads what was appended to the log; `false` if that isn't all that has changed.
+    fn follow_log(&self, writer: &mut Writer) -> Result<bool> {
+        let storage = &self.storage;
+        let world = self.world.load();
+        let log = &world.log;
+        let Some(manifest) = Manifest::read(&**storage)? else {
+            return Ok(false);
+        };
+        let is_same = manifest.uuid == log.uuid && manifest.generation == log.generation;
+        let has_room = manifest.limits.record_nr_max <= world.lookup.limit();
+        let last = log.segments().filter(|segment| segment.is_log()).last();
+        let (Some(last), true, false) = (last, is_same && has_room, self.options.salvage) else {
+            return Ok(false);
+        };
+        let from = LogEnd {
+            file: last.number,
+            position: last.view().end() as u32,
+        };
+        let opening = Opening::new(storage, &self.options, manifest, None)?;
+        if opening.manifest.generation != log.generation {
+            return Ok(false);
+        }
+        let start = Start {
+            from: Some(from),
+            commit: writer.commit,
+            time_us: writer.time_us,
+            synced: None,
+            salvage: false,
+        };
+        let mut versions = Vec::new();
+        let outcome = recovery::replay(
+            &**storage,
+            &log.uuid,
+            &opening.log_files,
+            &start,
+            |records| {
+                versions.extend_from_slice(records);
+                Ok(())
+            },
+        )?;
+        if versions
+            .iter()
+            .any(|version| version.id >= world.lookup.limit())
+        {
+            return Ok(false);
+        }
+        // First the bytes, then the ways to them.
+        for (index, file) in opening.log_files.iter().enumerate() {
+            let Some(end) = opening.log_end_of(index, &outcome) else {
+                continue;
+            };
+            let end = end.min(file.len);
+            if let Some(segment) = log.segment(file.number) {
+                segment.view().extend_to(end);
+                continue;
+            }
+            let failed =
+                |error| Error::from_io("open", storage.describe(&name(file.number)), error);
+            let view = storage
+                .open(&name(file.number), Access::Read)
+                .and_then(|opened| opened.view(LONGEST_FILE + 1))
+                .map_err(failed)?;
+            view.extend_to(end);
+            log.add(Segment::of_log(file.number, log, view));
+        }
+        self.counters
+            .appended
+            .store(outcome.commit, Ordering::Release);
+        for version in &versions {
+            self.take_in(&world, writer, version);
+        }
+        writer.commit = outcome.commit;
+        writer.time_us = outcome.time_us;
+        self.counters
+            .next_id
+            .store(writer.next_id, Ordering::Release);
+        let mut now = writer.now();
+        now.end = outcome.end;
+        self.make_visible(writer, now);
+        Ok(true)
+    }
+
+    /// Opens the database anew, in place of what this handle has open.
+    fn reload(&self, writer: &mut Writer) -> Result<Replaced<World>> {
+        let other = open_for_reading(&self.storage, &self.options)?;
+        let is_same = other.shared.read().log.uuid == self.read().log.uuid;
+        if !is_same || other.shared.key_value != self.key_value {
+            return Err(Error::incompatible(format!(
+                "there is another database in {} now; close this handle",
+                self.storage.describe("")
+            )));
+        }
+        let world = other.shared.world.load();
+        let (visible, live, end) = other.shared.counters.shown();
+        std::mem::swap(writer, &mut other.shared.writer());
+        let snapshots = self.snapshots.lock();
+        let mut now = writer.now();
+        (now.commit, now.live, now.end) = (visible, live, end);
+        self.counters.appended.store(visible, Ordering::Release);
+        self.counters.show(&now);
+        self.counters
+            .next_id
+            .store(writer.next_id, Ordering::Release);
+        // Last: by the new counters the old world reads as it was, and not the other way round.
+        let replaced = self.world.replace(world);
+        drop(snapshots);
+        Ok(replaced)
+    }
+}
