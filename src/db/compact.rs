@@ -405,7 +405,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                     time_us: head.time_us,
                 });
                 self.lookup().clear();
-                self.lookup().forget_deleted();
+                self.lookup().forget_deleted(|_| false);
                 self.live = 0;
             } else {
                 self.publish(head.id, entry_of(head, copy))?;

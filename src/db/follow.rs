@@ -1,7 +1,5 @@
 //! A handle that is open for reading follows the writer, in this process or another one.
 
-use std::sync::Arc;
-
 use super::open::open_for_reading;
 use super::recover::Opening;
 use super::write::Writer;
