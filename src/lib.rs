@@ -23,6 +23,7 @@
 #[cfg(not(all(unix, target_endian = "little")))]
 compile_error!("OurDB maps its files as little-endian words, on Unix");
 
+mod backup;
 mod base;
 mod bytes;
 pub mod check;

@@ -10,8 +10,10 @@
 //! 32   8  generation
 //! 40   1  mode: 0 incremental, 1 key-value
 //! 41   1  flags: bit 0 = native (no herolib dump at close), bit 1 = has a base, bit 2 = dump known,
-//!         bit 4 = data files of the next generation may be there, and are none of the database
-//! 42   1  state: 0 closed cleanly, 1 open, 2 being reset, 3 open, and a sync has failed
+//!         bit 3 = a backup that nothing was written to, bit 4 = data files of the next generation
+//!         may be there, and are none of the database
+//! 42   1  state: 0 closed cleanly, 1 open, 2 being reset, 3 open, and a sync has failed,
+//!         4 unfinished backup, 5 backup that a later one is being added to
 //! 43   1  0
 //! 44   4  record_nr_max
 //! 48   4  record_size_max
@@ -59,6 +61,7 @@ const FEATURE_EXTENDED: u32 = 1;
 const FLAG_NATIVE: u8 = 1;
 const FLAG_BASE: u8 = 2;
 const FLAG_DUMP: u8 = 4;
+const FLAG_BACKUP: u8 = 8;
 const FLAG_COMPACTING: u8 = 16;
 
 /// Whether the database was left in order.
@@ -73,6 +76,11 @@ pub(crate) enum State {
     /// As `Open`, and a sync has failed since: the kernel may hold pages of the log that it
     /// believes to be on disk and that are not.
     SyncFailed,
+    /// A backup that is being made: no database yet. So much of each data file is on disk.
+    Unfinished,
+    /// A backup that a later one is being added to, and until that is done what it was: lengths and
+    /// counters are exact, and whatever lies behind them or beside doesn't count.
+    Extending,
 }
 
 /// What a data file holds.
@@ -130,6 +138,8 @@ pub(crate) struct Manifest {
     pub(crate) generation: u64,
     pub(crate) key_value: bool,
     pub(crate) native: bool,
+    /// Made as a backup, and never written to since: a later one may be added to it.
+    pub(crate) backup: bool,
     pub(crate) state: State,
     pub(crate) limits: Limits,
     pub(crate) next_id: u64,
@@ -157,6 +167,7 @@ impl Manifest {
             generation: 0,
             key_value,
             native,
+            backup: false,
             state: State::Clean,
             limits,
             next_id: 1,
@@ -187,6 +198,7 @@ impl Manifest {
         let flags = if self.native { FLAG_NATIVE } else { 0 }
             | if self.base.is_some() { FLAG_BASE } else { 0 }
             | if self.dump.is_some() { FLAG_DUMP } else { 0 }
+            | if self.backup { FLAG_BACKUP } else { 0 }
             | if self.is_compacting {
                 FLAG_COMPACTING
             } else {
@@ -197,6 +209,8 @@ impl Manifest {
             State::Open => 1,
             State::Resetting => 2,
             State::SyncFailed => 3,
+            State::Unfinished => 4,
+            State::Extending => 5,
         };
         let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * self.files.len() + 4);
         bytes.extend_from_slice(MAGIC);
@@ -276,9 +290,12 @@ impl Manifest {
             1 => State::Open,
             2 => State::Resetting,
             3 => State::SyncFailed,
+            4 => State::Unfinished,
+            5 => State::Extending,
             _ => return Err(damaged(42, "there is no such state")),
         };
-        if bytes[40] > 1 || flags & !(FLAG_NATIVE | FLAG_BASE | FLAG_DUMP | FLAG_COMPACTING) != 0 {
+        let known = FLAG_NATIVE | FLAG_BASE | FLAG_DUMP | FLAG_BACKUP | FLAG_COMPACTING;
+        if bytes[40] > 1 || flags & !known != 0 {
             return Err(damaged(40, "there is no such mode or flag"));
         }
         let count = u32_at(bytes, 100) as usize;
@@ -336,6 +353,7 @@ impl Manifest {
             generation: u64_at(bytes, 32),
             key_value: bytes[40] == 1,
             native: flags & FLAG_NATIVE != 0,
+            backup: flags & FLAG_BACKUP != 0,
             state,
             limits: Limits {
                 record_nr_max: u32_at(bytes, 44),
@@ -392,6 +410,7 @@ mod tests {
     fn sample() -> Manifest {
         let mut manifest = Manifest::new([5; 16], true, true, Limits::DEFAULT);
         manifest.state = State::Open;
+        manifest.backup = true;
         manifest.base = Some(BaseStamp {
             crc: 77,
             entries: 3,
@@ -447,6 +466,13 @@ mod tests {
             Manifest::decode(&plain.encode(), "m").expect("valid"),
             plain
         );
+        for state in [State::Unfinished, State::Extending] {
+            let manifest = Manifest { state, ..sample() };
+            assert_eq!(
+                Manifest::decode(&manifest.encode(), "m").expect("valid"),
+                manifest
+            );
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::storage::{Storage, remove_if_there};
 use crate::sync::PoisonError;
 
 /// The file that the writer holds locked.
-pub(super) const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 
 /// After reading more of the log than this, in bytes, an opening writes a checkpoint.
 const LONG_REPLAY: u64 = 64 << 20;

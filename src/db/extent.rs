@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Db, World};
 use crate::error::Result;
 use crate::log::segment::Segment;
-use crate::manifest::{BaseStamp, FileKind};
+use crate::manifest::{BaseStamp, Clear, FileKind, Manifest};
 use crate::storage::Storage;
 
 /// Everything there is as of one commit. What comes later is appended behind it.
@@ -21,6 +21,10 @@ pub(crate) struct Extent {
     /// Ascending.
     pub(crate) parts: Vec<Part>,
     pub(crate) base: Option<BaseStamp>,
+    /// As it is on disk: older than the rest, while the database is open for writing.
+    pub(crate) manifest: Manifest,
+    /// Up to that commit.
+    pub(crate) clears: Vec<Clear>,
     pub(crate) commit: u64,
     pub(crate) live: u64,
     pub(crate) next_id: u64,
@@ -55,10 +59,12 @@ impl Db {
             uuid: world.log.uuid,
             generation: world.log.generation,
             volatile: shared.volatile,
-            limit: shared.limits.record_nr_max,
+            limit: world.lookup.limit(),
             parts: parts.collect(),
             world: Arc::clone(&world),
+            clears: Vec::clone(&world.clears()),
             base: writer.manifest.base,
+            manifest: writer.manifest.clone(),
             commit: writer.commit,
             live: writer.live,
             next_id: writer.next_id,

@@ -7,6 +7,7 @@
 //! while the two counters differ follows the chain back to what is visible, so a commit of many
 //! records becomes visible in one step.
 
+mod backups;
 mod close;
 mod compact;
 mod extent;
@@ -35,6 +36,8 @@ use crate::options::{Limits, Options, Sync};
 use crate::storage::{Lock, Reading, Storage, Swap, fork};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, thread};
+pub(crate) use backups::{check_untouched, open_copy, remove_leftovers};
+pub(crate) use close::LOCK;
 pub(crate) use extent::{Extent, Part};
 pub use scan::{Order, Scan};
 use snapshot::Snapshots;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Db;
+use super::backups::roll_back;
 use super::close::{LOCK, check_no_other, remove_database};
 use super::recover::Opening;
 use super::takeover::{Adoption, adopt, not_key_value};
@@ -98,6 +99,9 @@ fn make_or_take_over(storage: &dyn Storage, options: &Options) -> Result<Manifes
         remove_database(storage)?;
     } else {
         match admit(storage, look(storage)?, options)? {
+            Found::Database(manifest) if manifest.state == State::Extending => {
+                return roll_back(storage, *manifest);
+            }
             Found::Database(manifest) if manifest.state != State::Resetting => {
                 return Ok(*manifest);
             }
@@ -152,6 +156,12 @@ fn admit(storage: &dyn Storage, found: Found, options: &Options) -> Result<Found
                 return Err(Error::NotFound(NotFound::Database(storage.describe(""))));
             }
             Ok(found)
+        }
+        Found::Database(manifest) if manifest.state == State::Unfinished => {
+            Err(Error::incompatible(format!(
+                "{} holds an unfinished backup: run the backup again to complete it",
+                storage.describe("")
+            )))
         }
         Found::Database(manifest) => {
             if options.key_value && !manifest.key_value {

@@ -102,6 +102,7 @@ impl<'a> Opening<'a> {
         self.leftovers.clear();
         let mut listed = self.manifest.files.iter().peekable();
         let last_listed = self.manifest.files.last().map(|file| file.number);
+        let extending = self.manifest.state == State::Extending;
         for file in &present {
             while let Some(missing) = listed.next_if(|known| known.number < file.number) {
                 self.missing(missing)?;
@@ -132,6 +133,8 @@ impl<'a> Opening<'a> {
                     }
                     header
                 }
+                // Of the later backup, whose data don't count yet.
+                None if extending => continue,
                 None => {
                     // Begun after the manifest was written, if it is ours. Without a header it may
                     // still be: a crash has left it so, or it is damaged.
@@ -157,9 +160,13 @@ impl<'a> Opening<'a> {
                     header
                 }
             };
+            let longest = match known {
+                Some(known) if extending => u64::from(known.len),
+                _ => LONGEST_FILE,
+            };
             self.log_files.push(LogFile {
                 number: file.number,
-                len: file.len.min(LONGEST_FILE),
+                len: file.len.min(longest),
                 header,
             });
         }
@@ -229,6 +236,9 @@ impl<'a> Opening<'a> {
             file: file.number,
             position: file.len,
         });
+        // It may be that of the later backup already.
+        let checkpoint = checkpoint
+            .filter(|(_, state)| manifest.state != State::Extending || state.log_end <= synced);
         let (lookup, state) = match checkpoint {
             Some((lookup, state)) => {
                 synced = synced.max(state.log_end);

@@ -15,6 +15,14 @@ use crate::log::tail::NewRecord;
 /// A live version: where it is, and what it says of itself.
 type Version = (Location, Head);
 
+/// A version that is to be written, as [`NewRecord`], with a value that may have been read for it.
+struct Change<'a> {
+    kind: Kind,
+    id: u32,
+    previous: Location,
+    value: Cow<'a, [u8]>,
+}
+
 impl Db {
     /// Writes the value that a record had after commit `commit` as its newest version; the record
     /// may be deleted by now.
@@ -88,11 +96,11 @@ impl Db {
             }
             let records: Vec<_> = versions
                 .iter()
-                .map(|(kind, id, previous, value)| NewRecord {
-                    kind: *kind,
-                    id: *id,
-                    previous: *previous,
-                    value,
+                .map(|change| NewRecord {
+                    kind: change.kind,
+                    id: change.id,
+                    previous: change.previous,
+                    value: &change.value,
                 })
                 .collect();
             shared.append(&mut writer, &records)?
@@ -116,17 +124,22 @@ impl Shared {
         past: &'a Snapshot,
         id: u32,
         then: Option<Version>,
-    ) -> Result<Option<(Kind, u32, Location, Cow<'a, [u8]>)>> {
+    ) -> Result<Option<Change<'a>>> {
         let entry = world.lookup.get(id);
         let now = world.live_at(id, entry, u64::MAX)?;
         if is_same(then, now) {
             return Ok(None);
         }
-        let Some((location, head)) = then else {
-            return Ok(Some((Kind::Delete, id, entry.location(), Cow::default())));
+        let (kind, value) = match then {
+            Some((location, head)) => (Kind::Put, past.world.value(location, &head)?),
+            None => (Kind::Delete, Cow::default()),
         };
-        let value = past.world.value(location, &head)?;
         self.check_len(&value)?;
-        Ok(Some((Kind::Put, id, entry.location(), value)))
+        Ok(Some(Change {
+            kind,
+            id,
+            previous: entry.location(),
+            value,
+        }))
     }
 }

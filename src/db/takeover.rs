@@ -215,6 +215,7 @@ impl Opening<'_> {
         }
         // The checkpoint belongs to the generation before.
         manifest.generation += 1;
+        manifest.backup = false;
         manifest.dump = known_dump(storage)?;
         let adoption = Adoption { manifest, entries };
         if self.read_only {

@@ -294,16 +294,24 @@ impl Shared {
 
     /// Before the first change: says in the manifest that lengths and checkpoint are not exact any
     /// more, and removes the herolib dump, ours or not, which stands for a state that will be past.
+    /// A backup is one no longer: what is going to be written is not in its source.
     pub(super) fn prepare(&self, writer: &mut Writer) -> Result<()> {
         if writer.prepared {
             return Ok(());
         }
         writer.changed = true;
         if !self.volatile {
-            if writer.manifest.state == State::Clean && !planted!(manifest_stays_clean) {
+            let clean = writer.manifest.state == State::Clean && !planted!(manifest_stays_clean);
+            if clean || writer.manifest.backup {
+                let state = if clean {
+                    State::Open
+                } else {
+                    writer.manifest.state
+                };
                 let manifest = Manifest {
-                    state: State::Open,
+                    state,
                     dump: None,
+                    backup: false,
                     ..writer.manifest.clone()
                 };
                 manifest.write(&*self.storage)?;

@@ -24,6 +24,7 @@ mod view;
 #[cfg_attr(ourdb_shuttle, path = "explored_words.rs")]
 mod words;
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
@@ -88,6 +89,11 @@ pub trait Storage: Send + Sync + Debug {
     fn random(&self) -> io::Result<[u8; 16]>;
     /// The path of `name` for a message.
     fn describe(&self, name: &str) -> String;
+    /// What tells this directory from all others, whatever path leads to it; `None` where it isn't
+    /// there or nothing does.
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
 }
 
 /// A lock held; released when dropped.
@@ -98,7 +104,7 @@ pub trait Lock: Send + Sync + Debug {}
 /// Reading is free for all threads at any time. Writing, allocating and truncating are for one
 /// thread at a time: the engine's writer lock sees to that.
 #[allow(clippy::len_without_is_empty)]
-pub trait File: Send + Sync + Debug {
+pub trait File: Any + Send + Sync + Debug {
     /// Length in bytes, as of now. An error where the file was removed since it was opened.
     fn len(&self) -> io::Result<u64>;
     /// When the content was last changed, in nanoseconds since the Unix epoch; 0 if unknown.
@@ -115,6 +121,14 @@ pub trait File: Send + Sync + Debug {
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Copies the bytes of `source` from `position` to the same place in this file, which ends there,
+    /// up to `len` of them, without having them pass through the process; how many it copied. 0:
+    /// that can't be had, and the caller must read and write. Where the file system can, the files
+    /// share the blocks until one of them is changed: that is never seen in the other.
+    fn copy_from(&self, source: &dyn File, position: u64, len: u64) -> io::Result<u64> {
+        let _ = (source, position, len);
+        Ok(0)
+    }
     /// Makes content and length durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
     /// A window for reading without system calls, over the first `reserve` bytes, most of which

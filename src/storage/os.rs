@@ -4,6 +4,7 @@
 //! the tail, over space reserved beforehand; where that can't be had, or [`IoMode::File`] asks,
 //! both are system calls. Both ways see the same page cache, so they mix freely.
 
+use std::any::Any;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,6 +25,8 @@ use crate::sync::{Mutex, MutexGuard, PoisonError};
 const STRIDE: u64 = HUGE_PAGE as u64;
 /// Its length: a record that crosses into the next huge page is still within it.
 const WINDOW: u64 = 2 * STRIDE;
+/// The kernel is asked to copy so many bytes at a time: somebody waits for a word on the progress.
+const LONGEST_COPY: u64 = 4 << 20;
 /// Writes longer than this go through the kernel rather than through the window.
 const LONGEST_WINDOWED_WRITE: u64 = STRIDE / 8;
 
@@ -242,6 +245,14 @@ impl Storage for OsStorage {
         Ok(i32::from(request.l_type) != libc::F_UNLCK)
     }
 
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        match uninterrupted(|| fs::metadata(&self.root)) {
+            Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn now_us(&self) -> u64 {
         now_us()
     }
@@ -425,6 +436,73 @@ impl OsFile {
     }
 }
 
+impl OsFile {
+    /// Makes this file, which is empty, share all blocks of another; whether the file system can.
+    fn clone_whole(&self, source: &OsFile) -> io::Result<bool> {
+        let cloned = uninterrupted(|| {
+            // SAFETY: both descriptors are open; nothing but this file changes.
+            checked(unsafe {
+                libc::ioctl(
+                    self.file.as_raw_fd(),
+                    libc::FICLONE,
+                    source.file.as_raw_fd(),
+                )
+            })
+        });
+        match cloned {
+            Ok(()) => Ok(true),
+            Err(error) if cannot_copy(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Copies up to `len` bytes within the kernel; 0 where it can't.
+    fn copy_in_kernel(&self, source: &OsFile, position: u64, len: u64) -> io::Result<u64> {
+        let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let offset = libc::off64_t::try_from(position).map_err(invalid)?;
+        let len = usize::try_from(len).map_err(invalid)?;
+        let (mut from, mut to) = (offset, offset);
+        let copied = uninterrupted(|| {
+            // SAFETY: both descriptors are open, and the offsets are variables of this frame, which
+            // the kernel moves on. Nothing but this file changes.
+            let copied = unsafe {
+                libc::copy_file_range(
+                    source.file.as_raw_fd(),
+                    &raw mut from,
+                    self.file.as_raw_fd(),
+                    &raw mut to,
+                    len,
+                    0,
+                )
+            };
+            u64::try_from(copied).map_err(|_| io::Error::last_os_error())
+        });
+        match copied {
+            Err(error) if cannot_copy(&error) => Ok(0),
+            copied => copied,
+        }
+    }
+}
+
+/// Whether a file system says that it doesn't copy from one file to another by itself, or not
+/// between these two.
+fn cannot_copy(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EOPNOTSUPP
+                | libc::ENOSYS
+                | libc::EXDEV
+                | libc::EINVAL
+                | libc::ENOTTY
+                | libc::EBADF
+                | libc::EPERM
+                | libc::ETXTBSY
+                | libc::EISDIR
+        )
+    )
+}
+
 impl File for OsFile {
     fn len(&self) -> io::Result<u64> {
         let metadata = self.file.metadata()?;
@@ -505,6 +583,19 @@ impl File for OsFile {
         // A window over bytes that are cut off would fault when written to.
         self.tail().window = None;
         self.file.set_len(len)
+    }
+
+    fn copy_from(&self, source: &dyn File, position: u64, len: u64) -> io::Result<u64> {
+        let source: &dyn Any = source;
+        let Some(source) = source.downcast_ref::<OsFile>() else {
+            return Ok(0);
+        };
+        if position == 0 && source.file.metadata()?.len() == len && self.clone_whole(source)? {
+            // Somebody may have made it longer meanwhile.
+            self.file.set_len(len)?;
+            return Ok(len);
+        }
+        self.copy_in_kernel(source, position, len.min(LONGEST_COPY))
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -1,0 +1,565 @@
+//! Hot backup: the database as of one commit, copied into another directory while reading and
+//! writing go on.
+//!
+//! Data files are only appended to, so what belongs to a commit is known by their lengths, and a
+//! backup that is there already needs only what was appended since. The copy is independent: blocks
+//! are shared where the file system unshares them by itself, but never files. A hard link would be
+//! the same file: erasing a value, which overwrites it in place, would reach into every backup.
+//!
+//! What the destination is at any moment, its manifest says, and that is replaced atomically:
+//! * [`State::Unfinished`]: no database yet. Where nothing was, or what was has to be overwritten.
+//! * [`State::Extending`]: still the earlier backup. New data stand behind its ends, or in files that
+//!   it doesn't name, and don't count.
+//! * Closed cleanly: all was copied and synced, and the engine has opened it and read what is new.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base;
+use crate::bytes::zeroed;
+use crate::db::{Db, Extent, LOCK, Part, check_untouched, open_copy, remove_leftovers};
+use crate::error::{Error, FailedSync, Result};
+use crate::herolib;
+use crate::log::record::{HEAD, Head, Kind};
+use crate::log::segment::{FILE_HEADER, name};
+use crate::lookup::checkpoint::{INDEX, TABLE};
+use crate::manifest::{DataFile, FileKind, MANIFEST, Manifest, State};
+use crate::options::IoMode;
+use crate::storage::os::OsStorage;
+use crate::storage::{Access, File, Lock, Storage, remove_if_there, sync_directory};
+
+/// Bytes are copied so many at a time.
+const PIECE: u64 = 2 << 20;
+/// And compared so many at a time.
+const COMPARED: u64 = 256 << 10;
+
+impl Db {
+    /// Makes a backup in directory `destination`, or brings one up to date: all commits that were
+    /// visible when it began, with every version of every record. Readers and writers go on; the
+    /// writer's lock is held only to note how long the data files are.
+    ///
+    /// The backup is a database like any other, closed cleanly, with this one's uuid, and may be
+    /// opened for reading and for writing. As long as nobody writes to it, another backup into the
+    /// same directory takes only what is new. After the database's generation has changed, all is
+    /// copied anew. It shares no file with this database: what happens to one leaves the other as it
+    /// is. Two databases of one uuid that are both written to go apart: this backs up, it doesn't
+    /// merge.
+    ///
+    /// The directory, which is made if need be, must be empty or hold a backup of this database that
+    /// nothing was written to; anything else is [`Error::Incompatible`] and stays untouched, and one
+    /// that is open for writing is [`Error::Locked`].
+    ///
+    /// `progress` is told how many bytes are copied and how many are to be, at the beginning, every
+    /// few MiB, and when all are copied. It may use the database. Where it breaks, the answer is
+    /// [`Error::Cancelled`].
+    ///
+    /// After a failure, a crash or a cancellation the directory holds the earlier backup, or
+    /// opening it says that the backup is unfinished; making the backup again completes it. Only
+    /// while it is copied anew over one of another generation may there be neither: who wants to have
+    /// one at every moment takes turns between two directories.
+    ///
+    /// When it returns, everything is on disk. Cost: copies what is new, and reads it once more.
+    pub fn backup(
+        &self,
+        destination: impl AsRef<Path>,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let path = destination.as_ref();
+        if path.as_os_str().is_empty() {
+            return Err(Error::invalid("the path of the backup is empty"));
+        }
+        let absolute = std::path::absolute(path)
+            .map_err(|error| Error::from_io("find", path.to_string_lossy(), error))?;
+        self.backup_to(
+            Arc::new(OsStorage::new(absolute, IoMode::default())),
+            progress,
+        )
+    }
+
+    /// The same into a storage.
+    pub fn backup_to(
+        &self,
+        destination: Arc<dyn Storage>,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
+        // What is going to be refused is refused before anything is touched.
+        let extent = self.extent()?;
+        self.check_other_directory(&*destination)?;
+        Plan::new(self, &extent, &destination)?;
+        let failed = |action, error| Error::from_io(action, destination.describe(""), error);
+        destination
+            .create_root()
+            .map_err(|error| failed("make directory", error))?;
+        // It may have been made just now, in its place.
+        self.check_other_directory(&*destination)?;
+        let lock = destination
+            .lock(LOCK)
+            .map_err(|error| failed("lock", error))?
+            .ok_or_else(|| Error::Locked {
+                path: destination.describe(LOCK),
+            })?;
+        // What is there may be another by now, and everything that is locked out has come to an end.
+        let extent = self.extent()?;
+        Plan::new(self, &extent, &destination)?.carry_out(lock, progress)
+    }
+
+    fn check_other_directory(&self, destination: &dyn Storage) -> Result<()> {
+        let identity = |storage: &dyn Storage| {
+            let identity = storage.identity();
+            identity.map_err(|error| Error::from_io("look at", storage.describe(""), error))
+        };
+        let itself = std::ptr::addr_eq(self.storage(), destination);
+        let there = identity(destination)?;
+        if itself || (there.is_some() && there == identity(self.storage())?) {
+            return Err(Error::invalid(format!(
+                "{} is the database's own directory, and a backup goes into another one",
+                destination.describe("")
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The names in a directory, none if there is no directory.
+fn list(storage: &dyn Storage) -> Result<Vec<String>> {
+    match storage.list("") {
+        Ok(names) => Ok(names),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::from_io("list", storage.describe(""), error)),
+    }
+}
+
+/// What is to be done for a backup, all of it allowed.
+struct Plan<'a> {
+    db: &'a Db,
+    extent: &'a Extent,
+    destination: &'a Arc<dyn Storage>,
+    /// The destination's, if there is a backup, finished or not.
+    earlier: Option<Manifest>,
+    /// What the backup's will be before it is opened.
+    wanted: Manifest,
+}
+
+impl<'a> Plan<'a> {
+    /// Looks into the destination, changing nothing, and refuses what isn't fit.
+    fn new(db: &'a Db, extent: &'a Extent, destination: &'a Arc<dyn Storage>) -> Result<Plan<'a>> {
+        let files = extent.parts.iter().map(|part| DataFile {
+            number: part.segment.number,
+            kind: part.kind,
+            len: part.end as u32,
+        });
+        let wanted = Manifest {
+            generation: extent.generation,
+            backup: true,
+            state: State::Open,
+            next_id: extent.next_id,
+            commit: extent.commit,
+            base: extent.base,
+            dump: None,
+            files: files.collect(),
+            is_compacting: false,
+            clears: extent.clears.clone(),
+            ..extent.manifest.clone()
+        };
+        let plan = Plan {
+            db,
+            extent,
+            destination,
+            earlier: Manifest::read(&**destination)?,
+            wanted,
+        };
+        plan.check_source()?;
+        plan.check_destination()?;
+        Ok(plan)
+    }
+
+    /// Refuses a database that is opened without all of its data files, to salvage the others.
+    fn check_source(&self) -> Result<()> {
+        for known in &self.extent.manifest.files {
+            let there = self.wanted.file(known.number).map_or(0, |file| file.len);
+            if there < known.len {
+                return Err(Error::corrupt(
+                    self.db.storage().describe(&name(known.number)),
+                    u64::from(there),
+                    "the data file, or a part of it, is missing: there is nothing to back up",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::incompatible(format!("{} {why}", self.destination.describe("")))
+    }
+
+    fn check_destination(&self) -> Result<()> {
+        let Some(earlier) = &self.earlier else {
+            // A crash right at the beginning of a backup leaves nothing else.
+            let ours = [LOCK.to_owned(), format!("{MANIFEST}.tmp")];
+            if list(&**self.destination)?
+                .iter()
+                .all(|name| ours.contains(name))
+            {
+                return Ok(());
+            }
+            return Err(self.refused("isn't empty and holds no backup"));
+        };
+        if earlier.uuid != self.wanted.uuid {
+            return Err(self.refused("holds another database"));
+        }
+        if !earlier.backup || earlier.state == State::Resetting {
+            return Err(self.refused("holds no backup, or one that was written to since"));
+        }
+        if !is_interrupted(earlier) {
+            check_untouched(self.destination, earlier)?;
+            for file in herolib::data_files(&**self.destination)? {
+                if earlier.file(file.number).is_none() && self.wanted.file(file.number).is_some() {
+                    let why = format!("holds {}, which is not the backup's", name(file.number));
+                    return Err(self.refused(&why));
+                }
+            }
+        }
+        if self.extends(earlier) {
+            let is_empty = earlier.files.iter().all(|file| file.len == 0);
+            if earlier.commit > self.extent.commit && !is_empty {
+                let why = format!(
+                    "holds a backup up to commit {}, and the database ends with commit {}",
+                    earlier.commit, self.extent.commit
+                );
+                return Err(self.refused(&why));
+            }
+            if !self.has_same_beginning(earlier)? {
+                return Err(self.refused("holds a backup of another history than this database's"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the bytes of `earlier` are bytes of this backup too.
+    fn extends(&self, earlier: &Manifest) -> bool {
+        earlier.generation == self.wanted.generation
+    }
+
+    /// Whether the database has what the backup has: the same headers, and the same bytes from the
+    /// last commit on. Each commit has its number and its time in it, so histories that went apart
+    /// don't come together again.
+    fn has_same_beginning(&self, earlier: &Manifest) -> Result<bool> {
+        if earlier.base != self.wanted.base && self.wanted.base.is_some() {
+            return Ok(false);
+        }
+        let mut last_commit_found = false;
+        for known in earlier.files.iter().rev().filter(|file| file.len > 0) {
+            let part = self
+                .extent
+                .parts
+                .iter()
+                .find(|part| part.segment.number == known.number);
+            let Some(part) = part else { return Ok(false) };
+            let len = u64::from(known.len);
+            let log = part.kind == FileKind::Log;
+            if part.kind != known.kind || part.end < len || (!log && part.end != len) {
+                return Ok(false);
+            }
+            let file = self.open(known.number, Access::Read)?;
+            if !self.is_same(&*file, part, 0, len.min(FILE_HEADER as u64))? {
+                return Ok(false);
+            }
+            let mut stop = len;
+            while log && !last_commit_found && stop > FILE_HEADER as u64 {
+                let start = stop.saturating_sub(COMPARED).max(FILE_HEADER as u64);
+                // A record's head may begin in this piece and end in the one behind it.
+                let end = (stop + HEAD as u64 - 1).min(len);
+                if !self.is_same(&*file, part, start, end)? {
+                    return Ok(false);
+                }
+                let bytes = part.segment.bytes(start, (end - start) as usize)?;
+                last_commit_found = bytes.windows(HEAD).enumerate().any(|(at, window)| {
+                    let head = window.first_chunk().and_then(|head| {
+                        Head::verify(head, part.segment.seed(), (start + at as u64) as u32)
+                    });
+                    head.is_some_and(|head| {
+                        head.kind != Kind::SyncMark && head.commit == earlier.commit
+                    })
+                });
+                stop = start;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a file of the destination has the bytes `from` … `to` of a data file.
+    fn is_same(&self, file: &dyn File, part: &Part, from: u64, to: u64) -> Result<bool> {
+        let mut there = zeroed((to - from) as usize)?;
+        match file.read_at(from, &mut there) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(self.failed("read", &name(part.segment.number), error)),
+        }
+        Ok(*part.segment.bytes(from, there.len())? == there[..])
+    }
+
+    fn failed(&self, action: &'static str, name: &str, error: io::Error) -> Error {
+        Error::from_io(action, self.destination.describe(name), error)
+    }
+
+    fn open(&self, number: u16, access: Access) -> Result<Arc<dyn File>> {
+        let name = name(number);
+        let opened = self.destination.open(&name, access);
+        opened.map_err(|error| self.failed("open", &name, error))
+    }
+
+    /// So many bytes of a data file are in the destination already.
+    fn kept(&self, number: u16) -> u64 {
+        let earlier = self.earlier.as_ref();
+        let file = earlier
+            .filter(|earlier| self.extends(earlier))
+            .and_then(|earlier| earlier.file(number));
+        file.map_or(0, |file| u64::from(file.len))
+    }
+
+    /// Makes the backup in the destination, which is locked.
+    fn carry_out(
+        mut self,
+        lock: Box<dyn Lock>,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let new = |part: &Part| part.end - self.kept(part.segment.number).min(part.end);
+        let total = self.extent.parts.iter().map(new).sum();
+        let mut done = 0;
+        let mut tell = |more: u64| {
+            done += more;
+            match progress(done, total) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::Cancelled),
+            }
+        };
+        tell(0)?;
+        if self.is_done() {
+            // Whoever made it may have died before its manifest was durable.
+            return self.sync_names();
+        }
+        let before = self.begin()?;
+        for part in &self.extent.parts {
+            self.copy(part, &mut tell)?;
+        }
+        self.write_base()?;
+        self.sync_names()?;
+        if before.state == State::Unfinished || !self.extends(&before) {
+            // All of it is on disk, and from here on it is this backup or none.
+            let copied = Manifest {
+                state: State::Unfinished,
+                ..self.wanted.clone()
+            };
+            copied.write(&**self.destination)?;
+            self.remove_derived()?;
+        }
+        remove_leftovers(&**self.destination, &before, &self.wanted)?;
+        self.remove_old_bases()?;
+        self.sync_names()?;
+        self.finish(lock)
+    }
+
+    /// Whether the destination has all there is, and was left in order.
+    fn is_done(&self) -> bool {
+        self.earlier.as_ref().is_some_and(|earlier| {
+            let base = self.wanted.base.or(earlier.base);
+            let same = Manifest {
+                state: State::Clean,
+                dump: earlier.dump,
+                time_us: earlier.time_us,
+                base,
+                ..self.wanted.clone()
+            };
+            *earlier == same
+        })
+    }
+
+    /// Notes durably, before anything is changed, what the destination is until the backup is done;
+    /// the manifest that says so.
+    fn begin(&self) -> Result<Manifest> {
+        let replaced = |earlier: &Manifest| {
+            // Of a file that both have, the bytes would be overwritten; and one without our header
+            // could not be told from somebody else's after a crash.
+            let beside =
+                |file: &DataFile| file.kind == FileKind::Log && earlier.file(file.number).is_none();
+            !self.extends(earlier) && !self.wanted.files.iter().all(beside)
+        };
+        let begun = match &self.earlier {
+            Some(earlier) if earlier.state == State::Unfinished && self.extends(earlier) => {
+                // Whoever wrote it may have died before it was durable.
+                self.sync_names()?;
+                return Ok(earlier.clone());
+            }
+            Some(earlier) if earlier.state != State::Unfinished && !replaced(earlier) => Manifest {
+                state: State::Extending,
+                ..earlier.clone()
+            },
+            earlier => {
+                // Named, so that they are known to be the backup's, whatever comes in between.
+                let mut files = self.wanted.files.clone();
+                files.extend(earlier.iter().flat_map(|earlier| &earlier.files));
+                files.sort_by_key(|file| file.number);
+                files.dedup_by_key(|file| file.number);
+                files.iter_mut().for_each(|file| file.len = 0);
+                Manifest {
+                    state: State::Unfinished,
+                    files,
+                    ..self.wanted.clone()
+                }
+            }
+        };
+        begun.write(&**self.destination)?;
+        if begun.state == State::Unfinished {
+            self.remove_derived()?;
+        }
+        Ok(begun)
+    }
+
+    /// Copies what the destination doesn't have of a data file, and syncs it.
+    fn copy(&self, part: &Part, tell: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let number = part.segment.number;
+        let name = name(number);
+        let mut at = self.kept(number);
+        let file = if at > 0 {
+            let file = self.open(number, Access::Write)?;
+            let len = file.len().map_err(|e| self.failed("open", &name, e))?;
+            if len < at {
+                return Err(Error::corrupt(
+                    self.destination.describe(&name),
+                    len,
+                    format!("the data file of the backup ends here, and it had {at} bytes"),
+                ));
+            }
+            if len == part.end && at == part.end {
+                return Ok(());
+            }
+            // What an interrupted backup has left behind the end may not be whole.
+            if len > at {
+                let cut = file.set_len(at);
+                cut.map_err(|error| self.failed("cut", &name, error))?;
+            }
+            file
+        } else {
+            // Not emptied but made anew: somebody may be reading the one of before.
+            remove_if_there(&**self.destination, &name)
+                .map_err(|error| self.failed("remove", &name, error))?;
+            self.open(number, Access::CreateNew)?
+        };
+        let mut source = self.whole_source(part);
+        while at < part.end {
+            let copied = match &source {
+                Some(source) => file
+                    .copy_from(&**source, at, part.end - at)
+                    .map_err(|error| self.failed("write", &name, error))?,
+                None => 0,
+            };
+            let copied = if copied > 0 {
+                copied
+            } else {
+                source = None;
+                let len = (part.end - at).min(PIECE);
+                let bytes = part.segment.bytes(at, len as usize)?;
+                file.write_at(at, &[&bytes])
+                    .map_err(|error| self.failed("write", &name, error))?;
+                len
+            };
+            at += copied;
+            tell(copied)?;
+        }
+        file.sync()
+            .map_err(|error| self.failed("sync", &name, FailedSync::mark(error)))
+    }
+
+    /// The file that a data file of the database is read from, for a copy that doesn't pass through
+    /// here. Under the name there may be another one by now; then the bytes come from the mapping.
+    fn whole_source(&self, part: &Part) -> Option<Arc<dyn File>> {
+        if self.extent.volatile {
+            return None;
+        }
+        let storage = self.db.storage();
+        let file = storage
+            .open(&name(part.segment.number), Access::Read)
+            .ok()?;
+        let header = part.end.min(FILE_HEADER as u64);
+        let same = self.is_same(&*file, part, 0, header).ok()?;
+        (same && file.len().ok()? >= part.end).then_some(file)
+    }
+
+    /// Writes what the log builds upon.
+    fn write_base(&mut self) -> Result<()> {
+        let generation = self.wanted.generation;
+        let frozen = |part: &Part| matches!(part.kind, FileKind::Frozen { .. });
+        let entries = match self.wanted.base {
+            Some(stamp) => base::read(self.db.storage(), generation, stamp)?,
+            // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
+            None if self.extent.parts.iter().any(frozen) => {
+                self.extent.world.lookup.entries().collect()
+            }
+            None => return Ok(()),
+        };
+        let earlier = self.earlier.as_ref();
+        let there = earlier.filter(|earlier| {
+            self.extends(earlier)
+                && earlier.base.is_some()
+                && earlier.base == self.wanted.base
+                && earlier.state != State::Unfinished
+        });
+        if there.is_none() {
+            self.wanted.base = Some(base::write(&**self.destination, generation, &entries)?);
+        }
+        Ok(())
+    }
+
+    /// Removes what the engine makes again by itself, and herolib's dump of what is no more.
+    fn remove_derived(&self) -> Result<()> {
+        for name in [INDEX, TABLE] {
+            remove_if_there(&**self.destination, name)
+                .map_err(|error| self.failed("remove", name, error))?;
+        }
+        herolib::remove_dump(&**self.destination)
+    }
+
+    fn remove_old_bases(&self) -> Result<()> {
+        let current = self.wanted.base.map(|_| base::name(self.wanted.generation));
+        for name in list(&**self.destination)? {
+            if base::is_base(&name) && Some(&name) != current.as_ref() {
+                remove_if_there(&**self.destination, &name)
+                    .map_err(|error| self.failed("remove", &name, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        sync_directory(&**self.destination, "").map_err(|error| self.failed("sync", "", error))
+    }
+
+    /// Opens the copy, which reads all that is new and verifies it, and closes it, which makes it a
+    /// database closed cleanly.
+    fn finish(self, lock: Box<dyn Lock>) -> Result<()> {
+        let copy = open_copy(self.destination, self.wanted.clone(), lock)?;
+        let opened = copy.extent()?;
+        let (there, here) = (
+            (opened.commit, opened.live, opened.next_id),
+            (self.extent.commit, self.extent.live, self.extent.next_id),
+        );
+        if there != here {
+            return Err(Error::corrupt(
+                self.destination.describe(""),
+                0,
+                format!(
+                    "the copy has (last commit, live records, next id) {there:?}, and the database \
+                     {here:?}"
+                ),
+            ));
+        }
+        copy.close()
+    }
+}
+
+/// Whether a backup, the first or a later one, was begun in this directory and not finished.
+fn is_interrupted(manifest: &Manifest) -> bool {
+    matches!(manifest.state, State::Unfinished | State::Extending)
+}

@@ -1,0 +1,109 @@
+//! What opening and recovery know of backups: whether one is as it was made, how one is put back to
+//! what it was, and how one is opened to be finished.
+
+use std::sync::Arc;
+
+use super::Db;
+use super::recover::Opening;
+use crate::error::{Error, Result};
+use crate::herolib;
+use crate::log::segment::{FileHeader, name};
+use crate::lookup::checkpoint::INDEX;
+use crate::manifest::{Manifest, State};
+use crate::options::Options;
+use crate::storage::{Access, Lock, Storage, remove_if_there, sync_directory};
+
+/// Opens what was copied into a directory that is locked, as `manifest` says it is: reads what of
+/// the log the checkpoint there doesn't stand for. Nothing is written, the checkpoint excepted, as
+/// long as all is there and well; a close then makes it a cleanly closed database.
+pub(crate) fn open_copy(
+    storage: &Arc<dyn Storage>,
+    manifest: Manifest,
+    lock: Box<dyn Lock>,
+) -> Result<Db> {
+    Opening::new(storage, &Options::default(), manifest, None)?.finish(Some(lock))
+}
+
+/// Refuses a finished backup that was written to since, by whomever.
+pub(crate) fn check_untouched(storage: &Arc<dyn Storage>, manifest: &Manifest) -> Result<()> {
+    let read_only = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    let opening = Opening::new(storage, &read_only, manifest.clone(), None)?;
+    // What herolib has written is taken over, which shows in the manifest.
+    let mut untouched = opening.manifest == *manifest && !opening.outdated;
+    let listed = |number| manifest.file(number);
+    for file in herolib::data_files(&**storage)? {
+        untouched &= listed(file.number).is_none_or(|known| u64::from(known.len) == file.len);
+    }
+    let mut log_files = opening.log_files.iter();
+    untouched &= log_files.all(|file| listed(file.number).is_some());
+    if untouched {
+        Ok(())
+    } else {
+        Err(Error::incompatible(format!(
+            "the backup in {} was written to since it was made",
+            storage.describe("")
+        )))
+    }
+}
+
+/// Makes a backup that a later one was being added to what it was; its manifest.
+pub(super) fn roll_back(storage: &dyn Storage, manifest: Manifest) -> Result<Manifest> {
+    for known in &manifest.files {
+        let name = name(known.number);
+        let failed = |action, error| Error::from_io(action, storage.describe(&name), error);
+        let open = |access| storage.open(&name, access);
+        let file = open(Access::Read).and_then(|file| file.len());
+        // One that is missing or too short is refused later on.
+        if file.is_ok_and(|len| len > u64::from(known.len)) {
+            let file = open(Access::Write).map_err(|error| failed("open", error))?;
+            file.set_len(u64::from(known.len))
+                .map_err(|error| failed("cut", error))?;
+            file.sync().map_err(|error| failed("sync", error))?;
+        }
+    }
+    remove_leftovers(storage, &manifest, &manifest)?;
+    // Both may be the later one's already.
+    remove_if_there(storage, INDEX)
+        .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+    herolib::remove_dump(storage)?;
+    sync_directory(storage, "")
+        .map_err(|error| Error::from_io("sync", storage.describe(""), error))?;
+    let manifest = Manifest {
+        state: State::Open,
+        dump: None,
+        ..manifest
+    };
+    manifest.write(storage)?;
+    Ok(manifest)
+}
+
+/// Removes the data files of a backup that are not in `kept`: those that `before` names, and those
+/// that an interrupted backup has left.
+pub(crate) fn remove_leftovers(
+    storage: &dyn Storage,
+    before: &Manifest,
+    kept: &Manifest,
+) -> Result<()> {
+    let interrupted = matches!(before.state, State::Unfinished | State::Extending);
+    for file in herolib::data_files(storage)? {
+        let number = file.number;
+        if kept.file(number).is_some() {
+            continue;
+        }
+        let ours = before.file(number).is_some()
+            || (interrupted
+                && match FileHeader::of(storage, number)? {
+                    Some(header) => header.uuid == before.uuid,
+                    None => FileHeader::is_unfinished(storage, number, &before.uuid)?,
+                });
+        if ours {
+            let name = name(number);
+            remove_if_there(storage, &name)
+                .map_err(|error| Error::from_io("remove", storage.describe(&name), error))?;
+        }
+    }
+    Ok(())
+}
