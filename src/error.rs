@@ -60,14 +60,20 @@ pub enum Error {
         /// The first commit that changed it.
         commit: u64,
     },
+    /// Something is open, or at work, that forbids what was asked for.
+    #[error("{what}")]
+    Busy {
+        /// What is open or at work, in words.
+        what: Cow<'static, str>,
+    },
     /// The directory is open for writing already.
     #[error("{path} is open for writing already, in this process or another")]
     Locked {
         /// The lock file.
         path: String,
     },
-    /// A write on a read-only handle.
-    #[error("the database was opened read-only, and {action} would write")]
+    /// A write on a read-only handle or transaction.
+    #[error("this handle is for reading only, and {action} would write")]
     ReadOnly {
         /// What was asked for.
         action: &'static str,
@@ -120,9 +126,6 @@ pub enum Error {
     /// Whoever watched the progress of long work asked it to stop; nothing was changed.
     #[error("stopped, as the progress callback asked")]
     Cancelled,
-    /// Not while something else is at work.
-    #[error("{0}")]
-    Busy(Cow<'static, str>),
     /// Used in a child of the process that opened it.
     #[error("this handle was opened before fork() and can't be used in the child process")]
     Forked,
@@ -175,6 +178,7 @@ pub enum NotFound {
         /// The time asked for, microseconds since the Unix epoch.
         time_us: u64,
     },
+    /// No snapshot of that commit can be had.
     /// No live record in that direction.
     #[error("there is no live record {0}")]
     Neighbour(Neighbour),

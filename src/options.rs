@@ -82,6 +82,11 @@ pub struct Options {
     pub sync: Sync,
     /// How data files are read and written.
     pub io: IoMode,
+    /// Compact in the background once this share of the bytes in the data files is dead, in
+    /// percent, below 100; 0: never. A handle that only reads never does. Not stored.
+    pub auto_compact_percent: u32,
+    /// What that compaction keeps: so many versions of each record; 0: 1. Not stored.
+    pub auto_keep_versions: u64,
 }
 
 impl Options {
@@ -90,6 +95,12 @@ impl Options {
             return Err(Error::invalid(format!(
                 "record_size_max {} is over the limit of {RECORD_SIZE_LIMIT} bytes",
                 self.record_size_max
+            )));
+        }
+        if self.auto_compact_percent > 99 {
+            return Err(Error::invalid(format!(
+                "auto_compact_percent {} is over 99",
+                self.auto_compact_percent
             )));
         }
         if self.sync == Sync::Interval(0) {

@@ -12,6 +12,8 @@ pub enum State {
     Live,
     /// It is a deletion.
     Deleted,
+    /// It is a deletion, and what was there before was removed for good.
+    Erased,
     /// There is no such record (in an answer that keeps the order of what was asked).
     Missing,
 }

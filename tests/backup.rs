@@ -217,7 +217,7 @@ fn a_long_file_is_copied_in_pieces() {
         record_size_max: 40 << 20,
         ..Options::default()
     };
-    let value: Vec<u8> = (0..9_000_001u32).map(|at| (at * 31 >> 7) as u8).collect();
+    let value: Vec<u8> = (0..9_000_001u32).map(|at| ((at * 31) >> 7) as u8).collect();
     let memory = Options {
         memory: true,
         ..options.clone()

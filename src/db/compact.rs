@@ -44,7 +44,9 @@ impl<'a> Turn<'a> {
     fn begin(busy: &'a AtomicBool) -> Result<Turn<'a>> {
         match busy.swap(true, Ordering::AcqRel) {
             false => Ok(Turn(busy)),
-            true => Err(Error::Busy("a compaction is running already".into())),
+            true => Err(Error::Busy {
+                what: "a compaction is running already".into(),
+            }),
         }
     }
 }

@@ -266,9 +266,9 @@ impl Db {
     pub fn check_idle(&self) -> Result<()> {
         match self.shared.snapshots.count() {
             0 => Ok(()),
-            count => Err(Error::Busy(
-                format!("{count} transactions, snapshots or scans are open").into(),
-            )),
+            count => Err(Error::Busy {
+                what: format!("{count} transactions, snapshots or scans are open").into(),
+            }),
         }
     }
 }

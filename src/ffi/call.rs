@@ -5,7 +5,7 @@ use std::ptr;
 
 use super::codes::OURDB_OK;
 use super::failure::{self, Failure, Outcome};
-use super::handle::{self, ourdb};
+use super::handle::{self, Handle, Of, ourdb};
 use super::{panics, pointer};
 use crate::db::Db;
 
@@ -38,7 +38,54 @@ pub(super) fn guarded<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
 pub(super) unsafe fn with<T>(db: *const ourdb, body: impl FnOnce(&Db) -> Outcome<T>) -> Outcome<T> {
     // SAFETY: the caller promises the same.
     let db = unsafe { handle::borrow(db) }?;
-    panics::catch(|| body(db)).unwrap_or_else(|text| {
+    watched(db, || body(db))
+}
+
+/// Runs `body` on a transaction or a scan; a panic is a failure, and poisons the database behind it.
+///
+/// # Safety
+/// `handle` is NULL or came from [`handle::issue`], and nothing that ends or changes it runs beside.
+pub(super) unsafe fn with_part<H, P, T>(
+    handle: *const H,
+    body: impl FnOnce(&Of<P>) -> Outcome<T>,
+) -> Outcome<T>
+where
+    H: Handle<Content = Box<Of<P>>>,
+{
+    // SAFETY: the caller promises the same.
+    let part = unsafe { handle::borrow(handle) }?;
+    watched_of(part.db, || body(part))
+}
+
+/// As [`with_part`], to change it.
+///
+/// # Safety
+/// `handle` is NULL or came from [`handle::issue`], and nothing else uses it.
+pub(super) unsafe fn with_part_mut<H, P, T>(
+    handle: *mut H,
+    body: impl FnOnce(&mut P) -> Outcome<T>,
+) -> Outcome<T>
+where
+    H: Handle<Content = Box<Of<P>>>,
+{
+    // SAFETY: the caller promises the same.
+    let part = unsafe { handle::borrow_mut(handle) }?;
+    watched_of(part.db, || body(&mut part.it))
+}
+
+/// Runs `body`, which belongs to the database behind the handle `db`; a panic is a failure, and
+/// poisons that.
+pub(super) fn watched_of<T>(db: &'static ourdb, body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    // SAFETY: a handle; it stays open while something of it is, except in a forked child, where
+    // whatever is asked of it is refused.
+    match unsafe { handle::peek(db) } {
+        Some(db) => watched(db, body),
+        None => guarded(body),
+    }
+}
+
+fn watched<T>(db: &Db, body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    panics::catch(body).unwrap_or_else(|text| {
         // Nothing may be written from whatever state the panic left behind.
         let _ = panics::catch(|| db.poison(&text));
         Err(Failure::Panic(text))

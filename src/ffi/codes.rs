@@ -4,7 +4,8 @@ use std::ffi::{CStr, c_int};
 
 /// Success.
 pub const OURDB_OK: c_int = 0;
-/// There is no live record with that id, no such neighbour, no such version, no such database.
+/// There is no live record with that id, no such neighbour, version, snapshot or database, or the
+/// iteration is over.
 pub const OURDB_NOT_FOUND: c_int = -1;
 /// NULL where a pointer is needed, a handle that is not open, an unknown flag, an option that
 /// can't be meant, a size field that was not set.
@@ -17,11 +18,12 @@ pub const OURDB_ID_OUT_OF_RANGE: c_int = -4;
 pub const OURDB_RECORD_TOO_LARGE: c_int = -5;
 /// No id, or no number for a data file, is left.
 pub const OURDB_FULL: c_int = -6;
-/// Something that the transaction read was changed since. Not returned by this version.
+/// Something that the transaction has read was changed since. Nothing of it was written; begin it
+/// again.
 pub const OURDB_CONFLICT: c_int = -7;
 /// The directory is open for writing already, in this process or in another.
 pub const OURDB_LOCKED: c_int = -8;
-/// A write on a handle that was opened for reading only.
+/// A write on a handle that was opened for reading only, or in a snapshot.
 pub const OURDB_READ_ONLY: c_int = -9;
 /// A checksum or a structure is wrong: the files are damaged. The message names file and offset.
 pub const OURDB_CORRUPT: c_int = -10;
@@ -33,13 +35,14 @@ pub const OURDB_IO: c_int = -12;
 pub const OURDB_NO_SPACE: c_int = -13;
 /// Memory could not be had.
 pub const OURDB_OUT_OF_MEMORY: c_int = -14;
-/// Something is open or at work that forbids this. Not returned by this version.
+/// Something is open or at work that forbids this: transactions or iterators when the database is
+/// to be closed, another compaction.
 pub const OURDB_BUSY: c_int = -15;
 /// The caller's buffer is too small: it is untouched, and *len holds what is needed.
 pub const OURDB_BUFFER_TOO_SMALL: c_int = -16;
 /// An earlier write or sync failed. Reads go on; close and open again to write.
 pub const OURDB_POISONED: c_int = -17;
-/// The progress callback asked to stop. Not returned by this version.
+/// The progress callback asked to stop. Nothing was changed.
 pub const OURDB_CANCELLED: c_int = -18;
 /// The handle was opened before fork(), and this is the child.
 pub const OURDB_FORKED: c_int = -19;

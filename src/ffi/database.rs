@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::path::Path;
 
 use super::call::{answer, finish, guarded, with};
+use super::failure::Outcome;
 use super::handle::{self, ourdb};
 use super::{options, panics, pointer};
 use crate::db::Db;
@@ -49,7 +50,7 @@ pub unsafe extern "C" fn ourdb_open(
             Path::new("")
         } else {
             // SAFETY: NULL, or the caller's C string.
-            unsafe { pointer::path(path) }?
+            unsafe { pointer::path(path, "path") }?
         };
         Ok(handle::issue(Db::open(path, &options)?))
     };
@@ -60,9 +61,10 @@ pub unsafe extern "C" fn ourdb_open(
 /// Closes a database: makes everything durable, writes the checkpoint that makes the next open
 /// fast and the lookup dump for herolib, and gives up the lock.
 ///
-/// Whatever it returns, the handle is gone, and must not be used again. A failure means that not
-/// everything may be durable; what was committed is recovered at the next open as after a crash.
-/// Buffers and records that the library handed out stay valid until they are freed.
+/// Whatever it returns, the handle is gone, and must not be used again, except for OURDB_BUSY. A
+/// failure means that not everything may be durable; what was committed is recovered at the next
+/// open as after a crash. Buffers and records that the library handed out stay valid until they are
+/// freed.
 ///
 /// No other function may run on this handle during the call.
 ///
@@ -70,6 +72,8 @@ pub unsafe extern "C" fn ourdb_open(
 ///
 /// @return OURDB_OK, or
 /// - OURDB_INVALID_ARGUMENT: db is not an open handle; nothing was done
+/// - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
+///   handle stays open
 /// - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
 ///   and nothing on disk was touched
 /// - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
@@ -82,17 +86,28 @@ pub unsafe extern "C" fn ourdb_close(db: *mut ourdb) -> c_int {
     if db.is_null() {
         return finish("ourdb_close", Ok(()));
     }
-    // SAFETY: the caller's handle, and nothing runs beside.
-    finish(
-        "ourdb_close",
-        guarded(|| Ok(unsafe { handle::retire(db) }?.close()?)),
-    )
+    let close = || {
+        // SAFETY: the caller's handle, and nothing runs beside.
+        check_idle(unsafe { handle::borrow(db) }?)?;
+        // SAFETY: as above.
+        Ok(unsafe { handle::retire(db) }?.close()?)
+    };
+    finish("ourdb_close", guarded(close))
+}
+
+/// Refuses to end a database as long as something of it is open. In a forked child that is nothing
+/// to wait for: its memory is released.
+fn check_idle(db: &Db) -> Outcome<()> {
+    if !db.is_forked() {
+        db.check_idle()?;
+    }
+    Ok(())
 }
 
 /// Closes a database and removes its own files, and the directory if it is empty then. Files that
 /// are not the database's stay.
 ///
-/// Whatever it returns, the handle is gone, except for OURDB_READ_ONLY.
+/// Whatever it returns, the handle is gone, except for OURDB_READ_ONLY and OURDB_BUSY.
 ///
 /// No other function may run on this handle during the call.
 ///
@@ -101,6 +116,8 @@ pub unsafe extern "C" fn ourdb_close(db: *mut ourdb) -> c_int {
 /// @return OURDB_OK, or
 /// - OURDB_INVALID_ARGUMENT: db is NULL or not an open handle; nothing was done
 /// - OURDB_READ_ONLY: it was opened for reading only; nothing was done, and the handle stays open
+/// - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
+///   handle stays open
 /// - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
 ///   and nothing on disk was touched
 /// - OURDB_IO: a file could not be removed; some may be gone already
@@ -115,6 +132,7 @@ pub unsafe extern "C" fn ourdb_destroy(db: *mut ourdb) -> c_int {
         if open.is_read_only() && !open.is_forked() {
             return Err(Error::ReadOnly { action: "destroy" }.into());
         }
+        check_idle(open)?;
         // SAFETY: as above; `open` is not used any more.
         Ok(unsafe { handle::retire(db) }?.destroy()?)
     };
@@ -133,4 +151,24 @@ pub unsafe extern "C" fn ourdb_destroy(db: *mut ourdb) -> c_int {
 pub unsafe extern "C" fn ourdb_sync(db: *mut ourdb) -> c_int {
     // SAFETY: the caller's handle.
     finish("ourdb_sync", unsafe { with(db, |db| Ok(db.sync()?)) })
+}
+
+/// Lets a handle that was opened for reading only see what was committed until now, by the writer in
+/// this process or another. On a writer's handle it does nothing.
+///
+/// Between two calls such a handle sees one moment, whatever the writer does, also when the writer
+/// compacts. Transactions, snapshots and iterators that are open keep the moment that they have.
+///
+/// @param db  the database
+///
+/// @return OURDB_OK, or, and then the handle sees what it saw before:
+/// - OURDB_NOT_FOUND: the database was removed meanwhile
+/// - OURDB_INCOMPATIBLE: another database is in the directory now
+/// - a code that any read can return (see Errors)
+///
+/// Cost: reads what was written since. After a compaction, as to open it again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_refresh(db: *mut ourdb) -> c_int {
+    // SAFETY: the caller's handle.
+    finish("ourdb_refresh", unsafe { with(db, |db| Ok(db.refresh()?)) })
 }

@@ -20,6 +20,8 @@ pub(super) enum Failure {
     Engine(#[from] Error),
     #[error("the value is {needed} bytes long, and the buffer holds {given}")]
     BufferTooSmall { needed: usize, given: usize },
+    #[error("the iteration is over")]
+    Over,
     #[error("{0}")]
     Damaged(CheckReport),
     #[error("a bug in OurDB: {0}")]
@@ -32,14 +34,14 @@ impl Failure {
     fn code(&self) -> c_int {
         match self {
             Failure::Engine(error) => match error {
-                Error::Conflict { .. } => OURDB_CONFLICT,
-                Error::Busy(_) => OURDB_BUSY,
                 Error::NotFound(_) => OURDB_NOT_FOUND,
                 Error::InvalidArgument(_) => OURDB_INVALID_ARGUMENT,
                 Error::IdNotAssigned { .. } => OURDB_ID_NOT_ASSIGNED,
                 Error::IdOutOfRange { .. } => OURDB_ID_OUT_OF_RANGE,
                 Error::RecordTooLarge { .. } => OURDB_RECORD_TOO_LARGE,
                 Error::Full(_) => OURDB_FULL,
+                Error::Conflict { .. } => OURDB_CONFLICT,
+                Error::Busy { .. } => OURDB_BUSY,
                 Error::Locked { .. } => OURDB_LOCKED,
                 Error::ReadOnly { .. } => OURDB_READ_ONLY,
                 Error::Corrupt { .. } => OURDB_CORRUPT,
@@ -53,6 +55,7 @@ impl Failure {
                 Error::WrongMode { .. } => OURDB_WRONG_MODE,
             },
             Failure::BufferTooSmall { .. } => OURDB_BUFFER_TOO_SMALL,
+            Failure::Over => OURDB_NOT_FOUND,
             Failure::Damaged(_) => OURDB_CORRUPT,
             Failure::Panic(_) => OURDB_PANIC,
         }

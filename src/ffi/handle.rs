@@ -3,7 +3,7 @@
 //! A C program may close a database, keep the pointer, and use it. For that to be an error code and
 //! not a look into freed memory, a handle is a slot in a table that is never freed. Slots are used
 //! again, the one that has been closed for the longest time first: a stale pointer is noticed until
-//! there were as many opens as there are free slots.
+//! there were as many opens as there are free slots. Each kind of handle has a table of its own.
 
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -12,66 +12,193 @@ use super::failure::{Failure, Outcome};
 use crate::db::Db;
 use crate::error::Error;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use crate::{Scan, Txn};
 
 /// A database. ourdb_open() makes the handle; ourdb_close() or ourdb_destroy() ends it.
 pub struct ourdb {
-    /// `OPEN`; `CHANGING`; otherwise closed, and then the number of the closing (0: never used).
-    state: AtomicU64,
-    db: UnsafeCell<Option<Db>>,
+    slot: Slot<Db>,
 }
 
-/// A number that memory of some other kind hardly holds.
-const OPEN: u64 = 0x4f75_7244_422e_6f70;
-/// One thread is opening or closing this handle.
-const CHANGING: u64 = OPEN + 1;
+/// A transaction or a snapshot. ourdb_txn_begin() or ourdb_txn_begin_at() makes the handle;
+/// ourdb_txn_commit() or ourdb_txn_abort() ends it.
+pub struct ourdb_txn {
+    slot: Slot<Box<Of<Txn>>>,
+}
 
-// SAFETY: `db` is changed only by the thread that has moved `state` to `CHANGING`, and read only
-// while `state` is `OPEN`. That no close runs beside a reader is what C promises to `borrow`.
-// What readers share is a `Db`, which is `Sync`, and it may be closed by another thread than the
-// one that opened it, because it is `Send`.
-unsafe impl Sync for ourdb where Db: Send + Sync {}
+/// An ordered scan. ourdb_iter_open() or ourdb_txn_iter_open() makes the handle;
+/// ourdb_iter_close() ends it.
+pub struct ourdb_iter {
+    slot: Slot<Box<Of<Scanning>>>,
+}
+
+/// What belongs to a database, and the handle of that: a panic in the one poisons the other.
+pub(super) struct Of<T> {
+    pub(super) db: &'static ourdb,
+    pub(super) it: T,
+}
+
+/// An open scan.
+pub(super) struct Scanning {
+    pub(super) scan: Scan,
+    pub(super) keys_only: bool,
+}
+
+/// A kind of handle.
+pub(super) trait Handle: Sized + 'static {
+    /// What a handle stands for.
+    type Content;
+    /// The state of an open handle: a number that memory of some other kind hardly holds. That and
+    /// the next one are not the number of a closing.
+    const OPEN: u64;
+    /// How the argument is called, and what is said of one that is not open.
+    const NAME: &'static str;
+    const NOT_OPEN: &'static str;
+    const NEW: Self;
+    fn slot(&self) -> &Slot<Self::Content>;
+    fn table() -> &'static Table<Self>;
+}
+
+/// The state of a handle that one thread is opening or closing.
+const fn changing<H: Handle>() -> u64 {
+    H::OPEN + 1
+}
+
+impl Handle for ourdb {
+    type Content = Db;
+    const OPEN: u64 = u64::from_be_bytes(*b"OurDB.db");
+    const NAME: &'static str = "db";
+    const NOT_OPEN: &'static str =
+        "db is not an open database: it was closed, or it did not come from ourdb_open";
+    const NEW: ourdb = ourdb { slot: Slot::NEW };
+
+    #[inline(always)]
+    fn slot(&self) -> &Slot<Db> {
+        &self.slot
+    }
+
+    fn table() -> &'static Table<ourdb> {
+        static TABLE: Table<ourdb> = Table::new();
+        &TABLE
+    }
+}
+
+// Transactions and scans come and go: what they are is in a box, so that looking through their
+// slots for a free one touches little memory.
+
+impl Handle for ourdb_txn {
+    type Content = Box<Of<Txn>>;
+    const OPEN: u64 = u64::from_be_bytes(*b"OurDB.tx");
+    const NAME: &'static str = "txn";
+    const NOT_OPEN: &'static str = "txn is not an open transaction: it was committed or aborted, or it did not come from ourdb_txn_begin";
+    const NEW: ourdb_txn = ourdb_txn { slot: Slot::NEW };
+
+    fn slot(&self) -> &Slot<Self::Content> {
+        &self.slot
+    }
+
+    fn table() -> &'static Table<ourdb_txn> {
+        static TABLE: Table<ourdb_txn> = Table::new();
+        &TABLE
+    }
+}
+
+impl Handle for ourdb_iter {
+    type Content = Box<Of<Scanning>>;
+    const OPEN: u64 = u64::from_be_bytes(*b"OurDB.it");
+    const NAME: &'static str = "iter";
+    const NOT_OPEN: &'static str =
+        "iter is not an open iterator: it was closed, or it did not come from ourdb_iter_open";
+    const NEW: ourdb_iter = ourdb_iter { slot: Slot::NEW };
+
+    fn slot(&self) -> &Slot<Self::Content> {
+        &self.slot
+    }
+
+    fn table() -> &'static Table<ourdb_iter> {
+        static TABLE: Table<ourdb_iter> = Table::new();
+        &TABLE
+    }
+}
+
+/// Where a handle points.
+pub(super) struct Slot<T> {
+    /// `OPEN`; `changing()`; otherwise closed, and then the number of the closing (0: never used).
+    state: AtomicU64,
+    content: UnsafeCell<Option<T>>,
+}
+
+impl<T> Slot<T> {
+    #[allow(
+        clippy::declare_interior_mutable_const,
+        reason = "it is what a table is made of, each time anew"
+    )]
+    const NEW: Slot<T> = Slot {
+        state: AtomicU64::new(0),
+        content: UnsafeCell::new(None),
+    };
+}
+
+// SAFETY: `content` is changed only by the thread that has moved `state` to `changing()`, and used
+// only while `state` is `OPEN`. That no close runs beside is what C promises to `borrow`. What
+// threads share of a database is a `Db`, which is `Sync`; a transaction or scan is used by one
+// thread at a time, which C promises to `borrow_mut`. And each may be ended by another thread than
+// the one that began it, because it is `Send`.
+unsafe impl<T: Send> Sync for Slot<T> {}
+
+const _: () = {
+    const fn shared<T: Sync>() {}
+    shared::<Db>();
+};
 
 const SLOTS: usize = if cfg!(ourdb_shuttle) { 2 } else { 64 };
 
-struct Block {
-    slots: [ourdb; SLOTS],
-    next: AtomicPtr<Block>,
+struct Block<H> {
+    slots: [H; SLOTS],
+    next: AtomicPtr<Block<H>>,
 }
 
-impl Block {
-    const fn new() -> Block {
+impl<H: Handle> Block<H> {
+    const fn new() -> Block<H> {
         Block {
-            slots: [const {
-                ourdb {
-                    state: AtomicU64::new(0),
-                    db: UnsafeCell::new(None),
-                }
-            }; SLOTS],
+            slots: [const { H::NEW }; SLOTS],
             next: AtomicPtr::new(ptr::null_mut()),
         }
     }
 }
 
-/// More are appended when so many handles are open at once. No lock: a child of `fork` may find
-/// any lock held forever.
-static FIRST: Block = Block::new();
-static CLOSINGS: AtomicU64 = AtomicU64::new(0);
-
-/// Makes a handle for `db`.
-pub(super) fn issue(db: Db) -> *mut ourdb {
-    let slot = claim();
-    // SAFETY: `claim` moved the state to `CHANGING`, for this thread alone.
-    unsafe { *slot.db.get() = Some(db) };
-    slot.state.store(OPEN, Ordering::Release);
-    ptr::from_ref(slot).cast_mut()
+/// The slots of a kind. More are appended when so many handles are open at once. No lock: a child
+/// of `fork` may find any lock held forever.
+pub(super) struct Table<H> {
+    first: Block<H>,
+    closings: AtomicU64,
 }
 
-/// The database behind a handle.
+impl<H: Handle> Table<H> {
+    const fn new() -> Table<H> {
+        Table {
+            first: Block::new(),
+            closings: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Makes a handle for `content`.
+pub(super) fn issue<H: Handle>(content: H::Content) -> *mut H {
+    let handle = claim::<H>();
+    let slot = handle.slot();
+    // SAFETY: `claim` moved the state to `changing()`, for this thread alone.
+    unsafe { *slot.content.get() = Some(content) };
+    slot.state.store(H::OPEN, Ordering::Release);
+    ptr::from_ref(handle).cast_mut()
+}
+
+/// What is behind a handle.
 ///
 /// # Safety
-/// `handle` is NULL or came from [`issue`], and [`retire`] does not run beside during `'a`.
+/// `handle` is NULL or came from [`issue`], and neither [`retire`] nor [`borrow_mut`] runs beside
+/// during `'a`.
 #[inline]
-pub(super) unsafe fn borrow<'a>(handle: *const ourdb) -> Outcome<&'a Db> {
+pub(super) unsafe fn borrow<'a, H: Handle>(handle: *const H) -> Outcome<&'a H::Content> {
     // SAFETY: the caller promises the same.
     unsafe { peek(handle) }.ok_or_else(|| not_open(handle))
 }
@@ -81,49 +208,83 @@ pub(super) unsafe fn borrow<'a>(handle: *const ourdb) -> Outcome<&'a Db> {
 /// # Safety
 /// As [`borrow`].
 #[inline(always)]
-pub(super) unsafe fn peek<'a>(handle: *const ourdb) -> Option<&'a Db> {
+pub(super) unsafe fn peek<'a, H: Handle>(handle: *const H) -> Option<&'a H::Content> {
     if handle.is_null() || !handle.is_aligned() {
         return None;
     }
     // SAFETY: aligned, and slots live for ever.
-    let slot = unsafe { &*handle };
-    if slot.state.load(Ordering::Acquire) != OPEN {
+    let slot = unsafe { &*handle }.slot();
+    if slot.state.load(Ordering::Acquire) != H::OPEN {
         return None;
     }
-    // SAFETY: the handle is open, so nobody writes here until `retire`, which is not beside us.
-    unsafe { &*slot.db.get() }.as_ref()
+    // SAFETY: the handle is open, so nobody writes here until `retire` or `borrow_mut`, which are
+    // not beside us.
+    unsafe { &*slot.content.get() }.as_ref()
 }
 
-/// Ends a handle, and gives the database back. Of two threads that try, one succeeds.
+/// What is behind a handle of one thread at a time, to be changed.
 ///
 /// # Safety
-/// `handle` is NULL or came from [`issue`], and no reference from [`borrow`] is in use.
-pub(super) unsafe fn retire(handle: *mut ourdb) -> Outcome<Db> {
+/// `handle` is NULL or came from [`issue`], and nothing else uses it during `'a`.
+#[inline]
+pub(super) unsafe fn borrow_mut<'a, H: Handle>(handle: *mut H) -> Outcome<&'a mut H::Content> {
+    // SAFETY: the caller promises the same.
+    unsafe { borrow(handle.cast_const()) }?;
+    // SAFETY: `borrow` has looked at the pointer; slots live for ever.
+    let slot = unsafe { &*handle }.slot();
+    // SAFETY: the handle is open, and nothing else uses it.
+    unsafe { &mut *slot.content.get() }
+        .as_mut()
+        .ok_or_else(|| not_open(handle))
+}
+
+/// The database's handle itself, which stays where it is for ever.
+///
+/// # Safety
+/// As [`borrow`].
+pub(super) unsafe fn resolve(handle: *const ourdb) -> Outcome<&'static ourdb> {
+    // SAFETY: the caller promises the same.
+    unsafe { borrow(handle) }?;
+    // SAFETY: `borrow` has looked at the pointer; slots live for ever.
+    Ok(unsafe { &*handle })
+}
+
+/// Ends a handle, and gives back what it stood for. Of two threads that try, one succeeds.
+///
+/// # Safety
+/// `handle` is NULL or came from [`issue`], and no reference from [`borrow`] or [`borrow_mut`] is in
+/// use.
+pub(super) unsafe fn retire<H: Handle>(handle: *mut H) -> Outcome<H::Content> {
     if handle.is_null() || !handle.is_aligned() {
         return Err(not_open(handle));
     }
     // SAFETY: aligned, and slots live for ever.
-    let slot = unsafe { &*handle };
+    let slot = unsafe { &*handle }.slot();
     slot.state
-        .compare_exchange(OPEN, CHANGING, Ordering::Acquire, Ordering::Relaxed)
+        .compare_exchange(
+            H::OPEN,
+            changing::<H>(),
+            Ordering::Acquire,
+            Ordering::Relaxed,
+        )
         .map_err(|_| not_open(handle))?;
-    // SAFETY: the state is `CHANGING`, by this thread alone.
-    let db = unsafe { (*slot.db.get()).take() };
-    let closing = CLOSINGS.fetch_add(1, Ordering::Relaxed) + 1;
+    // SAFETY: the state is `changing()`, by this thread alone.
+    let content = unsafe { (*slot.content.get()).take() };
+    let closing = H::table().closings.fetch_add(1, Ordering::Relaxed) + 1;
     slot.state.store(closing, Ordering::Release);
-    db.ok_or_else(|| not_open(handle))
+    content.ok_or_else(|| not_open(handle))
 }
 
-/// The slot that has been closed for the longest time, now `CHANGING`.
-fn claim() -> &'static ourdb {
+/// The slot that has been closed for the longest time, now `changing()`.
+fn claim<H: Handle>() -> &'static H {
     loop {
-        let mut oldest: Option<(&ourdb, u64)> = None;
-        let mut block = &FIRST;
+        let mut oldest: Option<(&H, u64)> = None;
+        let mut block = &H::table().first;
         loop {
-            for slot in &block.slots {
-                let state = slot.state.load(Ordering::Relaxed);
-                if state < OPEN && oldest.is_none_or(|(_, closing)| state < closing) {
-                    oldest = Some((slot, state));
+            for handle in &block.slots {
+                let state = handle.slot().state.load(Ordering::Relaxed);
+                if state < H::OPEN && oldest.is_none_or(|(_, closing)| state < closing) {
+                    oldest = Some((handle, state));
                 }
             }
             // SAFETY: NULL, or a block that `append` published and nobody frees.
@@ -133,15 +294,15 @@ fn claim() -> &'static ourdb {
             }
         }
         match oldest {
-            Some((slot, closing)) => {
-                let claimed = slot.state.compare_exchange(
+            Some((handle, closing)) => {
+                let claimed = handle.slot().state.compare_exchange(
                     closing,
-                    CHANGING,
+                    changing::<H>(),
                     Ordering::Acquire,
                     Ordering::Relaxed,
                 );
                 if claimed.is_ok() {
-                    return slot;
+                    return handle;
                 }
             }
             None => append(block),
@@ -150,7 +311,7 @@ fn claim() -> &'static ourdb {
 }
 
 /// Appends a block of free slots after the last; another thread may have been quicker.
-fn append(last: &Block) {
+fn append<H: Handle>(last: &Block<H>) {
     let new = Box::into_raw(Box::new(Block::new()));
     let appended =
         last.next
@@ -162,13 +323,11 @@ fn append(last: &Block) {
 }
 
 #[cold]
-fn not_open(handle: *const ourdb) -> Failure {
-    let text = if handle.is_null() {
-        "db is NULL"
-    } else {
-        "db is not an open database: it was closed, or it did not come from ourdb_open"
-    };
-    Error::invalid(text).into()
+fn not_open<H: Handle>(handle: *const H) -> Failure {
+    if handle.is_null() {
+        return Error::invalid(format!("{} is NULL", H::NAME)).into();
+    }
+    Error::invalid(H::NOT_OPEN).into()
 }
 
 #[cfg(test)]
@@ -192,17 +351,19 @@ mod tests {
     fn closed_handles_are_noticed_and_any_number_can_be_open() {
         // SAFETY: handles from `issue`, and nothing runs beside.
         unsafe {
-            let stale = issue(in_memory());
+            let stale: *mut ourdb = issue(in_memory());
             assert!(borrow(stale).is_ok());
             drop(retire(stale).unwrap());
             for _ in 0..SLOTS / 2 {
-                let other = issue(in_memory());
+                let other: *mut ourdb = issue(in_memory());
                 assert!(borrow(stale).is_err());
                 assert!(retire(stale).is_err());
                 drop(retire(other).unwrap());
             }
 
-            let handles: Vec<_> = (0..3 * SLOTS).map(|_| issue(in_memory())).collect();
+            let handles: Vec<_> = (0..3 * SLOTS)
+                .map(|_| issue::<ourdb>(in_memory()))
+                .collect();
             for (index, &handle) in handles.iter().enumerate() {
                 assert!(!handles[..index].contains(&handle));
                 drop(retire(handle).unwrap());

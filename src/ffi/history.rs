@@ -2,14 +2,16 @@
 
 use std::ffi::c_int;
 
-use super::call::{answer, with};
+use super::call::{answer, finish, with};
 use super::handle::ourdb;
 use super::memory::{ourdb_buf, ourdb_records};
 
 /// Reads the versions of a record, the newest first, deletions among them. The record may be
 /// deleted by now.
 ///
-/// A deletion is an item with OURDB_RECORD_DELETED in its flags and NULL as its data.
+/// A deletion is an item with OURDB_RECORD_DELETED in its flags and NULL as its data; where
+/// ourdb_erase() removed what was before, with OURDB_RECORD_ERASED as well. What a compaction has
+/// dropped is not among them.
 ///
 /// @param db   the database
 /// @param id   the record
@@ -18,7 +20,7 @@ use super::memory::{ourdb_buf, ourdb_records};
 ///     What it held before is not freed.
 ///
 /// @return OURDB_OK, or
-/// - OURDB_NOT_FOUND: the id never held a record
+/// - OURDB_NOT_FOUND: the id never held a record, or a compaction has dropped all its versions
 /// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
 /// - OURDB_CORRUPT: one of the versions is damaged; a smaller max may still succeed
 /// - a code that any read can return (see Errors)
@@ -50,7 +52,8 @@ pub unsafe extern "C" fn ourdb_history(
 ///     held before is not freed.
 ///
 /// @return OURDB_OK, or
-/// - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, as of that commit
+/// - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, as of that commit, or the
+///   version was compacted away or erased
 /// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
 /// - a code that any read can return (see Errors)
 ///
@@ -80,7 +83,8 @@ pub unsafe extern "C" fn ourdb_get_version(
 ///     it held before is not freed.
 ///
 /// @return OURDB_OK, or
-/// - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, at that moment
+/// - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, at that moment, or the version
+///   was compacted away or erased
 /// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
 /// - a code that any read can return (see Errors)
 ///
@@ -117,4 +121,73 @@ pub unsafe extern "C" fn ourdb_last_commit(db: *const ourdb, out: *mut u64) -> c
             with(db, |db| Ok(db.last_commit()?))
         })
     }
+}
+
+/// Gives a record the value again that it had as of a commit: a new version, on top of those since.
+/// A record that was deleted since comes back under its id, also in an incremental database.
+///
+/// @param db      the database
+/// @param id      the record
+/// @param commit  the commit number
+///
+/// @return OURDB_OK, or
+/// - OURDB_NOT_FOUND: the record was not there as of that commit, or the past from that commit on
+///   was compacted away
+/// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+/// - a code that any write can return (see Errors)
+///
+/// Cost: as ourdb_get_version() and ourdb_set().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_revert(db: *mut ourdb, id: u32, commit: u64) -> c_int {
+    // SAFETY: the caller's handle.
+    finish("ourdb_revert", unsafe {
+        with(db, |db| Ok(db.revert(id, commit)?))
+    })
+}
+
+/// Makes all records again what they were as of a commit, in one new commit: what was changed since
+/// gets its value of then, what was deleted since comes back, what is new since is deleted. Nothing
+/// of the history is lost, and the next id stays what it is.
+///
+/// @param db      the database
+/// @param commit  the commit number; 0 is before the first
+///
+/// @return OURDB_OK, or, and then nothing was changed:
+/// - OURDB_NOT_FOUND: the commit is beyond the last, or the past from that commit on was compacted
+///   away
+/// - OURDB_RECORD_TOO_LARGE: what is to be written is over the 4 GiB of one commit
+/// - a code that any write can return (see Errors)
+///
+/// Cost: a walk over all ids, and one append for each record that has changed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_revert_all(db: *mut ourdb, commit: u64) -> c_int {
+    // SAFETY: the caller's handle.
+    finish("ourdb_revert_all", unsafe {
+        with(db, |db| Ok(db.revert_all(commit)?))
+    })
+}
+
+/// Erases a record: deletes it, and removes the values of all its versions from the data files, so
+/// that nobody can read them again, neither through the library nor in the files.
+///
+/// The history shows that it was erased: a version with OURDB_RECORD_DELETED and
+/// OURDB_RECORD_ERASED. In a key-value database the id can be set again later.
+///
+/// Snapshots and iterators that are open don't keep what is erased. Backups, copies of the directory
+/// and what ourdb_changes() has given out are the caller's to look after; what it gives out from now
+/// on tells a receiver to erase the record too.
+///
+/// @param db  the database
+/// @param id  the record, live or deleted
+///
+/// @return OURDB_OK: the values are gone, also from the disk, in whatever sync mode. Or
+/// - OURDB_NOT_FOUND: the id never held a record, or there is nothing left to erase
+/// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+/// - a code that any write can return (see Errors)
+///
+/// Cost: one write for each version, and a few syncs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_erase(db: *mut ourdb, id: u32) -> c_int {
+    // SAFETY: the caller's handle.
+    finish("ourdb_erase", unsafe { with(db, |db| Ok(db.erase(id)?)) })
 }

@@ -1,11 +1,14 @@
 //! Work over the whole database, which tells of its progress.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
 
 use super::call::{finish, with};
 use super::failure::Failure;
 use super::handle::ourdb;
+use super::pointer;
+use super::sized::{self, Growing};
+use crate::Retention;
 
 /// Called now and then during long work, by the thread that asked for it.
 ///
@@ -34,6 +37,139 @@ unsafe fn tell(
         None | Some(0) => ControlFlow::Continue(()),
         Some(_) => ControlFlow::Break(()),
     }
+}
+
+/// What a compaction keeps: every version that one of the rules keeps. Prepare it with
+/// ourdb_retention_init(), then set what is wanted. A rule of 0 is switched off.
+///
+/// The newest version of a live record always stays.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ourdb_retention {
+    /// sizeof(ourdb_retention), as ourdb_retention_init() set it.
+    pub size: usize,
+    /// The last so many versions of each record, deletions counted. 1 after ourdb_retention_init().
+    pub keep_versions: u64,
+    /// Versions whose time is this or later, in microseconds since the Unix epoch.
+    pub keep_since_us: u64,
+    /// Versions whose commit has this number or a higher one.
+    pub keep_since_commit: u64,
+}
+
+// SAFETY: so it is declared, and all of it are numbers.
+unsafe impl Growing for ourdb_retention {
+    const NAME: &'static str = "ourdb_retention";
+    const INIT: &'static str = "ourdb_retention_init";
+}
+
+/// Prepares a retention: keep_versions is 1, the other rules are off.
+///
+/// @param retention  to be filled
+/// @param size       sizeof(ourdb_retention)
+///
+/// @return OURDB_OK, or
+/// - OURDB_INVALID_ARGUMENT: retention is NULL, or size is not the size of an ourdb_retention;
+///   nothing was written
+///
+/// Cost: none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_retention_init(
+    retention: *mut ourdb_retention,
+    size: usize,
+) -> c_int {
+    // SAFETY: the caller's struct, of the size that it says.
+    let outcome = unsafe {
+        sized::init(retention, "retention", size, |retention| {
+            retention.keep_versions = Retention::default().keep_versions;
+        })
+    };
+    finish("ourdb_retention_init", outcome)
+}
+
+/// Makes the data files shorter: writes what the retention keeps into new ones, and drops the rest
+/// for good. A record of which no version is kept disappears.
+///
+/// Reads and writes of other threads and processes go on meanwhile. Transactions, snapshots and
+/// iterators that are open keep what they see; their old data files are removed when the last of
+/// them has ended. A crash on the way leaves the database as it was or compacted.
+///
+/// @param db         the database
+/// @param retention  what to keep, from ourdb_retention_init(); only read during the call
+/// @param progress   called every few MiB; may be NULL
+/// @param context    handed to progress
+///
+/// @return OURDB_OK, or, and then nothing was changed:
+/// - OURDB_BUSY: another compaction is at work, perhaps that of auto_compact_percent
+/// - OURDB_CANCELLED: progress asked to stop
+/// - OURDB_CORRUPT: something that was to be kept is damaged
+/// - OURDB_INVALID_ARGUMENT: retention is NULL or was not prepared, or all its rules are off
+/// - OURDB_INCOMPATIBLE: a rule is set that this version of the library doesn't know
+/// - a code that any write can return (see Errors)
+///
+/// Cost: reads everything and writes what is kept, so for a while the disk holds both; and 8 bytes
+/// of memory for each id in use. Writers wait at its end only, while what they wrote last is taken
+/// over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_compact(
+    db: *mut ourdb,
+    retention: *const ourdb_retention,
+    progress: ourdb_progress,
+    context: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's handle, struct, callback and context.
+    finish("ourdb_compact", unsafe {
+        with(db, |db| {
+            let retention = sized::read(retention, "retention")?;
+            let retention = Retention {
+                keep_versions: retention.keep_versions,
+                keep_since_us: retention.keep_since_us,
+                keep_since_commit: retention.keep_since_commit,
+            };
+            Ok(db.compact(&retention, |done, total| {
+                tell(progress, context, done, total)
+            })?)
+        })
+    })
+}
+
+/// Copies the database as it is now into another directory, with its whole history. Reads and writes
+/// go on meanwhile. The copy opens like any database, and is durable when this returns OURDB_OK.
+///
+/// A directory that holds an earlier backup of the same database is brought up to date: only what is
+/// new is copied. If that is cut short, by a crash or by progress, the directory holds the earlier
+/// backup still, or can be brought up to date by the next call.
+///
+/// @param db           the database; may be opened for reading only
+/// @param destination  a directory that is absent, empty, or holds an earlier backup of this
+///     database that nobody has written to since
+/// @param progress     called every few MiB; may be NULL
+/// @param context      handed to progress
+///
+/// @return OURDB_OK, or
+/// - OURDB_INCOMPATIBLE: the directory holds something else, or a backup that was written to since
+/// - OURDB_LOCKED: somebody has the backup open for writing
+/// - OURDB_CANCELLED: progress asked to stop
+/// - OURDB_INVALID_ARGUMENT: destination is NULL or empty
+/// - OURDB_NO_SPACE: disk or quota is full there
+/// - a code that any read can return (see Errors)
+///
+/// Cost: reads what is new and writes it, with a few syncs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_backup(
+    db: *const ourdb,
+    destination: *const c_char,
+    progress: ourdb_progress,
+    context: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's handle, string, callback and context.
+    finish("ourdb_backup", unsafe {
+        with(db, |db| {
+            let destination = pointer::path(destination, "destination")?;
+            Ok(db.backup(destination, |done, total| {
+                tell(progress, context, done, total)
+            })?)
+        })
+    })
 }
 
 /// Reads every version of every record and verifies it: both checksums, that each version follows

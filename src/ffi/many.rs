@@ -143,6 +143,21 @@ pub unsafe extern "C" fn ourdb_delete_many(db: *mut ourdb, ids: *const u32, coun
     finish("ourdb_delete_many", outcome)
 }
 
+/// Deletes every live record, in one commit. Each deletion is a version: the history stays, until
+/// a compaction drops it. Ids are not given out again. In an empty database it does nothing.
+///
+/// @param db  the database
+///
+/// @return OURDB_OK, or
+/// - a code that any write can return (see Errors)
+///
+/// Cost: as ourdb_delete_many() with all ids.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_clear(db: *mut ourdb) -> c_int {
+    // SAFETY: the caller's handle.
+    finish("ourdb_clear", unsafe { with(db, |db| Ok(db.clear()?)) })
+}
+
 /// The values behind the caller's slices.
 ///
 /// # Safety

@@ -4,7 +4,7 @@
 //! a vector would need its capacity to be freed.
 
 use std::ffi::c_void;
-use std::ptr;
+use std::{ptr, slice};
 
 use super::call::Blank;
 use super::failure::Outcome;
@@ -36,13 +36,17 @@ pub struct ourdb_buf {
 pub const OURDB_RECORD_DELETED: u32 = 1;
 /// ourdb_record.flags: there is no such record (in the answer of ourdb_get_many()).
 pub const OURDB_RECORD_MISSING: u32 = 2;
+/// ourdb_record.flags, beside OURDB_RECORD_DELETED: what was there before was removed for good, by
+/// ourdb_erase().
+pub const OURDB_RECORD_ERASED: u32 = 4;
 
 /// One version of one record.
 #[repr(C)]
 pub struct ourdb_record {
     /// The record's id.
     pub id: u32,
-    /// 0: it holds a value. Otherwise OURDB_RECORD_DELETED or OURDB_RECORD_MISSING.
+    /// 0: it holds a value. Otherwise OURDB_RECORD_DELETED, perhaps with OURDB_RECORD_ERASED, or
+    /// OURDB_RECORD_MISSING.
     pub flags: u32,
     /// The number of the commit that wrote it; 0 if herolib did, or if it is missing.
     pub commit: u64,
@@ -145,6 +149,17 @@ impl From<Vec<u8>> for ourdb_buf {
     }
 }
 
+impl Blank for ourdb_record {
+    const BLANK: ourdb_record = ourdb_record {
+        id: 0,
+        flags: 0,
+        commit: 0,
+        time_us: 0,
+        data: ptr::null(),
+        len: 0,
+    };
+}
+
 impl Blank for ourdb_records {
     const BLANK: ourdb_records = ourdb_records {
         items: ptr::null_mut(),
@@ -182,6 +197,15 @@ impl ourdb_records {
             owner: owner.cast(),
         })
     }
+
+    /// The items, which are nobody else's as long as the list has not gone out.
+    pub(super) fn items_mut(&mut self) -> &mut [ourdb_record] {
+        if self.items.is_null() {
+            return &mut [];
+        }
+        // SAFETY: `new` made it, with so many items.
+        unsafe { slice::from_raw_parts_mut(self.items, self.count) }
+    }
 }
 
 impl From<Record<'_>> for ourdb_record {
@@ -190,6 +214,7 @@ impl From<Record<'_>> for ourdb_record {
             State::Live if record.value.is_empty() => (0, &raw const NOTHING),
             State::Live => (0, record.value.as_ptr()),
             State::Deleted => (OURDB_RECORD_DELETED, ptr::null()),
+            State::Erased => (OURDB_RECORD_DELETED | OURDB_RECORD_ERASED, ptr::null()),
             State::Missing => (OURDB_RECORD_MISSING, ptr::null()),
         };
         ourdb_record {
@@ -210,10 +235,15 @@ mod tests {
     #[test]
     fn an_empty_value_points_somewhere_and_a_list_owns_all_it_points_at() {
         let mut records = Records::default();
-        let values: [(State, u32, &[u8]); 4] = [
+        let values: [(State, u32, &[u8]); 5] = [
             (State::Live, 0, b""),
             (State::Live, 0, b"value"),
             (State::Deleted, OURDB_RECORD_DELETED, b""),
+            (
+                State::Erased,
+                OURDB_RECORD_DELETED | OURDB_RECORD_ERASED,
+                b"",
+            ),
             (State::Missing, OURDB_RECORD_MISSING, b""),
         ];
         for (id, (state, _, value)) in (0..).zip(values) {

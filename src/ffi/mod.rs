@@ -5,6 +5,7 @@
 //! - `call` is the way in and out: it catches panics, poisons the handle after one, and turns
 //!   the outcome into a code. An out parameter is written once, at the end: the answer, or zero.
 //! - `pointer` looks at every pointer from C before it is used.
+//! - `sized` copies structs that begin with their size, and grow.
 //! - `handle` knows which handles are open, so that a closed one is an error code.
 //! - `failure` keeps what went wrong for `ourdb_errmsg`.
 //!
@@ -25,11 +26,13 @@
 )]
 
 mod call;
+mod changes;
 mod codes;
 mod database;
 mod failure;
 mod handle;
 mod history;
+mod iter;
 mod library;
 mod long_work;
 mod many;
@@ -40,11 +43,16 @@ mod order;
 mod panics;
 mod pointer;
 mod records;
+mod sized;
+mod stats;
+mod txn;
 
+pub use changes::*;
 pub use codes::*;
 pub use database::*;
-pub use handle::ourdb;
+pub use handle::{ourdb, ourdb_iter, ourdb_txn};
 pub use history::*;
+pub use iter::*;
 pub use library::*;
 pub use long_work::*;
 pub use many::*;
@@ -53,3 +61,5 @@ pub use messages::*;
 pub use options::*;
 pub use order::*;
 pub use records::*;
+pub use stats::*;
+pub use txn::*;

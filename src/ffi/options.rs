@@ -1,12 +1,10 @@
 //! The options struct, as old and new callers agree on it.
 
 use std::ffi::c_int;
-use std::ptr;
-use std::slice;
 
 use super::call::finish;
 use super::failure::Outcome;
-use super::pointer;
+use super::sized::{self, Growing};
 use crate::error::Error;
 use crate::options::{DEFAULT_SYNC_INTERVAL_MS, IoMode, LookupKind, Options, Sync};
 
@@ -83,10 +81,23 @@ pub struct ourdb_options {
     pub sync_interval_ms: u32,
     /// OURDB_IO_...
     pub io: u32,
+    /// Compact by a background thread once so many percent of the bytes in the data files are dead,
+    /// that is not needed for what auto_keep_versions keeps: from 1 to 99; 0: never (see Compaction
+    /// and retention). A handle for reading only ignores it.
+    pub auto_compact_percent: u32,
+    /// 0.
+    pub reserved: u32,
+    /// How many versions of each record that compaction keeps; 0: 1.
+    pub auto_keep_versions: u64,
 }
 
-/// A struct of a caller's is never longer; a size field that was not set usually is.
-const SIZE_LIMIT: usize = 4096;
+// SAFETY: so it is declared, and all of it are numbers.
+unsafe impl Growing for ourdb_options {
+    const NAME: &'static str = "ourdb_options";
+    const INIT: &'static str = "ourdb_options_init";
+    // Up to `io`.
+    const EARLIER: &'static [usize] = &[size_of::<usize>() + 32];
+}
 
 /// Prepares options: zeroes the struct, and sets its size.
 ///
@@ -102,15 +113,8 @@ const SIZE_LIMIT: usize = 4096;
 /// Cost: none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_options_init(options: *mut ourdb_options, size: usize) -> c_int {
-    let outcome = pointer::check(options, "options").and_then(|()| {
-        check_size(size, "size")?;
-        // SAFETY: not NULL, aligned, and by the caller's word `size` bytes long.
-        unsafe {
-            ptr::write_bytes(options.cast::<u8>(), 0, size);
-            (*options).size = size;
-        }
-        Ok(())
-    });
+    // SAFETY: the caller's struct, of the size that it says.
+    let outcome = unsafe { sized::init(options, "options", size, |_| ()) };
     finish("ourdb_options_init", outcome)
 }
 
@@ -122,36 +126,8 @@ pub(super) unsafe fn read(options: *const ourdb_options) -> Outcome<Options> {
     if options.is_null() {
         return Ok(Options::default());
     }
-    pointer::check(options, "options")?;
-    // SAFETY: not NULL and aligned; that there are as many bytes is the caller's promise.
-    let size = unsafe { (*options).size };
-    check_size(size, "options->size")?;
-    // SAFETY: by its size the struct has these bytes.
-    let unknown = unsafe {
-        slice::from_raw_parts(
-            options.cast::<u8>().add(size_of::<ourdb_options>()),
-            size - size_of::<ourdb_options>(),
-        )
-    };
-    if unknown.iter().any(|&byte| byte != 0) {
-        return Err(Error::incompatible(
-            "options has a field set that this version of the library does not know",
-        )
-        .into());
-    }
-    // SAFETY: as above.
-    unsafe { *options }.convert()
-}
-
-fn check_size(size: usize, name: &str) -> Outcome<()> {
-    if (size_of::<ourdb_options>()..=SIZE_LIMIT).contains(&size) {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "{name} is {size}, and sizeof(ourdb_options) is {} (use ourdb_options_init)",
-        size_of::<ourdb_options>()
-    ))
-    .into())
+    // SAFETY: the caller promises the same.
+    unsafe { sized::read(options, "options") }?.convert()
 }
 
 impl ourdb_options {
@@ -169,6 +145,9 @@ impl ourdb_options {
             return Err(
                 Error::invalid(format!("options->flags: unknown bits {unknown:#x}")).into(),
             );
+        }
+        if self.reserved != 0 {
+            return Err(sized::unknown_field("options"));
         }
         let flag = |bit| self.flags & bit != 0;
         Ok(Options {
@@ -203,6 +182,8 @@ impl ourdb_options {
                 OURDB_IO_FILE => IoMode::File,
                 other => return unknown("io", other),
             },
+            auto_compact_percent: self.auto_compact_percent,
+            auto_keep_versions: self.auto_keep_versions,
         })
     }
 }

@@ -69,8 +69,8 @@ pub(super) unsafe fn value<'a>(
 ///
 /// # Safety
 /// Unless it is NULL, `path` is a C string, unchanged during `'a`.
-pub(super) unsafe fn path<'a>(path: *const c_char) -> Outcome<&'a Path> {
-    check(path, "path")?;
+pub(super) unsafe fn path<'a>(path: *const c_char, name: &str) -> Outcome<&'a Path> {
+    check(path, name)?;
     // SAFETY: not NULL; the rest is the caller's promise.
     let bytes = unsafe { CStr::from_ptr(path) }.to_bytes();
     Ok(Path::new(OsStr::from_bytes(bytes)))

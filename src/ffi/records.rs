@@ -5,7 +5,7 @@ use std::ptr;
 
 use super::call::{answer, finish, with};
 use super::codes::OURDB_OK;
-use super::failure::Failure;
+use super::failure::{Failure, Outcome};
 use super::handle::{self, ourdb};
 use super::memory::ourdb_buf;
 use super::pointer;
@@ -145,24 +145,30 @@ pub unsafe extern "C" fn ourdb_get_into(
         return OURDB_OK;
     }
     // SAFETY: the caller's handle and memory.
-    unsafe { get_into(db, id, buf, cap, len) }
+    unsafe {
+        value_into("ourdb_get_into", buf, cap, len, |copy| {
+            with(db, |db| db.get_with(id, copy)?)
+        })
+    }
 }
 
-/// All of [`ourdb_get_into`].
+/// All of [`ourdb_get_into`] and its like: `read` calls what it is given with the value.
+///
+/// # Safety
+/// `buf` has room for `cap` bytes or is NULL; `len` is NULL or may be written.
 #[inline(never)]
-unsafe fn get_into(
-    db: *const ourdb,
-    id: u32,
+pub(super) unsafe fn value_into(
+    function: &'static str,
     buf: *mut c_void,
     cap: usize,
     len: *mut usize,
+    read: impl FnOnce(&mut dyn FnMut(&[u8]) -> Outcome<()>) -> Outcome<()>,
 ) -> c_int {
-    const FUNCTION: &str = "ourdb_get_into";
     if let Err(failure) = pointer::check(len, "len") {
-        return finish(FUNCTION, Err(failure));
+        return finish(function, Err(failure));
     }
     let mut length = 0;
-    let copy = |value: &[u8]| {
+    let mut copy = |value: &[u8]| {
         length = value.len();
         if length > cap {
             return Err(Failure::BufferTooSmall {
@@ -177,18 +183,14 @@ unsafe fn get_into(
         }
         Ok(())
     };
-    // SAFETY: the caller's handle.
-    let outcome = unsafe {
-        with(db, |db| {
-            if buf.is_null() && cap != 0 {
-                return Err(Error::invalid(format!("buf is NULL, and cap is {cap}")).into());
-            }
-            db.get_with(id, copy)?
-        })
+    let outcome = if buf.is_null() && cap != 0 {
+        Err(Error::invalid(format!("buf is NULL, and cap is {cap}")).into())
+    } else {
+        read(&mut copy)
     };
     // SAFETY: not NULL and aligned; that it may be written is the caller's promise.
     unsafe { len.write(length) };
-    finish(FUNCTION, outcome)
+    finish(function, outcome)
 }
 
 /// Deletes a record. The deletion is a version too: the values before it stay in the history.

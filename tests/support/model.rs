@@ -721,7 +721,7 @@ impl Model {
         for record in records.iter() {
             let expected = match record.state {
                 State::Missing => Some(0),
-                State::Live | State::Deleted => self.time(record.commit),
+                State::Live | State::Deleted | State::Erased => self.time(record.commit),
             };
             require!(
                 expected.is_none_or(|time| time == record.time_us),

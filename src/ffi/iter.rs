@@ -1,0 +1,213 @@
+//! Ordered scans.
+
+use std::ffi::c_int;
+use std::ptr;
+
+use super::call::{answer, watched_of, with, with_part, with_part_mut};
+use super::failure::{Failure, Outcome};
+use super::handle::{self, Of, Scanning, ourdb, ourdb_iter, ourdb_txn};
+use super::memory::{ourdb_record, ourdb_records};
+use crate::error::Error;
+use crate::{Order, Scan};
+
+/// ourdb_iter_open(), ourdb_txn_iter_open(): from the highest id down.
+pub const OURDB_ITER_REVERSE: u32 = 1;
+/// ourdb_iter_open(), ourdb_txn_iter_open(): ids only. The values are not read; of a record all but
+/// its id is 0.
+pub const OURDB_ITER_KEYS: u32 = 2;
+
+/// Opens a scan over the live records of a range of ids, in the order of the ids.
+///
+/// It sees the database as of this moment, whatever is committed meanwhile. Close it with
+/// ourdb_iter_close(): until then the database can't be closed, and a compaction can't give back the
+/// files that it reads.
+///
+/// @param db     the database
+/// @param lower  the lowest id; 0 to begin with the first
+/// @param upper  the highest id, itself included; UINT32_MAX to go up to the last. One below lower
+///     makes a scan over nothing.
+/// @param flags  0, or OURDB_ITER_REVERSE, OURDB_ITER_KEYS, combined with |
+/// @param out    receives the iterator; NULL on failure
+///
+/// @return OURDB_OK, or
+/// - OURDB_INVALID_ARGUMENT: an unknown flag
+/// - a code that any read can return (see Errors)
+///
+/// Cost: one allocation, and no copy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_iter_open(
+    db: *const ourdb,
+    lower: u32,
+    upper: u32,
+    flags: u32,
+    out: *mut *mut ourdb_iter,
+) -> c_int {
+    // SAFETY: the caller's handle and pointer.
+    unsafe {
+        answer("ourdb_iter_open", out, "out", || {
+            let home = handle::resolve(db)?;
+            with(db, |db| {
+                let order = order(flags)?;
+                Ok(issue(home, db.scan(lower, upper, order)?, order))
+            })
+        })
+    }
+}
+
+/// As ourdb_iter_open(), over what a transaction or snapshot sees: with the writes that the
+/// transaction has made before this call, without later ones.
+///
+/// The iterator doesn't need the transaction: it may be used after that has ended.
+///
+/// @param txn    the transaction
+/// @param lower  the lowest id; 0 to begin with the first
+/// @param upper  the highest id, itself included; UINT32_MAX to go up to the last. One below lower
+///     makes a scan over nothing.
+/// @param flags  0, or OURDB_ITER_REVERSE, OURDB_ITER_KEYS, combined with |
+/// @param out    receives the iterator; NULL on failure
+///
+/// @return OURDB_OK, or
+/// - OURDB_INVALID_ARGUMENT: an unknown flag
+/// - a code that any read can return (see Errors)
+///
+/// Cost: a copy of what the transaction wrote in the range. Unless it is a snapshot, all records of
+/// the range count as read by the transaction, also those that the iterator does not come to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_txn_iter_open(
+    txn: *const ourdb_txn,
+    lower: u32,
+    upper: u32,
+    flags: u32,
+    out: *mut *mut ourdb_iter,
+) -> c_int {
+    // SAFETY: the caller's handle and pointer.
+    unsafe {
+        answer("ourdb_txn_iter_open", out, "out", || {
+            with_part(txn, |txn| {
+                let order = order(flags)?;
+                Ok(issue(txn.db, txn.it.scan(lower, upper, order)?, order))
+            })
+        })
+    }
+}
+
+fn order(flags: u32) -> Outcome<Order> {
+    let unknown = flags & !(OURDB_ITER_REVERSE | OURDB_ITER_KEYS);
+    if unknown != 0 {
+        return Err(Error::invalid(format!("flags: unknown bits {unknown:#x}")).into());
+    }
+    Ok(Order {
+        reverse: flags & OURDB_ITER_REVERSE != 0,
+        keys_only: flags & OURDB_ITER_KEYS != 0,
+    })
+}
+
+fn issue(db: &'static ourdb, scan: Scan, order: Order) -> *mut ourdb_iter {
+    let it = Scanning {
+        scan,
+        keys_only: order.keys_only,
+    };
+    handle::issue(Box::new(Of { db, it }))
+}
+
+/// Of a scan for keys only the id counts.
+fn only_the_id(record: &mut ourdb_record) {
+    *record = ourdb_record {
+        id: record.id,
+        flags: 0,
+        commit: 0,
+        time_us: 0,
+        data: ptr::null(),
+        len: 0,
+    };
+}
+
+/// Goes on to the next record.
+///
+/// @param iter  the iterator
+/// @param out   receives the record; zeroed on failure. Its data belongs to the iterator, is valid
+///     until the next call on that, and is not to be freed.
+///
+/// @return OURDB_OK, or
+/// - OURDB_NOT_FOUND: the iteration is over, and stays so
+/// - OURDB_CORRUPT: the next record is damaged
+/// - a code that any read can return (see Errors)
+///
+/// Cost: less than a read by id, because the next records are fetched ahead; no allocation where
+/// data files are mapped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_iter_next(iter: *mut ourdb_iter, out: *mut ourdb_record) -> c_int {
+    // SAFETY: the caller's handle and struct.
+    unsafe {
+        answer("ourdb_iter_next", out, "out", || {
+            with_part_mut(iter, |it: &mut Scanning| {
+                let record = it.scan.next()?.ok_or(Failure::Over)?;
+                let mut record = ourdb_record::from(record);
+                if it.keys_only {
+                    only_the_id(&mut record);
+                }
+                Ok(record)
+            })
+        })
+    }
+}
+
+/// Goes on to the next records, many at once.
+///
+/// @param iter  the iterator
+/// @param max   how many at most; 0: all that are left
+/// @param out   receives the records, at least one, to be freed with ourdb_free_records(); zeroed on
+///     failure. They are the caller's, and don't depend on the iterator. What it held before is not
+///     freed.
+///
+/// @return OURDB_OK, or
+/// - OURDB_NOT_FOUND: the iteration is over, and stays so
+/// - OURDB_CORRUPT: one of the next records is damaged
+/// - a code that any read can return (see Errors)
+///
+/// Cost: less for each than ourdb_iter_next() for a caller in another language; a few allocations
+/// for all, and a copy of each value.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_iter_next_many(
+    iter: *mut ourdb_iter,
+    max: usize,
+    out: *mut ourdb_records,
+) -> c_int {
+    let max = match max {
+        0 => usize::MAX,
+        given => given,
+    };
+    // SAFETY: the caller's handle and struct.
+    unsafe {
+        answer("ourdb_iter_next_many", out, "out", || {
+            with_part_mut(iter, |it: &mut Scanning| {
+                let records = it.scan.next_many(max)?;
+                if records.is_empty() {
+                    return Err(Failure::Over);
+                }
+                let mut records = ourdb_records::new(records)?;
+                if it.keys_only {
+                    records.items_mut().iter_mut().for_each(only_the_id);
+                }
+                Ok(records)
+            })
+        })
+    }
+}
+
+/// Closes an iterator. The record that ourdb_iter_next() gave last is gone with it.
+///
+/// @param iter  the iterator; NULL, and one that is closed already, do nothing
+///
+/// Cost: frees memory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_iter_close(iter: *mut ourdb_iter) {
+    // SAFETY: the caller's handle, and nothing runs beside.
+    if let Ok(open) = unsafe { handle::retire(iter) } {
+        let Of { db, it } = *open;
+        let _ = watched_of(db, || {
+            drop(it);
+            Ok(())
+        });
+    }
+}
