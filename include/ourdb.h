@@ -28,6 +28,15 @@
  *   fork
  *   Durability
  *   Versions, history and time
+ *   Transactions
+ *   Snapshots and the past
+ *   Scans
+ *   Compaction and retention
+ *   Erasure
+ *   Backup
+ *   Changes and replication
+ *   Other processes
+ *   Statistics
  *   herolib directories
  *   Files
  *   Limits
@@ -80,20 +89,27 @@
  * deleted. An empty value is a value; it is not the same as no record.
  *
  * One call is one commit. The calls that end in _many write many records in one commit: all of
- * them or, if the call fails, none. They are also faster for each record.
+ * them or, if the call fails, none. They are also faster for each record. What belongs together and
+ * doesn't fit one call is a transaction (see Transactions).
  *
  *
  * Handles and memory
  * ------------------
  *
  * - A database handle comes from ourdb_open() and ends with ourdb_close() or ourdb_destroy(). A
- *   handle that was closed is noticed as far as possible, and is OURDB_INVALID_ARGUMENT.
- * - Pointers are checked: NULL where one is needed is OURDB_INVALID_ARGUMENT. ourdb_close() and the
- *   functions that free accept NULL.
+ *   transaction ends with ourdb_txn_commit() or ourdb_txn_abort(), an iterator with
+ *   ourdb_iter_close(). A handle that has ended is noticed as far as possible, and is
+ *   OURDB_INVALID_ARGUMENT: until 64 more of its kind were begun at least.
+ * - Transactions and iterators end before their database: otherwise ourdb_close() and
+ *   ourdb_destroy() are OURDB_BUSY, and do nothing. An iterator doesn't need the transaction that
+ *   it was opened on.
+ * - Pointers are checked: NULL where one is needed is OURDB_INVALID_ARGUMENT. ourdb_close(),
+ *   ourdb_txn_abort(), ourdb_iter_close() and the functions that free accept NULL.
  * - Bytes that are passed in are only read during the call; the library keeps no pointer to them.
  * - What the library allocates, the library frees: an ourdb_buf with ourdb_free_buf(), an
  *   ourdb_records with ourdb_free_records(), never with free(). Both zero what they are given, so
- *   freeing twice does no harm. Neither depends on the database being open.
+ *   freeing twice does no harm. Neither depends on the database being open. Only the record that
+ *   ourdb_iter_next() gives is lent: it is valid until the next call on that iterator.
  * - After a failure an out parameter is zeroed; a caller's buffer or array is untouched.
  * - An ourdb_buf or ourdb_records that is passed to be filled is filled and not freed: free what it
  *   holds before it is used again.
@@ -148,9 +164,13 @@
  * Threads
  * -------
  *
- * Every function may be called from any thread at any time, also on the same handle, except that no
- * other call may be at work on a handle while it is closed or destroyed. A handle doesn't belong to
- * the thread that opened it.
+ * Every function on a database may be called from any thread at any time, also on the same handle,
+ * except that no other call may be at work on a handle, or on a transaction or an iterator of it,
+ * while it is closed or destroyed. A handle doesn't belong to the thread that opened it.
+ *
+ * A transaction or an iterator belongs to one thread at a time: it may go from thread to thread,
+ * but no two calls may be at work on it at once. Iterators of one transaction may be in different
+ * threads.
  *
  * Reads never wait, neither for a write nor for each other. Writes are done one after the other. A
  * read sees every write that had returned when it began. A call that reads many records sees them
@@ -159,16 +179,16 @@
  * The last failure belongs to the thread. No function may be called from a signal handler.
  *
  * A directory is open for writing once at a time: a second ourdb_open(), in this process or in
- * another, is OURDB_LOCKED. With OURDB_OPEN_READ_ONLY any number of handles may be open besides;
- * each sees what was committed when it was opened.
+ * another, is OURDB_LOCKED. With OURDB_OPEN_READ_ONLY any number of handles may be open besides
+ * (see Other processes).
  *
  *
  * fork
  * ----
  *
- * A child process can't use the handles of its parent: calls return OURDB_FORKED. It may close them
- * to release their memory, which touches nothing on disk and returns OURDB_FORKED too. What a child
- * opens itself is a handle like any other.
+ * A child process can't use the handles of its parent: calls return OURDB_FORKED. It may close,
+ * commit or abort them to release their memory, in any order, which touches nothing on disk and
+ * returns OURDB_FORKED too. What a child opens itself is a handle like any other.
  *
  * The lock stays with the parent: a child that lives on does not keep the directory locked.
  *
@@ -214,8 +234,225 @@
  * The history of a record goes on through its deletion: what is stored under the same id later is
  * one more version. A call that fails, or that has nothing to do, makes no commit.
  *
+ * - ourdb_revert() gives a record the value again that it had as of a commit, ourdb_revert_all()
+ *   does so with all records in one commit. Both add versions, and take none away.
+ *
  * Versions that herolib wrote have commit 0 and time 0, unknown: in the history of a record they
  * count as older than the versions of OurDB that come after them, and as newer than those before.
+ *
+ * Every version stays until a compaction drops it (see Compaction and retention) or the record is
+ * erased (see Erasure).
+ *
+ *
+ * Transactions
+ * ------------
+ *
+ * A transaction is for work that reads and writes several records, and must not see or leave
+ * anything half done. It sees the database as of its beginning, and its own writes. Nobody else
+ * sees those before ourdb_txn_commit(), which writes all of them in one commit, or none.
+ *
+ * Transactions don't wait for each other, and can't deadlock. Instead, a commit fails with
+ * OURDB_CONFLICT if somebody has changed meanwhile what the transaction has read; then the work is
+ * done again:
+ *
+ *     int pay(ourdb *db, uint32_t from, uint32_t to, uint64_t amount)
+ *     {
+ *         int code;
+ *         do {
+ *             ourdb_txn *txn;
+ *             uint64_t a, b;
+ *             size_t len;
+ *             code = ourdb_txn_begin(db, 0, &txn);
+ *             if (code != OURDB_OK) return code;
+ *             code = ourdb_txn_get_into(txn, from, &a, sizeof a, &len);
+ *             if (code == OURDB_OK) code = ourdb_txn_get_into(txn, to, &b, sizeof b, &len);
+ *             if (code == OURDB_OK && a < amount) code = OURDB_NOT_FOUND;
+ *             if (code != OURDB_OK) {
+ *                 ourdb_txn_abort(txn);
+ *                 return code;
+ *             }
+ *             a -= amount;
+ *             b += amount;
+ *             code = ourdb_txn_set(txn, from, &a, sizeof a);
+ *             if (code == OURDB_OK) code = ourdb_txn_set(txn, to, &b, sizeof b);
+ *             if (code == OURDB_OK) code = ourdb_txn_commit(txn);
+ *             else ourdb_txn_abort(txn);
+ *         } while (code == OURDB_CONFLICT);
+ *         return code;
+ *     }
+ *
+ * What counts as read:
+ *
+ * - by ourdb_txn_get(), ourdb_txn_get_into() and ourdb_txn_contains(), the record, whether it was
+ *   there or not;
+ * - by ourdb_txn_first(), _last(), _above() and _below(), the record that was found and all ids
+ *   that were passed over on the way to it;
+ * - by ourdb_txn_count(), which records are live;
+ * - by an iterator, all records of its range;
+ * - by ourdb_txn_delete(), and in an incremental database by ourdb_txn_set(), whether the record is
+ *   live, but not its value.
+ *
+ * Writes alone never conflict: of two transactions that set the same record without reading it, the
+ * one that commits last has the last word. A snapshot never conflicts either.
+ *
+ * The writes of a transaction are in memory until it commits. Of several writes to one record one
+ * version is made, the last. All versions of a transaction have the same commit number and time. A
+ * transaction that wrote nothing makes no commit.
+ *
+ * A transaction costs the others nothing while it is open, but for the space that a compaction
+ * can't give back. Do keep it short: the longer it is, the likelier is a conflict.
+ *
+ *
+ * Snapshots and the past
+ * ----------------------
+ *
+ * ourdb_txn_begin() with OURDB_TXN_READ_ONLY takes a snapshot: any number of reads see the database
+ * as of one moment, while others go on writing. ourdb_txn_begin_at() takes one of the past, as the
+ * database was right after a commit. It reaches back to ourdb_stats.oldest_commit, which is 0 until
+ * a compaction drops something: before that, and beyond the last commit, it is OURDB_NOT_FOUND.
+ *
+ * A snapshot is a transaction that can't write (OURDB_READ_ONLY), and ends with ourdb_txn_abort()
+ * or ourdb_txn_commit(), which then do the same. It copies nothing, and may be held for as long as
+ * one likes: writers don't wait for it, and a compaction leaves it the files that it reads.
+ *
+ * A read in a snapshot takes one step for each version of the record that is newer. To count the
+ * records of the past is a walk over all ids.
+ *
+ *
+ * Scans
+ * -----
+ *
+ * An iterator goes over the live records of a range of ids, up or down, with their values or, with
+ * OURDB_ITER_KEYS, without:
+ *
+ *     ourdb_iter *iter;
+ *     ourdb_record record;
+ *     int code = ourdb_iter_open(db, 0, UINT32_MAX, 0, &iter);
+ *     if (code == OURDB_OK) {
+ *         while ((code = ourdb_iter_next(iter, &record)) == OURDB_OK)
+ *             use(record.id, record.data, record.len);
+ *         ourdb_iter_close(iter);
+ *     }
+ *     if (code != OURDB_NOT_FOUND) complain(ourdb_errmsg());
+ *
+ * It sees the moment in which it was opened: what is written or deleted while it is on its way
+ * changes nothing for it, so the loop may write. The record belongs to the iterator and is valid
+ * until the next call on that; copy what is to be kept, or use ourdb_iter_next_many(), whose
+ * records are the caller's.
+ *
+ *
+ * Compaction and retention
+ * ------------------------
+ *
+ * Data files only grow, until ourdb_compact() writes what is to be kept into new ones, and removes
+ * the old ones. What is to be kept says an ourdb_retention. A version is kept if
+ *
+ *     keep_versions       it is among the last so many versions of its record, or
+ *     keep_since_commit   its commit has this number or a higher one, or
+ *     keep_since_us       its time is this or later.
+ *
+ * A rule of 0 is switched off. Whatever the rules say, the newest version of a live record stays. A
+ * record of which no version is kept disappears: its id holds no record, as if it never had. In an
+ * incremental database the id is not given out again all the same.
+ *
+ *     to keep                        set
+ *     the last version of each       keep_versions = 1, as ourdb_retention_init() does
+ *     only what is live              keep_versions = 0
+ *     ten versions of each record    keep_versions = 10
+ *     the last 30 days, and 3        keep_since_us = now - 30 * 86400 * 1000000, keep_versions = 3
+ *     since a snapshot of yours      keep_since_commit = its commit
+ *
+ * A deletion is a version and counts as one: with keep_versions 1 it is what is left of a record
+ * that was deleted, and with all rules off such a record disappears.
+ *
+ * Commit numbers and times stay what they are, and go on from where they were. The past before the
+ * compaction is gone as a whole: ourdb_stats.oldest_commit says from where on ourdb_txn_begin_at()
+ * and ourdb_revert_all() work. Versions that were kept can be read by ourdb_history() and
+ * ourdb_get_version() as before.
+ *
+ * A compaction needs room on the disk for what it keeps, beside the old files. It may be stopped by
+ * its progress callback at any time, and a crash leaves the database as it was or compacted. It
+ * reads every value that it keeps, and refuses to copy a damaged one.
+ *
+ * With ourdb_options.auto_compact_percent a background thread compacts whenever so large a share of
+ * the data files is dead, and keeps auto_keep_versions versions of each record.
+ *
+ *
+ * Erasure
+ * -------
+ *
+ * ourdb_delete() keeps the old values, and a compaction drops them some day. ourdb_erase() is for
+ * what must be gone now: it deletes the record if it is live, and removes the values of all its
+ * versions from the data files before it returns. The history shows then that it was erased
+ * (OURDB_RECORD_DELETED | OURDB_RECORD_ERASED), and nothing of what it was. OURDB_NOT_FOUND says
+ * that the id never held a record, or that nothing is left to erase.
+ *
+ * What the library can't reach: backups and copies, what receivers of changes have until they are
+ * sent the erasure, and what a file system or a disk keeps of blocks that were overwritten.
+ *
+ *
+ * Backup
+ * ------
+ *
+ * ourdb_backup() copies an open database, with its history, as of the moment of the call, while
+ * others read and write. The copy is a database like any other: ourdb_open() opens it.
+ *
+ * The destination is a directory that is absent, is empty, or holds an earlier backup of the same
+ * database; then only what is new is copied. A backup that was opened for writing and written to
+ * has a history of its own from then on, and is refused: OURDB_INCOMPATIBLE. To read one, open it
+ * with OURDB_OPEN_READ_ONLY.
+ *
+ *
+ * Changes and replication
+ * -----------------------
+ *
+ * ourdb_changes() gives what was committed after a commit as bytes, ourdb_apply() puts them into
+ * another database, on the same machine or elsewhere. So a copy is kept up to date:
+ *
+ *     sender                                          receiver
+ *                                                     ourdb_last_commit(copy, &have);
+ *     ourdb_changes(db, have, 1 << 20, &buf, &have);
+ *     send(buf.data, buf.len);
+ *                                                     ourdb_apply(copy, bytes, len);
+ *     ... until buf.len is 0
+ *
+ * - The receiver is a database of the same mode, that is only written to by ourdb_apply(). It
+ *   begins empty, or as a backup of the sender.
+ * - Commits come in whole and in order, with the numbers and times of the sender. Applying the same
+ *   bytes twice changes nothing. Bytes that leave a gap are OURDB_INCOMPATIBLE, damaged ones
+ *   OURDB_CORRUPT.
+ * - An erasure is a change too: the receiver removes its values as well.
+ * - After the sender was compacted, changes from before that are a difference of states: the
+ *   versions that its retention kept, in the order of their commits, and the ids that are gone. A
+ *   receiver in the middle of them is between two states, none that the sender ever had; it has
+ *   reached one again when ourdb_changes() has nothing more. One that had applied everything before
+ *   the compaction notices nothing of it.
+ *
+ * There is no call that waits for changes: ask ourdb_last_commit(), which costs nothing.
+ *
+ *
+ * Other processes
+ * ---------------
+ *
+ * One handle at a time has a directory open for writing: a second ourdb_open(), in this process or
+ * in another, is OURDB_LOCKED. With OURDB_OPEN_READ_ONLY any number of handles in any number of
+ * processes may be open besides. They take no lock, change nothing, and don't disturb the writer.
+ *
+ * Such a handle sees the moment in which it was opened. ourdb_refresh() takes it to the present, as
+ * often as one likes; it reads only what is new. It sees what the writer has committed, whether
+ * that is on disk yet or not. The writer may compact meanwhile: the reader keeps its moment, and is
+ * taken to the new files by its next ourdb_refresh().
+ *
+ *
+ * Statistics
+ * ----------
+ *
+ * ourdb_stats_get() tells how many records and versions there are, how many bytes of the data files
+ * are dead, what is on disk and what isn't yet, and what is open:
+ *
+ *     ourdb_stats stats;
+ *     ourdb_stats_init(&stats, sizeof stats);
+ *     if (ourdb_stats_get(db, &stats) == OURDB_OK && stats.bytes_dead > stats.bytes_live) ...
  *
  *
  * herolib directories
@@ -249,7 +486,8 @@
  *     torn-*              bytes that a crash had left at the end of a data file, set aside
  *     *.tmp               a file that a crash caught in the making
  *
- * Files with other names are left alone. To copy a database, close it and copy the directory.
+ * Files with other names are left alone. To copy a database, use ourdb_backup(), or close it and
+ * copy the directory.
  *
  *
  * Limits
@@ -269,8 +507,9 @@
  * Other languages
  * ---------------
  *
- * Everything here is plain C: opaque handles, structs passed by pointer, integers; no callbacks,
- * no macros with arguments, no variable arguments. The order of fields in a struct is fixed.
+ * Everything here is plain C: opaque handles, structs passed by pointer, integers; no macros with
+ * arguments, no variable arguments, and callbacks only for the progress of long work, where NULL
+ * will do. The order of fields in a struct is fixed.
  *
  * The message belongs to the thread that made the call. Where the language moves code between
  * threads, as Go does with goroutines and V may with coroutines, fetch code and message in one
@@ -339,7 +578,10 @@ uint32_t ourdb_version_number(void);
 /** Success. */
 #define OURDB_OK 0
 
-/** There is no live record with that id, no such neighbour, no such version, no such database. */
+/**
+ * There is no live record with that id, no such neighbour, version, snapshot or database, or the
+ * iteration is over.
+ */
 #define OURDB_NOT_FOUND -1
 
 /**
@@ -360,13 +602,16 @@ uint32_t ourdb_version_number(void);
 /** No id, or no number for a data file, is left. */
 #define OURDB_FULL -6
 
-/** Something that the transaction read was changed since. Not returned by this version. */
+/**
+ * Something that the transaction has read was changed since. Nothing of it was written; begin it
+ * again.
+ */
 #define OURDB_CONFLICT -7
 
 /** The directory is open for writing already, in this process or in another. */
 #define OURDB_LOCKED -8
 
-/** A write on a handle that was opened for reading only. */
+/** A write on a handle that was opened for reading only, or in a snapshot. */
 #define OURDB_READ_ONLY -9
 
 /** A checksum or a structure is wrong: the files are damaged. The message names file and offset. */
@@ -384,7 +629,10 @@ uint32_t ourdb_version_number(void);
 /** Memory could not be had. */
 #define OURDB_OUT_OF_MEMORY -14
 
-/** Something is open or at work that forbids this. Not returned by this version. */
+/**
+ * Something is open or at work that forbids this: transactions or iterators when the database is
+ * to be closed, another compaction.
+ */
 #define OURDB_BUSY -15
 
 /** The caller's buffer is too small: it is untouched, and *len holds what is needed. */
@@ -393,7 +641,7 @@ uint32_t ourdb_version_number(void);
 /** An earlier write or sync failed. Reads go on; close and open again to write. */
 #define OURDB_POISONED -17
 
-/** The progress callback asked to stop. Not returned by this version. */
+/** The progress callback asked to stop. Nothing was changed. */
 #define OURDB_CANCELLED -18
 
 /** The handle was opened before fork(), and this is the child. */
@@ -445,6 +693,18 @@ int ourdb_os_error(void);
 typedef struct ourdb ourdb;
 
 /**
+ * An ordered scan. ourdb_iter_open() or ourdb_txn_iter_open() makes the handle;
+ * ourdb_iter_close() ends it.
+ */
+typedef struct ourdb_iter ourdb_iter;
+
+/**
+ * A transaction or a snapshot. ourdb_txn_begin() or ourdb_txn_begin_at() makes the handle;
+ * ourdb_txn_commit() or ourdb_txn_abort() ends it.
+ */
+typedef struct ourdb_txn ourdb_txn;
+
+/**
  * The caller chooses the ids (key-value mode). The mode is fixed when the database is made:
  * without this flag a new database is incremental, and an existing one is what it is; with it an
  * incremental one is OURDB_INCOMPATIBLE.
@@ -453,8 +713,8 @@ typedef struct ourdb ourdb;
 
 /**
  * For reading only: nothing in the directory is changed, no lock is taken, and a writer may be at
- * work, here or in another process. The handle sees what was committed when it was opened. An
- * absent database is OURDB_NOT_FOUND.
+ * work, here or in another process. The handle sees what was committed when it was opened, or
+ * when ourdb_refresh() was called last. An absent database is OURDB_NOT_FOUND.
  */
 #define OURDB_OPEN_READ_ONLY 2
 
@@ -551,6 +811,16 @@ typedef struct ourdb_options {
     uint32_t sync_interval_ms;
     /** OURDB_IO_... */
     uint32_t io;
+    /**
+     * Compact by a background thread once so many percent of the bytes in the data files are dead,
+     * that is not needed for what auto_keep_versions keeps: from 1 to 99; 0: never (see Compaction
+     * and retention). A handle for reading only ignores it.
+     */
+    uint32_t auto_compact_percent;
+    /** 0. */
+    uint32_t reserved;
+    /** How many versions of each record that compaction keeps; 0: 1. */
+    uint64_t auto_keep_versions;
 } ourdb_options;
 
 /**
@@ -603,9 +873,10 @@ int ourdb_open(const char *path, const ourdb_options *options, ourdb **out);
  * Closes a database: makes everything durable, writes the checkpoint that makes the next open
  * fast and the lookup dump for herolib, and gives up the lock.
  *
- * Whatever it returns, the handle is gone, and must not be used again. A failure means that not
- * everything may be durable; what was committed is recovered at the next open as after a crash.
- * Buffers and records that the library handed out stay valid until they are freed.
+ * Whatever it returns, the handle is gone, and must not be used again, except for OURDB_BUSY. A
+ * failure means that not everything may be durable; what was committed is recovered at the next
+ * open as after a crash. Buffers and records that the library handed out stay valid until they are
+ * freed.
  *
  * No other function may run on this handle during the call.
  *
@@ -613,6 +884,8 @@ int ourdb_open(const char *path, const ourdb_options *options, ourdb **out);
  *
  * @return OURDB_OK, or
  * - OURDB_INVALID_ARGUMENT: db is not an open handle; nothing was done
+ * - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
+ *   handle stays open
  * - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
  *   and nothing on disk was touched
  * - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
@@ -627,7 +900,7 @@ int ourdb_close(ourdb *db);
  * Closes a database and removes its own files, and the directory if it is empty then. Files that
  * are not the database's stay.
  *
- * Whatever it returns, the handle is gone, except for OURDB_READ_ONLY.
+ * Whatever it returns, the handle is gone, except for OURDB_READ_ONLY and OURDB_BUSY.
  *
  * No other function may run on this handle during the call.
  *
@@ -636,6 +909,8 @@ int ourdb_close(ourdb *db);
  * @return OURDB_OK, or
  * - OURDB_INVALID_ARGUMENT: db is NULL or not an open handle; nothing was done
  * - OURDB_READ_ONLY: it was opened for reading only; nothing was done, and the handle stays open
+ * - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
+ *   handle stays open
  * - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
  *   and nothing on disk was touched
  * - OURDB_IO: a file could not be removed; some may be gone already
@@ -657,6 +932,24 @@ int ourdb_destroy(ourdb *db);
  */
 int ourdb_sync(ourdb *db);
 
+/**
+ * Lets a handle that was opened for reading only see what was committed until now, by the writer in
+ * this process or another. On a writer's handle it does nothing.
+ *
+ * Between two calls such a handle sees one moment, whatever the writer does, also when the writer
+ * compacts. Transactions, snapshots and iterators that are open keep the moment that they have.
+ *
+ * @param db  the database
+ *
+ * @return OURDB_OK, or, and then the handle sees what it saw before:
+ * - OURDB_NOT_FOUND: the database was removed meanwhile
+ * - OURDB_INCOMPATIBLE: another database is in the directory now
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: reads what was written since. After a compaction, as to open it again.
+ */
+int ourdb_refresh(ourdb *db);
+
 /* ------------------------------------------------------------------------------------------------
  * Bytes and records that come back, and how they are freed
  * --------------------------------------------------------------------------------------------- */
@@ -666,6 +959,12 @@ int ourdb_sync(ourdb *db);
 
 /** ourdb_record.flags: there is no such record (in the answer of ourdb_get_many()). */
 #define OURDB_RECORD_MISSING 2
+
+/**
+ * ourdb_record.flags, beside OURDB_RECORD_DELETED: what was there before was removed for good, by
+ * ourdb_erase().
+ */
+#define OURDB_RECORD_ERASED 4
 
 /**
  * Bytes of the library's. They are the caller's to keep until ourdb_free_buf(), and don't depend
@@ -685,7 +984,10 @@ typedef struct ourdb_buf {
 typedef struct ourdb_record {
     /** The record's id. */
     uint32_t id;
-    /** 0: it holds a value. Otherwise OURDB_RECORD_DELETED or OURDB_RECORD_MISSING. */
+    /**
+     * 0: it holds a value. Otherwise OURDB_RECORD_DELETED, perhaps with OURDB_RECORD_ERASED, or
+     * OURDB_RECORD_MISSING.
+     */
     uint32_t flags;
     /** The number of the commit that wrote it; 0 if herolib did, or if it is missing. */
     uint64_t commit;
@@ -964,6 +1266,19 @@ int ourdb_get_many(const ourdb *db, const uint32_t *ids, size_t count, ourdb_rec
  */
 int ourdb_delete_many(ourdb *db, const uint32_t *ids, size_t count);
 
+/**
+ * Deletes every live record, in one commit. Each deletion is a version: the history stays, until
+ * a compaction drops it. Ids are not given out again. In an empty database it does nothing.
+ *
+ * @param db  the database
+ *
+ * @return OURDB_OK, or
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: as ourdb_delete_many() with all ids.
+ */
+int ourdb_clear(ourdb *db);
+
 /* ------------------------------------------------------------------------------------------------
  * Order: the nearest live id
  * --------------------------------------------------------------------------------------------- */
@@ -1028,14 +1343,16 @@ int ourdb_above(const ourdb *db, uint32_t id, uint32_t *out_id);
 int ourdb_below(const ourdb *db, uint32_t id, uint32_t *out_id);
 
 /* ------------------------------------------------------------------------------------------------
- * History
+ * History: reading it, going back, erasing
  * --------------------------------------------------------------------------------------------- */
 
 /**
  * Reads the versions of a record, the newest first, deletions among them. The record may be
  * deleted by now.
  *
- * A deletion is an item with OURDB_RECORD_DELETED in its flags and NULL as its data.
+ * A deletion is an item with OURDB_RECORD_DELETED in its flags and NULL as its data; where
+ * ourdb_erase() removed what was before, with OURDB_RECORD_ERASED as well. What a compaction has
+ * dropped is not among them.
  *
  * @param db   the database
  * @param id   the record
@@ -1044,7 +1361,7 @@ int ourdb_below(const ourdb *db, uint32_t id, uint32_t *out_id);
  *     What it held before is not freed.
  *
  * @return OURDB_OK, or
- * - OURDB_NOT_FOUND: the id never held a record
+ * - OURDB_NOT_FOUND: the id never held a record, or a compaction has dropped all its versions
  * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
  * - OURDB_CORRUPT: one of the versions is damaged; a smaller max may still succeed
  * - a code that any read can return (see Errors)
@@ -1065,7 +1382,8 @@ int ourdb_history(const ourdb *db, uint32_t id, size_t max, ourdb_records *out);
  *     held before is not freed.
  *
  * @return OURDB_OK, or
- * - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, as of that commit
+ * - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, as of that commit, or the
+ *   version was compacted away or erased
  * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
  * - a code that any read can return (see Errors)
  *
@@ -1084,7 +1402,8 @@ int ourdb_get_version(const ourdb *db, uint32_t id, uint64_t commit, ourdb_buf *
  *     it held before is not freed.
  *
  * @return OURDB_OK, or
- * - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, at that moment
+ * - OURDB_NOT_FOUND: the record did not exist yet, or was deleted, at that moment, or the version
+ *   was compacted away or erased
  * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
  * - a code that any read can return (see Errors)
  *
@@ -1105,9 +1424,418 @@ int ourdb_get_at(const ourdb *db, uint32_t id, uint64_t time_us, ourdb_buf *out)
  */
 int ourdb_last_commit(const ourdb *db, uint64_t *out);
 
+/**
+ * Gives a record the value again that it had as of a commit: a new version, on top of those since.
+ * A record that was deleted since comes back under its id, also in an incremental database.
+ *
+ * @param db      the database
+ * @param id      the record
+ * @param commit  the commit number
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the record was not there as of that commit, or the past from that commit on
+ *   was compacted away
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: as ourdb_get_version() and ourdb_set().
+ */
+int ourdb_revert(ourdb *db, uint32_t id, uint64_t commit);
+
+/**
+ * Makes all records again what they were as of a commit, in one new commit: what was changed since
+ * gets its value of then, what was deleted since comes back, what is new since is deleted. Nothing
+ * of the history is lost, and the next id stays what it is.
+ *
+ * @param db      the database
+ * @param commit  the commit number; 0 is before the first
+ *
+ * @return OURDB_OK, or, and then nothing was changed:
+ * - OURDB_NOT_FOUND: the commit is beyond the last, or the past from that commit on was compacted
+ *   away
+ * - OURDB_RECORD_TOO_LARGE: what is to be written is over the 4 GiB of one commit
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: a walk over all ids, and one append for each record that has changed.
+ */
+int ourdb_revert_all(ourdb *db, uint64_t commit);
+
+/**
+ * Erases a record: deletes it, and removes the values of all its versions from the data files, so
+ * that nobody can read them again, neither through the library nor in the files.
+ *
+ * The history shows that it was erased: a version with OURDB_RECORD_DELETED and
+ * OURDB_RECORD_ERASED. In a key-value database the id can be set again later.
+ *
+ * Snapshots and iterators that are open don't keep what is erased. Backups, copies of the directory
+ * and what ourdb_changes() has given out are the caller's to look after; what it gives out from now
+ * on tells a receiver to erase the record too.
+ *
+ * @param db  the database
+ * @param id  the record, live or deleted
+ *
+ * @return OURDB_OK: the values are gone, also from the disk, in whatever sync mode. Or
+ * - OURDB_NOT_FOUND: the id never held a record, or there is nothing left to erase
+ * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: one write for each version, and a few syncs.
+ */
+int ourdb_erase(ourdb *db, uint32_t id);
+
 /* ------------------------------------------------------------------------------------------------
- * Long work
+ * Transactions and snapshots
  * --------------------------------------------------------------------------------------------- */
+
+/** ourdb_txn_begin(): a snapshot, for reading only. */
+#define OURDB_TXN_READ_ONLY 1
+
+/**
+ * Begins a transaction, or takes a snapshot.
+ *
+ * It sees the database as of this moment, whatever others commit meanwhile, and its own writes.
+ * Any number may be open at once, in any thread; none waits for another. End each one with
+ * ourdb_txn_commit() or ourdb_txn_abort(): until then the database can't be closed, and a compaction
+ * can't give back the files that it reads.
+ *
+ * @param db     the database
+ * @param flags  0, or OURDB_TXN_READ_ONLY: a snapshot, in which a write is OURDB_READ_ONLY
+ * @param out    receives the transaction; NULL on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: an unknown flag
+ * - OURDB_READ_ONLY: the database was opened for reading only, and gives snapshots only
+ * - a code that any read can return (see Errors); OURDB_POISONED, unless it is a snapshot
+ *
+ * Cost: one allocation, and no copy.
+ */
+int ourdb_txn_begin(ourdb *db, uint32_t flags, ourdb_txn **out);
+
+/**
+ * Takes a snapshot of the past: of the database as it was right after a commit.
+ *
+ * @param db      the database
+ * @param commit  the commit number, from ourdb_stats.oldest_commit up to ourdb_last_commit(); the
+ *     last one gives the same as OURDB_TXN_READ_ONLY
+ * @param out     receives the snapshot; NULL on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the commit is beyond the last, or the past from that commit on was compacted
+ *   away
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: as ourdb_txn_begin(). A read in it takes one step for each version that is newer.
+ */
+int ourdb_txn_begin_at(ourdb *db, uint64_t commit, ourdb_txn **out);
+
+/**
+ * Commits a transaction: all that it wrote, in one commit, or nothing.
+ *
+ * Whatever it returns, the transaction is gone, and its handle must not be used again. Iterators
+ * that were opened on it stay open.
+ *
+ * It is OURDB_CONFLICT exactly if a record that the transaction has read was changed by a commit
+ * since the transaction began: whether the record was there or not, and whether it was read by id,
+ * as a neighbour, by an iterator or in a count. A write without a read never conflicts, but for
+ * this: ourdb_txn_set() in an incremental database and ourdb_txn_delete() in any see whether the
+ * record is live, and conflict if that was changed. After a conflict begin a new transaction and do
+ * the work again.
+ *
+ * @param txn  the transaction; one that wrote nothing, as a snapshot, makes no commit and is
+ *     OURDB_OK
+ *
+ * @return OURDB_OK, or, and then nothing of it was written:
+ * - OURDB_CONFLICT: something that it has read was changed since
+ * - OURDB_INVALID_ARGUMENT: txn is NULL or not an open transaction
+ * - OURDB_RECORD_TOO_LARGE: what it wrote is over the 4 GiB of one commit
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: one append to the log for each record that it wrote, a look at each that it read if there
+ * were commits since it began, and one fsync with OURDB_SYNC_COMMIT.
+ */
+int ourdb_txn_commit(ourdb_txn *txn);
+
+/**
+ * Ends a transaction, and drops what it wrote. This is also the way to end a snapshot.
+ *
+ * The transaction is gone, and its handle must not be used again. Iterators that were opened on it
+ * stay open.
+ *
+ * @param txn  the transaction; NULL, and one that has ended already, do nothing
+ *
+ * Cost: frees memory.
+ */
+void ourdb_txn_abort(ourdb_txn *txn);
+
+/**
+ * As ourdb_insert(), in a transaction. The id is given out to no one else from now on, and is lost
+ * if the transaction is not committed.
+ *
+ * @param txn     the transaction
+ * @param data    the value; may be NULL when len is 0
+ * @param len     its length in bytes; 0 is a value like any other
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return as ourdb_insert(); OURDB_READ_ONLY in a snapshot
+ *
+ * Cost: one copy of the value, into memory.
+ */
+int ourdb_txn_insert(ourdb_txn *txn, const void *data, size_t len, uint32_t *out_id);
+
+/**
+ * As ourdb_set(), in a transaction. Of a record that is set more than once in a transaction the
+ * last value counts, and becomes one version.
+ *
+ * @param txn   the transaction
+ * @param id    the record
+ * @param data  the value; may be NULL when len is 0
+ * @param len   its length in bytes; 0 is a value like any other
+ *
+ * @return as ourdb_set(); OURDB_READ_ONLY in a snapshot
+ *
+ * Cost: one copy of the value, into memory.
+ */
+int ourdb_txn_set(ourdb_txn *txn, uint32_t id, const void *data, size_t len);
+
+/**
+ * As ourdb_get(), in a transaction.
+ *
+ * @param txn  the transaction
+ * @param id   the record
+ * @param out  receives the value, to be freed with ourdb_free_buf(); zeroed on failure. What it
+ *     held before is not freed.
+ *
+ * @return as ourdb_get()
+ *
+ * Cost: as ourdb_get(), and one step for each version that is newer than the snapshot.
+ */
+int ourdb_txn_get(const ourdb_txn *txn, uint32_t id, ourdb_buf *out);
+
+/**
+ * As ourdb_get_into(), in a transaction.
+ *
+ * @param txn  the transaction
+ * @param id   the record
+ * @param buf  receives the value; only written on success. May be NULL when cap is 0, which asks
+ *     for the length alone.
+ * @param cap  how many bytes buf holds
+ * @param len  receives the value's length, on success and with OURDB_BUFFER_TOO_SMALL; otherwise 0
+ *
+ * @return as ourdb_get_into()
+ *
+ * Cost: as ourdb_txn_get(), without the allocation.
+ */
+int ourdb_txn_get_into(const ourdb_txn *txn, uint32_t id, void *buf, size_t cap, size_t *len);
+
+/**
+ * As ourdb_delete(), in a transaction.
+ *
+ * @param txn  the transaction
+ * @param id   the record
+ *
+ * @return as ourdb_delete(); OURDB_READ_ONLY in a snapshot
+ *
+ * Cost: one look into the lookup.
+ */
+int ourdb_txn_delete(ourdb_txn *txn, uint32_t id);
+
+/**
+ * As ourdb_contains(), in a transaction.
+ *
+ * @param txn  the transaction
+ * @param id   the record; any number will do, also one that is not below record_nr_max
+ *
+ * @return as ourdb_contains()
+ *
+ * Cost: as ourdb_txn_get(), but the value is not read.
+ */
+int ourdb_txn_contains(const ourdb_txn *txn, uint32_t id);
+
+/**
+ * As ourdb_first(), in a transaction.
+ *
+ * @param txn     the transaction
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return as ourdb_first()
+ *
+ * Cost: as ourdb_first(); in a snapshot of the past one look at each id that was not live then.
+ */
+int ourdb_txn_first(const ourdb_txn *txn, uint32_t *out_id);
+
+/**
+ * As ourdb_last(), in a transaction.
+ *
+ * @param txn     the transaction
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return as ourdb_last()
+ *
+ * Cost: as ourdb_txn_first().
+ */
+int ourdb_txn_last(const ourdb_txn *txn, uint32_t *out_id);
+
+/**
+ * As ourdb_above(), in a transaction.
+ *
+ * @param txn     the transaction
+ * @param id      any number, whether a record has it or not; itself never the answer
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return as ourdb_above()
+ *
+ * Cost: as ourdb_txn_first().
+ */
+int ourdb_txn_above(const ourdb_txn *txn, uint32_t id, uint32_t *out_id);
+
+/**
+ * As ourdb_below(), in a transaction.
+ *
+ * @param txn     the transaction
+ * @param id      any number, whether a record has it or not; itself never the answer
+ * @param out_id  receives the id; 0 on failure
+ *
+ * @return as ourdb_below()
+ *
+ * Cost: as ourdb_txn_first().
+ */
+int ourdb_txn_below(const ourdb_txn *txn, uint32_t id, uint32_t *out_id);
+
+/**
+ * As ourdb_count(), in a transaction.
+ *
+ * @param txn  the transaction
+ * @param out  receives the number; 0 on failure
+ *
+ * @return as ourdb_count(), or a code that any read can return (see Errors)
+ *
+ * Cost: none in a transaction or snapshot of the present; in a snapshot of the past a walk over all
+ * ids, the first time.
+ */
+int ourdb_txn_count(const ourdb_txn *txn, uint64_t *out);
+
+/* ------------------------------------------------------------------------------------------------
+ * Ordered scans
+ * --------------------------------------------------------------------------------------------- */
+
+/** ourdb_iter_open(), ourdb_txn_iter_open(): from the highest id down. */
+#define OURDB_ITER_REVERSE 1
+
+/**
+ * ourdb_iter_open(), ourdb_txn_iter_open(): ids only. The values are not read; of a record all but
+ * its id is 0.
+ */
+#define OURDB_ITER_KEYS 2
+
+/**
+ * Opens a scan over the live records of a range of ids, in the order of the ids.
+ *
+ * It sees the database as of this moment, whatever is committed meanwhile. Close it with
+ * ourdb_iter_close(): until then the database can't be closed, and a compaction can't give back the
+ * files that it reads.
+ *
+ * @param db     the database
+ * @param lower  the lowest id; 0 to begin with the first
+ * @param upper  the highest id, itself included; UINT32_MAX to go up to the last. One below lower
+ *     makes a scan over nothing.
+ * @param flags  0, or OURDB_ITER_REVERSE, OURDB_ITER_KEYS, combined with |
+ * @param out    receives the iterator; NULL on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: an unknown flag
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: one allocation, and no copy.
+ */
+int ourdb_iter_open(const ourdb *db, uint32_t lower, uint32_t upper, uint32_t flags, ourdb_iter **out);
+
+/**
+ * As ourdb_iter_open(), over what a transaction or snapshot sees: with the writes that the
+ * transaction has made before this call, without later ones.
+ *
+ * The iterator doesn't need the transaction: it may be used after that has ended.
+ *
+ * @param txn    the transaction
+ * @param lower  the lowest id; 0 to begin with the first
+ * @param upper  the highest id, itself included; UINT32_MAX to go up to the last. One below lower
+ *     makes a scan over nothing.
+ * @param flags  0, or OURDB_ITER_REVERSE, OURDB_ITER_KEYS, combined with |
+ * @param out    receives the iterator; NULL on failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: an unknown flag
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: a copy of what the transaction wrote in the range. Unless it is a snapshot, all records of
+ * the range count as read by the transaction, also those that the iterator does not come to.
+ */
+int ourdb_txn_iter_open(const ourdb_txn *txn, uint32_t lower, uint32_t upper, uint32_t flags, ourdb_iter **out);
+
+/**
+ * Goes on to the next record.
+ *
+ * @param iter  the iterator
+ * @param out   receives the record; zeroed on failure. Its data belongs to the iterator, is valid
+ *     until the next call on that, and is not to be freed.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the iteration is over, and stays so
+ * - OURDB_CORRUPT: the next record is damaged
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: less than a read by id, because the next records are fetched ahead; no allocation where
+ * data files are mapped.
+ */
+int ourdb_iter_next(ourdb_iter *iter, ourdb_record *out);
+
+/**
+ * Goes on to the next records, many at once.
+ *
+ * @param iter  the iterator
+ * @param max   how many at most; 0: all that are left
+ * @param out   receives the records, at least one, to be freed with ourdb_free_records(); zeroed on
+ *     failure. They are the caller's, and don't depend on the iterator. What it held before is not
+ *     freed.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the iteration is over, and stays so
+ * - OURDB_CORRUPT: one of the next records is damaged
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: less for each than ourdb_iter_next() for a caller in another language; a few allocations
+ * for all, and a copy of each value.
+ */
+int ourdb_iter_next_many(ourdb_iter *iter, size_t max, ourdb_records *out);
+
+/**
+ * Closes an iterator. The record that ourdb_iter_next() gave last is gone with it.
+ *
+ * @param iter  the iterator; NULL, and one that is closed already, do nothing
+ *
+ * Cost: frees memory.
+ */
+void ourdb_iter_close(ourdb_iter *iter);
+
+/* ------------------------------------------------------------------------------------------------
+ * Long work: compaction, backup, check
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * What a compaction keeps: every version that one of the rules keeps. Prepare it with
+ * ourdb_retention_init(), then set what is wanted. A rule of 0 is switched off.
+ *
+ * The newest version of a live record always stays, also with all rules off.
+ */
+typedef struct ourdb_retention {
+    /** sizeof(ourdb_retention), as ourdb_retention_init() set it. */
+    size_t size;
+    /** The last so many versions of each record, deletions counted. 1 after ourdb_retention_init(). */
+    uint64_t keep_versions;
+    /** Versions whose time is this or later, in microseconds since the Unix epoch. */
+    uint64_t keep_since_us;
+    /** Versions whose commit has this number or a higher one. */
+    uint64_t keep_since_commit;
+} ourdb_retention;
 
 /**
  * Called now and then during long work, by the thread that asked for it.
@@ -1121,6 +1849,73 @@ int ourdb_last_commit(const ourdb *db, uint64_t *out);
  * @return 0 to go on; anything else stops the work, which then returns OURDB_CANCELLED
  */
 typedef int (*ourdb_progress)(void *context, uint64_t done, uint64_t total);
+
+/**
+ * Prepares a retention: keep_versions is 1, the other rules are off.
+ *
+ * @param retention  to be filled
+ * @param size       sizeof(ourdb_retention)
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: retention is NULL, or size is not the size of an ourdb_retention;
+ *   nothing was written
+ *
+ * Cost: none.
+ */
+int ourdb_retention_init(ourdb_retention *retention, size_t size);
+
+/**
+ * Makes the data files shorter: writes what the retention keeps into new ones, and drops the rest
+ * for good. A record of which no version is kept disappears.
+ *
+ * Reads and writes of other threads and processes go on meanwhile. Transactions, snapshots and
+ * iterators that are open keep what they see; their old data files are removed when the last of
+ * them has ended. A crash on the way leaves the database as it was or compacted.
+ *
+ * @param db         the database
+ * @param retention  what to keep, from ourdb_retention_init(); only read during the call
+ * @param progress   called every few MiB; may be NULL
+ * @param context    handed to progress
+ *
+ * @return OURDB_OK, or, and then nothing was changed:
+ * - OURDB_BUSY: another compaction is at work, perhaps that of auto_compact_percent
+ * - OURDB_CANCELLED: progress asked to stop
+ * - OURDB_CORRUPT: something that was to be kept is damaged
+ * - OURDB_INVALID_ARGUMENT: retention is NULL or was not prepared
+ * - OURDB_INCOMPATIBLE: a rule is set that this version of the library doesn't know
+ * - a code that any write can return (see Errors)
+ *
+ * Cost: reads everything and writes what is kept, so for a while the disk holds both; and 8 bytes
+ * of memory for each id in use. Writers wait at its end only, while what they wrote last is taken
+ * over.
+ */
+int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress progress, void *context);
+
+/**
+ * Copies the database as it is now into another directory, with its whole history. Reads and writes
+ * go on meanwhile. The copy opens like any database, and is durable when this returns OURDB_OK.
+ *
+ * A directory that holds an earlier backup of the same database is brought up to date: only what is
+ * new is copied. If that is cut short, by a crash or by progress, the directory holds the earlier
+ * backup still, or can be brought up to date by the next call.
+ *
+ * @param db           the database; may be opened for reading only
+ * @param destination  a directory that is absent, empty, or holds an earlier backup of this
+ *     database that nobody has written to since
+ * @param progress     called every few MiB; may be NULL
+ * @param context      handed to progress
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INCOMPATIBLE: the directory holds something else, or a backup that was written to since
+ * - OURDB_LOCKED: somebody has the backup open for writing
+ * - OURDB_CANCELLED: progress asked to stop
+ * - OURDB_INVALID_ARGUMENT: destination is NULL or empty
+ * - OURDB_NO_SPACE: disk or quota is full there
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: reads what is new and writes it, with a few syncs.
+ */
+int ourdb_backup(const ourdb *db, const char *destination, ourdb_progress progress, void *context);
 
 /**
  * Reads every version of every record and verifies it: both checksums, that each version follows
@@ -1142,6 +1937,138 @@ typedef int (*ourdb_progress)(void *context, uint64_t done, uint64_t total);
  * Cost: reads all data files once; meanwhile 8 bytes of memory for each id in use.
  */
 int ourdb_check(const ourdb *db, ourdb_progress progress, void *context);
+
+/* ------------------------------------------------------------------------------------------------
+ * Statistics
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * What there is, as of a moment. Prepare it with ourdb_stats_init(), then any number of calls of
+ * ourdb_stats_get() fill it.
+ */
+typedef struct ourdb_stats {
+    /** sizeof(ourdb_stats), as ourdb_stats_init() set it. */
+    size_t size;
+    /** Live records, as ourdb_count(). */
+    uint64_t live;
+    /** Versions in the data files, deletions among them. */
+    uint64_t versions;
+    /** Deletions among the versions. */
+    uint64_t deletions;
+    /** Bytes in the data files that the newest versions of live records take. */
+    uint64_t bytes_live;
+    /**
+     * Bytes in the data files that the rest takes: older versions, deletions, marks of the log. A
+     * compaction that keeps one version gets most of them back.
+     */
+    uint64_t bytes_dead;
+    /** Data files. */
+    uint64_t data_files;
+    /**
+     * Bytes that the files of the database take on disk, space that is reserved ahead included. 0
+     * in memory.
+     */
+    uint64_t bytes_on_disk;
+    /** The last commit, as ourdb_last_commit(). */
+    uint64_t last_commit;
+    /** The last commit that is known to be on disk. */
+    uint64_t synced_commit;
+    /** The first commit that ourdb_txn_begin_at() has a snapshot of: a compaction drops the past. */
+    uint64_t oldest_commit;
+    /** The id that the next ourdb_insert() gives out; 0 in a key-value database. */
+    uint64_t next_id;
+    /** Transactions, snapshots and iterators that are open on this handle. */
+    uint64_t transactions;
+    /** The time of the last commit, in microseconds since the Unix epoch; 0 if there is none. */
+    uint64_t last_time_us;
+} ourdb_stats;
+
+/**
+ * Prepares stats: zeroes the struct, and sets its size.
+ *
+ * @param stats  to be filled
+ * @param size   sizeof(ourdb_stats)
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: stats is NULL, or size is not the size of an ourdb_stats; nothing was
+ *   written
+ *
+ * Cost: none.
+ */
+int ourdb_stats_init(ourdb_stats *stats, size_t size);
+
+/**
+ * Reads the numbers of a database.
+ *
+ * @param db   the database
+ * @param out  from ourdb_stats_init(); receives the numbers, as of one moment. Fields that the
+ *     library doesn't know are 0. On failure all are, but for the size.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INVALID_ARGUMENT: out is NULL, or was not prepared by ourdb_stats_init(); it is untouched
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: a question to the file system for each file of the database; the rest is kept.
+ */
+int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
+
+/* ------------------------------------------------------------------------------------------------
+ * Changes: one database follows another
+ * --------------------------------------------------------------------------------------------- */
+
+/**
+ * Reads what was committed after a commit, as bytes for ourdb_apply() on another database: whole
+ * commits, in order, each with its number and time.
+ *
+ * To follow a database, begin with 0, or with the last commit of a backup, and go on with what
+ * out_commit says until the answer is empty. The bytes carry checksums, mean the same on every
+ * machine, and may be stored or sent as they are, one answer after the other.
+ *
+ * After a compaction of the sender, changes from before it are a difference of states: the versions
+ * that were kept, in the order of their commits, and the ids that are gone. A receiver in the
+ * middle of them is between two states; it is at one again when it has applied all up to the commit
+ * of that compaction.
+ *
+ * @param db            the database; may be opened for reading only
+ * @param since_commit  the last commit that the receiver has; 0: everything
+ * @param max_bytes     the answer gets no longer, unless its first commit alone is; 0: no limit
+ * @param out           receives the changes, to be freed with ourdb_free_buf(); its len is 0 if
+ *     there are none. Zeroed on failure. What it held before is not freed.
+ * @param out_commit    receives the last commit among them; since_commit if there are none; 0 on
+ *     failure
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INCOMPATIBLE: since_commit is beyond the last commit
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: reads the log from there on, and copies it.
+ */
+int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourdb_buf *out, uint64_t *out_commit);
+
+/**
+ * Applies what ourdb_changes() gave out of another database. The commits come in with the numbers
+ * and times that they have there.
+ *
+ * The receiver is a database of the same mode that nobody else writes to: an empty one, a backup of
+ * the sender, or one that has applied what came before. What it has already is skipped, so applying
+ * the same changes twice does no harm.
+ *
+ * @param db       the database
+ * @param changes  the bytes
+ * @param len      how many; with 0 nothing happens, and changes may be NULL
+ *
+ * @return OURDB_OK, or
+ * - OURDB_INCOMPATIBLE: a commit before these is missing; or the database is of another mode, has
+ *   commits of its own, or a limit of its is too low for them
+ * - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
+ * - a code that any write can return (see Errors)
+ *
+ * After a failure the commits before the one that failed may be there, never a part of one:
+ * ourdb_last_commit() says where to go on.
+ *
+ * Cost: as ourdb_set_many() for each commit.
+ */
+int ourdb_apply(ourdb *db, const void *changes, size_t len);
 
 #ifdef __cplusplus
 }

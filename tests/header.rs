@@ -199,7 +199,13 @@ fn layouts_agree_with_the_library() {
     layout!(ourdb_records: items, count, owner);
     layout!(
         ourdb_options: size, flags, record_nr_max, record_size_max, file_size, lookup, sync,
-        sync_interval_ms, io
+        sync_interval_ms, io, auto_compact_percent, reserved, auto_keep_versions
+    );
+    layout!(ourdb_retention: size, keep_versions, keep_since_us, keep_since_commit);
+    layout!(
+        ourdb_stats: size, live, versions, deletions, bytes_live, bytes_dead, data_files,
+        bytes_on_disk, last_commit, synced_commit, oldest_commit, next_id, transactions,
+        last_time_us
     );
     Compiler::c().accepts("c11", &source).unwrap();
 }

@@ -42,7 +42,7 @@ unsafe fn tell(
 /// What a compaction keeps: every version that one of the rules keeps. Prepare it with
 /// ourdb_retention_init(), then set what is wanted. A rule of 0 is switched off.
 ///
-/// The newest version of a live record always stays.
+/// The newest version of a live record always stays, also with all rules off.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ourdb_retention {
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn ourdb_retention_init(
 /// - OURDB_BUSY: another compaction is at work, perhaps that of auto_compact_percent
 /// - OURDB_CANCELLED: progress asked to stop
 /// - OURDB_CORRUPT: something that was to be kept is damaged
-/// - OURDB_INVALID_ARGUMENT: retention is NULL or was not prepared, or all its rules are off
+/// - OURDB_INVALID_ARGUMENT: retention is NULL or was not prepared
 /// - OURDB_INCOMPATIBLE: a rule is set that this version of the library doesn't know
 /// - a code that any write can return (see Errors)
 ///

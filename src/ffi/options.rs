@@ -13,8 +13,8 @@ use crate::options::{DEFAULT_SYNC_INTERVAL_MS, IoMode, LookupKind, Options, Sync
 /// incremental one is OURDB_INCOMPATIBLE.
 pub const OURDB_OPEN_KEY_VALUE: u32 = 1;
 /// For reading only: nothing in the directory is changed, no lock is taken, and a writer may be at
-/// work, here or in another process. The handle sees what was committed when it was opened. An
-/// absent database is OURDB_NOT_FOUND.
+/// work, here or in another process. The handle sees what was committed when it was opened, or
+/// when ourdb_refresh() was called last. An absent database is OURDB_NOT_FOUND.
 pub const OURDB_OPEN_READ_ONLY: u32 = 2;
 /// An absent database is OURDB_NOT_FOUND, and nothing is created. Without this flag the directory
 /// is made, with its parents.
