@@ -57,6 +57,9 @@ no_handle(const ourdb *db, ourdb *none)
     size_t len;
     ourdb_buf buf;
     ourdb_records records;
+    ourdb_retention retention;
+    ourdb_txn *txn;
+    ourdb_iter *iter;
 
     test_phase("NULL for the database");
     REFUSED(db, ourdb_destroy(none));
@@ -110,6 +113,181 @@ no_handle(const ourdb *db, ourdb *none)
     TEST_GARBAGE(number);
     REFUSED(db, ourdb_last_commit(none, &number));
     CHECK_ZERO(number);
+    REFUSED(db, ourdb_clear(none));
+    REFUSED(db, ourdb_revert(none, 1, 1));
+    REFUSED(db, ourdb_revert_all(none, 1));
+    REFUSED(db, ourdb_erase(none, 1));
+    REFUSED(db, ourdb_refresh(none));
+    TEST_GARBAGE(txn);
+    REFUSED(db, ourdb_txn_begin(none, 0, &txn));
+    CHECK(txn == NULL);
+    TEST_GARBAGE(txn);
+    REFUSED(db, ourdb_txn_begin_at(none, 1, &txn));
+    CHECK(txn == NULL);
+    TEST_GARBAGE(iter);
+    REFUSED(db, ourdb_iter_open(none, 0, 1, 0, &iter));
+    CHECK(iter == NULL);
+    CHECK_OK(ourdb_retention_init(&retention, sizeof retention));
+    REFUSED(db, ourdb_compact(none, &retention, NULL, NULL));
+    REFUSED(db, ourdb_backup(none, test_path("never"), NULL, NULL));
+    TEST_GARBAGE(buf);
+    TEST_GARBAGE(number);
+    REFUSED(db, ourdb_changes(none, 0, 0, &buf, &number));
+    CHECK_ZERO(buf);
+    CHECK_ZERO(number);
+    REFUSED(db, ourdb_apply(none, "a", 1));
+}
+
+static void
+retention_and_stats_in_use(ourdb *db)
+{
+    struct {
+        ourdb_retention retention;
+        uint64_t unknown;
+    } wide;
+    ourdb_stats stats;
+
+    test_phase("retention and stats that were not prepared");
+    memset(&wide, 0, sizeof wide);
+    REFUSED(db, ourdb_compact(db, NULL, NULL, NULL));
+    REFUSED(db, ourdb_compact(db, &wide.retention, NULL, NULL));
+    CHECK_OK(ourdb_retention_init(&wide.retention, sizeof wide));
+    wide.unknown = 1;
+    ROW(db, ourdb_compact(db, &wide.retention, NULL, NULL), OURDB_INCOMPATIBLE);
+    REFUSED(db, ourdb_stats_get(db, NULL));
+    memset(&stats, 0, sizeof stats);
+    REFUSED(db, ourdb_stats_get(db, &stats));
+    CHECK_ZERO(stats);
+    memset(&stats, 0xA5, sizeof stats);
+    stats.size = sizeof stats;
+    REFUSED(db, ourdb_stats_get(NULL, &stats));
+    CHECK_NUMBER(stats.size, sizeof stats);
+    stats.size = 0;
+    CHECK_ZERO(stats);
+}
+
+/* The same for a transaction and an iterator, which NULL and a database's handle are none of. */
+static void
+no_transaction(const ourdb *db, ourdb_txn *none, ourdb_iter *no_iter)
+{
+    uint32_t id;
+    uint64_t number;
+    uint8_t into[4] = {1, 2, 3, 4};
+    size_t len;
+    ourdb_buf buf;
+    ourdb_record record;
+    ourdb_records records;
+    ourdb_iter *iter;
+
+    test_phase("%s for the transaction and the iterator", none == NULL ? "NULL" : "a database");
+    REFUSED(db, ourdb_txn_commit(none));
+    ourdb_txn_abort(none);
+    TEST_GARBAGE(id);
+    REFUSED(db, ourdb_txn_insert(none, "a", 1, &id));
+    CHECK_ZERO(id);
+    REFUSED(db, ourdb_txn_set(none, 1, "a", 1));
+    TEST_GARBAGE(buf);
+    REFUSED(db, ourdb_txn_get(none, 1, &buf));
+    CHECK_ZERO(buf);
+    TEST_GARBAGE(len);
+    REFUSED(db, ourdb_txn_get_into(none, 1, into, 4, &len));
+    CHECK_ZERO(len);
+    CHECK(into[0] == 1 && into[1] == 2 && into[2] == 3 && into[3] == 4);
+    REFUSED(db, ourdb_txn_delete(none, 1));
+    REFUSED(db, ourdb_txn_contains(none, 1));
+    TEST_GARBAGE(id);
+    REFUSED(db, ourdb_txn_first(none, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(id);
+    REFUSED(db, ourdb_txn_last(none, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(id);
+    REFUSED(db, ourdb_txn_above(none, 1, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(id);
+    REFUSED(db, ourdb_txn_below(none, 1, &id));
+    CHECK_ZERO(id);
+    TEST_GARBAGE(number);
+    REFUSED(db, ourdb_txn_count(none, &number));
+    CHECK_ZERO(number);
+    TEST_GARBAGE(iter);
+    REFUSED(db, ourdb_txn_iter_open(none, 0, 1, 0, &iter));
+    CHECK(iter == NULL);
+    TEST_GARBAGE(record);
+    REFUSED(db, ourdb_iter_next(no_iter, &record));
+    CHECK_ZERO(record);
+    TEST_GARBAGE(records);
+    REFUSED(db, ourdb_iter_next_many(no_iter, 1, &records));
+    CHECK_ZERO(records);
+    ourdb_iter_close(no_iter);
+}
+
+/* Every argument of a transaction's and an iterator's calls, on handles that are open. */
+static void
+in_a_transaction(ourdb *db)
+{
+    uint8_t into[4] = {1, 2, 3, 4};
+    ourdb_buf buf;
+    ourdb_txn *txn;
+    ourdb_iter *iter;
+    uint32_t bit;
+    uint64_t number;
+    size_t len;
+
+    test_phase("arguments of transactions and iterators");
+    REFUSED(db, ourdb_txn_begin(db, 0, NULL));
+    REFUSED(db, ourdb_txn_begin_at(db, 1, NULL));
+    REFUSED(db, ourdb_iter_open(db, 0, 1, 0, NULL));
+    for (bit = 1; bit < 32; bit++) {
+        TEST_GARBAGE(txn);
+        REFUSED(db, ourdb_txn_begin(db, UINT32_C(1) << bit, &txn));
+        CHECK(txn == NULL);
+        TEST_GARBAGE(iter);
+        if (bit >= 2) {
+            REFUSED(db, ourdb_iter_open(db, 0, 1, UINT32_C(1) << bit, &iter));
+            CHECK(iter == NULL);
+        }
+    }
+    CHECK_OK(ourdb_txn_begin(db, 0, &txn));
+    REFUSED(db, ourdb_txn_insert(txn, "a", 1, NULL));
+    REFUSED(db, ourdb_txn_set(txn, 1, NULL, 1));
+    REFUSED(db, ourdb_txn_get(txn, 1, NULL));
+    REFUSED(db, ourdb_txn_get_into(txn, 1, into, 4, NULL));
+    TEST_GARBAGE(len);
+    REFUSED(db, ourdb_txn_get_into(txn, 1, NULL, 1, &len));
+    CHECK_ZERO(len);
+    TEST_GARBAGE(len);
+    ROW(db, ourdb_txn_get_into(txn, 1, into, 2, &len), OURDB_BUFFER_TOO_SMALL);
+    CHECK_NUMBER(len, 3);
+    CHECK(into[0] == 1 && into[1] == 2 && into[2] == 3 && into[3] == 4);
+    TEST_GARBAGE(buf);
+    ROW(db, ourdb_txn_get(txn, UINT32_MAX, &buf), OURDB_ID_OUT_OF_RANGE);
+    CHECK_ZERO(buf);
+    REFUSED(db, ourdb_txn_first(txn, NULL));
+    REFUSED(db, ourdb_txn_last(txn, NULL));
+    REFUSED(db, ourdb_txn_above(txn, 1, NULL));
+    REFUSED(db, ourdb_txn_below(txn, 1, NULL));
+    REFUSED(db, ourdb_txn_count(txn, NULL));
+    REFUSED(db, ourdb_txn_iter_open(txn, 0, 1, 0, NULL));
+    REFUSED(db, ourdb_txn_iter_open(txn, 0, 1, 4, &iter));
+    CHECK_OK(ourdb_txn_iter_open(txn, 0, 1, 0, &iter));
+    REFUSED(db, ourdb_iter_next(iter, NULL));
+    REFUSED(db, ourdb_iter_next_many(iter, 1, NULL));
+    ourdb_iter_close(iter);
+    ourdb_txn_abort(txn);
+
+    test_phase("arguments of changes and backups");
+    TEST_GARBAGE(number);
+    REFUSED(db, ourdb_changes(db, 0, 0, NULL, &number));
+    CHECK_ZERO(number);
+    TEST_GARBAGE(buf);
+    REFUSED(db, ourdb_changes(db, 0, 0, &buf, NULL));
+    CHECK_ZERO(buf);
+    REFUSED(db, ourdb_apply(db, NULL, 1));
+    CHECK_OK(ourdb_apply(db, NULL, 0));
+    REFUSED(db, ourdb_backup(db, NULL, NULL, NULL));
+    REFUSED(db, ourdb_backup(db, "", NULL, NULL));
+    retention_and_stats_in_use(db);
 }
 
 static void
@@ -298,6 +476,9 @@ calls(uint32_t flags)
 
     CHECK_OK(ourdb_insert(db, "one", 3, &id));
     no_handle(db, NULL);
+    no_transaction(db, NULL, NULL);
+    no_transaction(db, (ourdb_txn *)db, (ourdb_iter *)db);
+    in_a_transaction(db);
     no_out_parameter(db);
     no_input(db);
     impossible_counts(db);
@@ -314,6 +495,9 @@ calls(uint32_t flags)
 
 /* ---- options ------------------------------------------------------------------------------- */
 
+/* What the first header knew of the options: up to io. */
+#define EARLIER_OPTIONS (offsetof(ourdb_options, io) + sizeof(uint32_t))
+
 /* The options as a later version of the library may declare them: more fields behind ours. */
 typedef union wide_options {
     ourdb_options options;
@@ -324,6 +508,7 @@ static void
 options_init(const ourdb *db)
 {
     static wide_options wide;
+    ourdb *opened;
     size_t i;
 
     test_phase("ourdb_options_init");
@@ -331,7 +516,9 @@ options_init(const ourdb *db)
     REFUSED(db, ourdb_options_init(NULL, 0));
     memset(&wide, 0xA5, sizeof wide);
     for (i = 0; i < sizeof(ourdb_options); i++) {
-        REFUSED(db, ourdb_options_init(&wide.options, i));
+        if (i != EARLIER_OPTIONS) {
+            REFUSED(db, ourdb_options_init(&wide.options, i));
+        }
     }
     REFUSED(db, ourdb_options_init(&wide.options, 4097));
     REFUSED(db, ourdb_options_init(&wide.options, SIZE_MAX));
@@ -347,6 +534,55 @@ options_init(const ourdb *db)
     memset(&wide, 0xA5, sizeof wide);
     CHECK_OK(ourdb_options_init(&wide.options, 4096));
     CHECK_NUMBER(wide.bytes[4096], 0xA5);
+
+    test_phase("options of an earlier header");
+    memset(&wide, 0xA5, sizeof wide);
+    CHECK_OK(ourdb_options_init(&wide.options, EARLIER_OPTIONS));
+    CHECK_NUMBER(wide.options.size, EARLIER_OPTIONS);
+    CHECK(test_is_zero(wide.bytes + sizeof(size_t), EARLIER_OPTIONS - sizeof(size_t)));
+    CHECK_NUMBER(wide.bytes[EARLIER_OPTIONS], 0xA5);
+    /* What stands behind its end is nobody's business. */
+    opened = OPEN(test_path("earlier"), &wide.options);
+    CHECK_OK(ourdb_destroy(opened));
+}
+
+static void
+retention_and_stats(const ourdb *db)
+{
+    static union {
+        ourdb_retention retention;
+        ourdb_stats stats;
+        uint8_t bytes[5000];
+    } wide;
+    size_t i;
+
+    test_phase("ourdb_retention_init, ourdb_stats_init");
+    REFUSED(db, ourdb_retention_init(NULL, sizeof(ourdb_retention)));
+    REFUSED(db, ourdb_stats_init(NULL, sizeof(ourdb_stats)));
+    memset(&wide, 0xA5, sizeof wide);
+    for (i = 0; i < sizeof(ourdb_retention); i++) {
+        REFUSED(db, ourdb_retention_init(&wide.retention, i));
+    }
+    for (i = 0; i < sizeof(ourdb_stats); i++) {
+        REFUSED(db, ourdb_stats_init(&wide.stats, i));
+    }
+    REFUSED(db, ourdb_retention_init(&wide.retention, 4097));
+    REFUSED(db, ourdb_stats_init(&wide.stats, SIZE_MAX));
+    CHECK_NUMBER(wide.bytes[0], 0xA5);
+
+    CHECK_OK(ourdb_retention_init(&wide.retention, sizeof(ourdb_retention) + 8));
+    CHECK_NUMBER(wide.retention.size, sizeof(ourdb_retention) + 8);
+    CHECK_NUMBER(wide.retention.keep_versions, 1);
+    CHECK_NUMBER(wide.retention.keep_since_us, 0);
+    CHECK_NUMBER(wide.retention.keep_since_commit, 0);
+    CHECK(test_is_zero(wide.bytes + sizeof(ourdb_retention), 8));
+    CHECK_NUMBER(wide.bytes[sizeof(ourdb_retention) + 8], 0xA5);
+
+    memset(&wide, 0xA5, sizeof wide);
+    CHECK_OK(ourdb_stats_init(&wide.stats, sizeof(ourdb_stats)));
+    CHECK_NUMBER(wide.stats.size, sizeof(ourdb_stats));
+    CHECK(test_is_zero(wide.bytes + sizeof(size_t), sizeof(ourdb_stats) - sizeof(size_t)));
+    CHECK_NUMBER(wide.bytes[sizeof(ourdb_stats)], 0xA5);
 }
 
 /* The open is refused with `code`, leaves no handle, and makes nothing on disk. */
@@ -370,6 +606,9 @@ option_sizes(const ourdb *db)
     memset(&wide, 0, sizeof wide);
     OPEN_REFUSED(db, test_path("never"), &wide.options, OURDB_INVALID_ARGUMENT);
     for (i = 0; i < sizeof(ourdb_options); i++) {
+        if (i == EARLIER_OPTIONS) {
+            continue;
+        }
         wide.options.size = i;
         OPEN_REFUSED(db, test_path("never"), &wide.options, OURDB_INVALID_ARGUMENT);
     }
@@ -461,6 +700,17 @@ option_values(const ourdb *db)
     options.io = OURDB_IO_FILE + 1;
     OPEN_REFUSED(db, test_path("never"), &options, OURDB_INVALID_ARGUMENT);
 
+    options = test_options(NULL, 0);
+    options.reserved = 1;
+    OPEN_REFUSED(db, test_path("never"), &options, OURDB_INCOMPATIBLE);
+
+    test_phase("a percentage one too large");
+    options = test_options(NULL, 0);
+    options.auto_compact_percent = 100;
+    OPEN_REFUSED(db, test_path("never"), &options, OURDB_INVALID_ARGUMENT);
+    options.auto_compact_percent = UINT32_MAX;
+    OPEN_REFUSED(db, test_path("never"), &options, OURDB_INVALID_ARGUMENT);
+
     test_phase("record_size_max one too large");
     options = test_options(NULL, 0);
     options.record_size_max = UINT32_C(0x80000000);
@@ -508,6 +758,7 @@ main(void)
     options_init(db);
     option_sizes(db);
     option_values(db);
+    retention_and_stats(db);
     paths(db);
     test_phase("close accepts NULL");
     CHECK_OK(ourdb_close(NULL));

@@ -50,6 +50,10 @@ check_forked(ourdb *db)
     size_t len;
     ourdb_buf buf;
     ourdb_records records;
+    ourdb_retention retention;
+    ourdb_stats stats;
+    ourdb_txn *txn;
+    ourdb_iter *iter;
 
 #define FORKED(call)                      \
     do {                                  \
@@ -107,6 +111,89 @@ check_forked(ourdb *db)
     TEST_GARBAGE(number);
     FORKED(ourdb_last_commit(db, &number));
     CHECK_ZERO(number);
+    FORKED(ourdb_clear(db));
+    FORKED(ourdb_revert(db, 1, 1));
+    FORKED(ourdb_revert_all(db, 1));
+    FORKED(ourdb_erase(db, 1));
+    FORKED(ourdb_refresh(db));
+    TEST_GARBAGE(txn);
+    FORKED(ourdb_txn_begin(db, 0, &txn));
+    CHECK(txn == NULL);
+    TEST_GARBAGE(txn);
+    FORKED(ourdb_txn_begin(db, OURDB_TXN_READ_ONLY, &txn));
+    CHECK(txn == NULL);
+    TEST_GARBAGE(txn);
+    FORKED(ourdb_txn_begin_at(db, 1, &txn));
+    CHECK(txn == NULL);
+    TEST_GARBAGE(iter);
+    FORKED(ourdb_iter_open(db, 0, UINT32_MAX, 0, &iter));
+    CHECK(iter == NULL);
+    CHECK_OK(ourdb_retention_init(&retention, sizeof retention));
+    FORKED(ourdb_compact(db, &retention, NULL, NULL));
+    FORKED(ourdb_backup(db, test_path("forked-backup"), NULL, NULL));
+    CHECK(!test_exists(test_path("forked-backup")));
+    FORKED(ourdb_check(db, NULL, NULL));
+    CHECK_OK(ourdb_stats_init(&stats, sizeof stats));
+    FORKED(ourdb_stats_get(db, &stats));
+    TEST_GARBAGE(buf);
+    TEST_GARBAGE(number);
+    FORKED(ourdb_changes(db, 0, 0, &buf, &number));
+    CHECK_ZERO(buf);
+    CHECK_ZERO(number);
+    FORKED(ourdb_apply(db, "a", 1));
+}
+
+/* Every function on a transaction and an iterator; then they are ended, which frees them. */
+static void
+check_forked_parts(ourdb_txn *txn, ourdb_txn *snapshot, ourdb_iter *iter)
+{
+    uint32_t id;
+    uint64_t number;
+    uint8_t into[4] = {1, 2, 3, 4};
+    size_t len;
+    ourdb_buf buf;
+    ourdb_record record;
+    ourdb_records records;
+    ourdb_iter *other;
+
+    TEST_GARBAGE(id);
+    FORKED(ourdb_txn_insert(txn, "a", 1, &id));
+    CHECK_ZERO(id);
+    FORKED(ourdb_txn_set(txn, 1, "a", 1));
+    FORKED(ourdb_txn_delete(txn, 1));
+    TEST_GARBAGE(buf);
+    FORKED(ourdb_txn_get(txn, 1, &buf));
+    CHECK_ZERO(buf);
+    TEST_GARBAGE(buf);
+    FORKED(ourdb_txn_get(snapshot, 1, &buf));
+    CHECK_ZERO(buf);
+    TEST_GARBAGE(len);
+    FORKED(ourdb_txn_get_into(snapshot, 1, into, sizeof into, &len));
+    CHECK_ZERO(len);
+    CHECK(into[0] == 1 && into[1] == 2 && into[2] == 3 && into[3] == 4);
+    FORKED(ourdb_txn_contains(snapshot, 1));
+    TEST_GARBAGE(id);
+    FORKED(ourdb_txn_first(snapshot, &id));
+    CHECK_ZERO(id);
+    FORKED(ourdb_txn_last(snapshot, &id));
+    FORKED(ourdb_txn_above(snapshot, 0, &id));
+    FORKED(ourdb_txn_below(snapshot, 9, &id));
+    TEST_GARBAGE(number);
+    FORKED(ourdb_txn_count(snapshot, &number));
+    CHECK_ZERO(number);
+    TEST_GARBAGE(other);
+    FORKED(ourdb_txn_iter_open(snapshot, 0, UINT32_MAX, 0, &other));
+    CHECK(other == NULL);
+    TEST_GARBAGE(record);
+    FORKED(ourdb_iter_next(iter, &record));
+    CHECK_ZERO(record);
+    TEST_GARBAGE(records);
+    FORKED(ourdb_iter_next_many(iter, 1, &records));
+    CHECK_ZERO(records);
+    FORKED(ourdb_txn_commit(txn));
+    ourdb_txn_abort(snapshot);
+    ourdb_iter_close(iter);
+    CHECK_CODE(ourdb_txn_commit(txn), OURDB_INVALID_ARGUMENT);
 #undef FORKED
 }
 
@@ -191,6 +278,51 @@ every_function(const test_variant *variant, uint32_t sync)
         CHECK_VALUE(db, 3, "three", 5);
         CHECK_COUNT(db, 3);
     }
+    CHECK_OK(ourdb_destroy(db));
+}
+
+/* Transactions and iterators that are open at the fork: the parent's go on, the child's are dead. */
+static void
+with_open_parts(const test_variant *variant)
+{
+    ourdb_options options = test_options(variant, 0);
+    ourdb *db = OPEN(test_path("parts"), &options);
+    ourdb_txn *txn;
+    ourdb_txn *snapshot;
+    ourdb_iter *iter;
+    ourdb_record record;
+    uint32_t id;
+    int database_first;
+
+    test_phase("%s: open transactions and iterators in a child", variant->name);
+    CHECK_OK(ourdb_insert(db, "one", 3, &id));
+    CHECK_OK(ourdb_txn_begin(db, 0, &txn));
+    CHECK_OK(ourdb_txn_begin(db, OURDB_TXN_READ_ONLY, &snapshot));
+    CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, 0, &iter));
+    CHECK_OK(ourdb_txn_set(txn, 1, "of the parent", 13));
+    CHECK_CODE(ourdb_close(db), OURDB_BUSY);
+    for (database_first = 0; database_first < 2; database_first++) {
+        pid_t child = test_fork();
+
+        if (child == 0) {
+            /* Open ones don't keep a child from closing, in any order. */
+            if (database_first) {
+                CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+            }
+            check_forked_parts(txn, snapshot, iter);
+            if (!database_first) {
+                CHECK_CODE(ourdb_destroy(db), OURDB_FORKED);
+            }
+            _exit(0);
+        }
+        test_wait(child);
+    }
+    CHECK_OK(ourdb_iter_next(iter, &record));
+    CHECK_BYTES(record.data, record.len, "one", 3);
+    ourdb_iter_close(iter);
+    ourdb_txn_abort(snapshot);
+    CHECK_OK(ourdb_txn_commit(txn));
+    CHECK_VALUE(db, 1, "of the parent", 13);
     CHECK_OK(ourdb_destroy(db));
 }
 
@@ -391,6 +523,7 @@ main(void)
     test_begin("fork");
     for (i = 0; i < TEST_VARIANT_COUNT; i++) {
         every_function(&test_variants[i], OURDB_SYNC_OS);
+        with_open_parts(&test_variants[i]);
         if (test_on_disk(&test_variants[i])) {
             surviving_child(&test_variants[i]);
         }

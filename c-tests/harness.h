@@ -347,6 +347,152 @@ test_next_id(const ourdb *db)
     return id;
 }
 
+/* ---- transactions, versions, long work ------------------------------------------------------ */
+
+#define BEGIN(db) (test_checks++, test_txn(__FILE__, __LINE__, (db), 0))
+#define SNAPSHOT(db) (test_checks++, test_txn(__FILE__, __LINE__, (db), OURDB_TXN_READ_ONLY))
+#define BEGIN_AT(db, commit) (test_checks++, test_txn_at(__FILE__, __LINE__, (db), (commit)))
+#define CHECK_TXN_VALUE(txn, id, data, len)                                                   \
+    (test_checks += 3, test_txn_record_is(__FILE__, __LINE__, (txn), (id), (data), (len)))
+#define CHECK_TXN_ABSENT(txn, id)                                                             \
+    (test_checks += 2, test_txn_record_absent(__FILE__, __LINE__, (txn), (id)))
+#define CHECK_TXN_COUNT(txn, expected) CHECK_NUMBER(test_txn_count(txn), expected)
+/* Compacts to the last `versions` versions of each record; 0: to live records only. */
+#define COMPACT(db, versions) (test_checks++, test_compact(__FILE__, __LINE__, (db), (versions)))
+
+static inline ourdb_txn *
+test_txn(const char *file, int line, ourdb *db, uint32_t flags)
+{
+    ourdb_txn *txn = NULL;
+
+    test_code(file, line, "ourdb_txn_begin", ourdb_txn_begin(db, flags, &txn), OURDB_OK);
+    test_condition(file, line, "txn != NULL", txn != NULL);
+    return txn;
+}
+
+static inline ourdb_txn *
+test_txn_at(const char *file, int line, ourdb *db, uint64_t commit)
+{
+    ourdb_txn *txn = NULL;
+
+    test_code(file, line, "ourdb_txn_begin_at", ourdb_txn_begin_at(db, commit, &txn), OURDB_OK);
+    test_condition(file, line, "txn != NULL", txn != NULL);
+    return txn;
+}
+
+static inline void
+test_txn_record_is(const char *file, int line, const ourdb_txn *txn, uint32_t id, const void *data,
+                   size_t len)
+{
+    char what[64];
+    ourdb_buf buf;
+
+    snprintf(what, sizeof what, "ourdb_txn_get(txn, %" PRIu32 ")", id);
+    TEST_GARBAGE(buf);
+    test_code(file, line, what, ourdb_txn_get(txn, id, &buf), OURDB_OK);
+    test_bytes(file, line, what, buf.data, buf.len, data, len);
+    ourdb_free_buf(&buf);
+    snprintf(what, sizeof what, "ourdb_txn_contains(txn, %" PRIu32 ")", id);
+    test_code(file, line, what, ourdb_txn_contains(txn, id), OURDB_OK);
+}
+
+static inline void
+test_txn_record_absent(const char *file, int line, const ourdb_txn *txn, uint32_t id)
+{
+    char what[64];
+    ourdb_buf buf;
+
+    snprintf(what, sizeof what, "ourdb_txn_get(txn, %" PRIu32 ")", id);
+    TEST_GARBAGE(buf);
+    test_code(file, line, what, ourdb_txn_get(txn, id, &buf), OURDB_NOT_FOUND);
+    test_zero(file, line, "the out parameter of ourdb_txn_get", &buf, sizeof buf);
+    snprintf(what, sizeof what, "ourdb_txn_contains(txn, %" PRIu32 ")", id);
+    test_code(file, line, what, ourdb_txn_contains(txn, id), OURDB_NOT_FOUND);
+}
+
+static inline uint64_t
+test_txn_count(const ourdb_txn *txn)
+{
+    uint64_t count = 0;
+
+    test_code(__FILE__, __LINE__, "ourdb_txn_count", ourdb_txn_count(txn, &count), OURDB_OK);
+    return count;
+}
+
+static inline ourdb_retention
+test_retention(uint64_t versions)
+{
+    ourdb_retention retention;
+
+    test_code(__FILE__, __LINE__, "ourdb_retention_init",
+              ourdb_retention_init(&retention, sizeof retention), OURDB_OK);
+    retention.keep_versions = versions;
+    return retention;
+}
+
+static inline void
+test_compact(const char *file, int line, ourdb *db, uint64_t versions)
+{
+    ourdb_retention retention = test_retention(versions);
+
+    test_code(file, line, "ourdb_compact", ourdb_compact(db, &retention, NULL, NULL), OURDB_OK);
+}
+
+static inline ourdb_stats
+test_stats(const ourdb *db)
+{
+    ourdb_stats stats;
+
+    test_code(__FILE__, __LINE__, "ourdb_stats_init", ourdb_stats_init(&stats, sizeof stats),
+              OURDB_OK);
+    test_code(__FILE__, __LINE__, "ourdb_stats_get", ourdb_stats_get(db, &stats), OURDB_OK);
+    return stats;
+}
+
+/*
+ * A digest of what a database holds: of each live record every version, with its commit and time.
+ * Two databases with the same one hold the same.
+ */
+#define CHECK_SAME(db, other) CHECK_NUMBER(test_contents(db), test_contents(other))
+
+static inline uint64_t
+test_contents(const ourdb *db)
+{
+    uint64_t digest = test_last_commit(db);
+    ourdb_iter *iter = NULL;
+    ourdb_record record;
+    int code;
+
+    test_code(__FILE__, __LINE__, "ourdb_iter_open",
+              ourdb_iter_open(db, 0, UINT32_MAX, 0, &iter), OURDB_OK);
+    while ((code = ourdb_iter_next(iter, &record)) == OURDB_OK) {
+        uint64_t head[3];
+        ourdb_records history;
+        size_t i;
+
+        test_code(__FILE__, __LINE__, "ourdb_history", ourdb_history(db, record.id, 0, &history),
+                  OURDB_OK);
+        for (i = 0; i < history.count; i++) {
+            const ourdb_record *item = &history.items[i];
+
+            head[0] = (uint64_t)item->id << 32 | item->flags;
+            head[1] = item->commit;
+            head[2] = item->time_us;
+            for (size_t k = 0; k < 3; k++) {
+                digest = (digest ^ head[k]) * UINT64_C(0x9E3779B97F4A7C15);
+                digest ^= digest >> 29;
+            }
+            for (size_t k = 0; k < item->len; k++) {
+                digest = (digest ^ item->data[k]) * UINT64_C(0x100000001B3);
+            }
+        }
+        ourdb_free_records(&history);
+    }
+    test_code(__FILE__, __LINE__, "ourdb_iter_next at the end", code, OURDB_NOT_FOUND);
+    ourdb_iter_close(iter);
+    return digest;
+}
+
 /* ---- opening ------------------------------------------------------------------------------- */
 
 /* The ways in which the same engine runs; a theme that must hold in all of them runs in each. */

@@ -49,8 +49,12 @@
 #error "an I/O mode was renumbered"
 #endif
 
-#if OURDB_RECORD_DELETED != 1 || OURDB_RECORD_MISSING != 2
+#if OURDB_RECORD_DELETED != 1 || OURDB_RECORD_MISSING != 2 || OURDB_RECORD_ERASED != 4
 #error "a flag of a record was renumbered"
+#endif
+
+#if OURDB_TXN_READ_ONLY != 1 || OURDB_ITER_REVERSE != 1 || OURDB_ITER_KEYS != 2
+#error "a flag of a transaction or an iterator was renumbered"
 #endif
 
 #if OURDB_VERSION_NUMBER \
@@ -85,7 +89,8 @@ STATIC_CHECK(records_items, offsetof(ourdb_records, items) == 0);
 STATIC_CHECK(records_count, offsetof(ourdb_records, count) == WORD);
 STATIC_CHECK(records_owner, offsetof(ourdb_records, owner) == 2 * WORD);
 
-STATIC_CHECK(options_size, sizeof(ourdb_options) == 32 + WORD);
+STATIC_CHECK(options_size,
+             sizeof(ourdb_options) == offsetof(ourdb_options, auto_keep_versions) + 8);
 STATIC_CHECK(options_own_size, offsetof(ourdb_options, size) == 0);
 STATIC_CHECK(options_flags, offsetof(ourdb_options, flags) == WORD);
 STATIC_CHECK(options_record_nr_max, offsetof(ourdb_options, record_nr_max) == WORD + 4);
@@ -95,6 +100,33 @@ STATIC_CHECK(options_lookup, offsetof(ourdb_options, lookup) == WORD + 16);
 STATIC_CHECK(options_sync, offsetof(ourdb_options, sync) == WORD + 20);
 STATIC_CHECK(options_sync_interval_ms, offsetof(ourdb_options, sync_interval_ms) == WORD + 24);
 STATIC_CHECK(options_io, offsetof(ourdb_options, io) == WORD + 28);
+STATIC_CHECK(options_percent, offsetof(ourdb_options, auto_compact_percent) == WORD + 32);
+STATIC_CHECK(options_reserved, offsetof(ourdb_options, reserved) == WORD + 36);
+STATIC_CHECK(options_keep, offsetof(ourdb_options, auto_keep_versions) % 8 == 0);
+
+/* Only 64-bit numbers after the size. */
+#define NTH(n) ((WORD < 8 ? 8 : WORD) + 8 * ((n) - 1))
+STATIC_CHECK(retention_size, sizeof(ourdb_retention) == NTH(4));
+STATIC_CHECK(retention_own_size, offsetof(ourdb_retention, size) == 0);
+STATIC_CHECK(retention_versions, offsetof(ourdb_retention, keep_versions) == NTH(1));
+STATIC_CHECK(retention_us, offsetof(ourdb_retention, keep_since_us) == NTH(2));
+STATIC_CHECK(retention_commit, offsetof(ourdb_retention, keep_since_commit) == NTH(3));
+
+STATIC_CHECK(stats_size, sizeof(ourdb_stats) == NTH(14));
+STATIC_CHECK(stats_own_size, offsetof(ourdb_stats, size) == 0);
+STATIC_CHECK(stats_live, offsetof(ourdb_stats, live) == NTH(1));
+STATIC_CHECK(stats_versions, offsetof(ourdb_stats, versions) == NTH(2));
+STATIC_CHECK(stats_deletions, offsetof(ourdb_stats, deletions) == NTH(3));
+STATIC_CHECK(stats_bytes_live, offsetof(ourdb_stats, bytes_live) == NTH(4));
+STATIC_CHECK(stats_bytes_dead, offsetof(ourdb_stats, bytes_dead) == NTH(5));
+STATIC_CHECK(stats_data_files, offsetof(ourdb_stats, data_files) == NTH(6));
+STATIC_CHECK(stats_bytes_on_disk, offsetof(ourdb_stats, bytes_on_disk) == NTH(7));
+STATIC_CHECK(stats_last_commit, offsetof(ourdb_stats, last_commit) == NTH(8));
+STATIC_CHECK(stats_synced_commit, offsetof(ourdb_stats, synced_commit) == NTH(9));
+STATIC_CHECK(stats_oldest_commit, offsetof(ourdb_stats, oldest_commit) == NTH(10));
+STATIC_CHECK(stats_next_id, offsetof(ourdb_stats, next_id) == NTH(11));
+STATIC_CHECK(stats_transactions, offsetof(ourdb_stats, transactions) == NTH(12));
+STATIC_CHECK(stats_last_time_us, offsetof(ourdb_stats, last_time_us) == NTH(13));
 
 /* ---- functions: each assignment is refused by the compiler unless the types are the same ----- */
 
@@ -138,6 +170,48 @@ static int (*const get_version)(const ourdb *, uint32_t, uint64_t, ourdb_buf *)
 static int (*const get_at)(const ourdb *, uint32_t, uint64_t, ourdb_buf *) = ourdb_get_at;
 static int (*const last_commit)(const ourdb *, uint64_t *) = ourdb_last_commit;
 
+static int (*const clear)(ourdb *) = ourdb_clear;
+static int (*const revert)(ourdb *, uint32_t, uint64_t) = ourdb_revert;
+static int (*const revert_all)(ourdb *, uint64_t) = ourdb_revert_all;
+static int (*const erase)(ourdb *, uint32_t) = ourdb_erase;
+static int (*const refresh)(ourdb *) = ourdb_refresh;
+
+static int (*const txn_begin)(ourdb *, uint32_t, ourdb_txn **) = ourdb_txn_begin;
+static int (*const txn_begin_at)(ourdb *, uint64_t, ourdb_txn **) = ourdb_txn_begin_at;
+static int (*const txn_commit)(ourdb_txn *) = ourdb_txn_commit;
+static void (*const txn_abort)(ourdb_txn *) = ourdb_txn_abort;
+static int (*const txn_insert)(ourdb_txn *, const void *, size_t, uint32_t *) = ourdb_txn_insert;
+static int (*const txn_set)(ourdb_txn *, uint32_t, const void *, size_t) = ourdb_txn_set;
+static int (*const txn_get)(const ourdb_txn *, uint32_t, ourdb_buf *) = ourdb_txn_get;
+static int (*const txn_get_into)(const ourdb_txn *, uint32_t, void *, size_t, size_t *)
+    = ourdb_txn_get_into;
+static int (*const txn_delete)(ourdb_txn *, uint32_t) = ourdb_txn_delete;
+static int (*const txn_contains)(const ourdb_txn *, uint32_t) = ourdb_txn_contains;
+static int (*const txn_first)(const ourdb_txn *, uint32_t *) = ourdb_txn_first;
+static int (*const txn_last)(const ourdb_txn *, uint32_t *) = ourdb_txn_last;
+static int (*const txn_above)(const ourdb_txn *, uint32_t, uint32_t *) = ourdb_txn_above;
+static int (*const txn_below)(const ourdb_txn *, uint32_t, uint32_t *) = ourdb_txn_below;
+static int (*const txn_count)(const ourdb_txn *, uint64_t *) = ourdb_txn_count;
+
+static int (*const iter_open)(const ourdb *, uint32_t, uint32_t, uint32_t, ourdb_iter **)
+    = ourdb_iter_open;
+static int (*const txn_iter_open)(const ourdb_txn *, uint32_t, uint32_t, uint32_t, ourdb_iter **)
+    = ourdb_txn_iter_open;
+static int (*const iter_next)(ourdb_iter *, ourdb_record *) = ourdb_iter_next;
+static int (*const iter_next_many)(ourdb_iter *, size_t, ourdb_records *) = ourdb_iter_next_many;
+static void (*const iter_close)(ourdb_iter *) = ourdb_iter_close;
+
+static int (*const retention_init)(ourdb_retention *, size_t) = ourdb_retention_init;
+static int (*const compact)(ourdb *, const ourdb_retention *, ourdb_progress, void *)
+    = ourdb_compact;
+static int (*const backup)(const ourdb *, const char *, ourdb_progress, void *) = ourdb_backup;
+static int (*const check_all)(const ourdb *, ourdb_progress, void *) = ourdb_check;
+static int (*const stats_init)(ourdb_stats *, size_t) = ourdb_stats_init;
+static int (*const stats_get)(const ourdb *, ourdb_stats *) = ourdb_stats_get;
+static int (*const changes)(const ourdb *, uint64_t, size_t, ourdb_buf *, uint64_t *)
+    = ourdb_changes;
+static int (*const apply)(ourdb *, const void *, size_t) = ourdb_apply;
+
 static void (*const free_buf)(ourdb_buf *) = ourdb_free_buf;
 static void (*const free_records)(ourdb_records *) = ourdb_free_records;
 
@@ -154,6 +228,68 @@ check(int holds, const char *what)
         fprintf(stderr, "layout: FAILED: %s\n", what);
         failed = 1;
     }
+}
+
+/* The functions for versions, on an empty database whose last commit is 6. */
+static void
+check_versions(ourdb *db)
+{
+    ourdb_txn *txn = NULL;
+    ourdb_iter *iter = NULL;
+    ourdb_record record;
+    ourdb_records records;
+    ourdb_retention retention;
+    ourdb_stats stats;
+    ourdb_buf buf;
+    uint32_t id = 0;
+    uint64_t number = 0;
+    size_t len = 0;
+    uint8_t into[4];
+
+    check(txn_begin(db, 0, &txn) == OURDB_OK && txn != NULL, "ourdb_txn_begin");
+    check(txn_insert(txn, "abc", 3, &id) == OURDB_OK && id == 3, "ourdb_txn_insert");
+    check(txn_set(txn, 3, "abcd", 4) == OURDB_OK, "ourdb_txn_set");
+    check(txn_get(txn, 3, &buf) == OURDB_OK && buf.len == 4, "ourdb_txn_get");
+    free_buf(&buf);
+    check(txn_get_into(txn, 3, into, 4, &len) == OURDB_OK && len == 4, "ourdb_txn_get_into");
+    check(txn_contains(txn, 3) == OURDB_OK, "ourdb_txn_contains");
+    check(txn_first(txn, &id) == OURDB_OK && id == 3, "ourdb_txn_first");
+    check(txn_last(txn, &id) == OURDB_OK && id == 3, "ourdb_txn_last");
+    check(txn_above(txn, 2, &id) == OURDB_OK && id == 3, "ourdb_txn_above");
+    check(txn_below(txn, 4, &id) == OURDB_OK && id == 3, "ourdb_txn_below");
+    check(txn_count(txn, &number) == OURDB_OK && number == 1, "ourdb_txn_count");
+    check(txn_iter_open(txn, 0, 9, 0, &iter) == OURDB_OK, "ourdb_txn_iter_open");
+    check(iter_next(iter, &record) == OURDB_OK && record.id == 3, "ourdb_iter_next");
+    iter_close(iter);
+    check(txn_commit(txn) == OURDB_OK, "ourdb_txn_commit");
+    check(iter_open(db, 0, 9, 0, &iter) == OURDB_OK, "ourdb_iter_open");
+    check(iter_next_many(iter, 9, &records) == OURDB_OK && records.count == 1,
+          "ourdb_iter_next_many");
+    free_records(&records);
+    iter_close(iter);
+    check(txn_begin_at(db, 6, &txn) == OURDB_OK, "ourdb_txn_begin_at");
+    check(txn_delete(txn, 3) == OURDB_READ_ONLY, "ourdb_txn_delete");
+    txn_abort(txn);
+    check(clear(db) == OURDB_OK, "ourdb_clear");
+    check(revert(db, 3, 7) == OURDB_OK, "ourdb_revert");
+    check(revert_all(db, 6) == OURDB_OK, "ourdb_revert_all");
+    check(erase(db, 3) == OURDB_OK, "ourdb_erase");
+    check(refresh(db) == OURDB_OK, "ourdb_refresh");
+    check(retention_init(&retention, sizeof retention) == OURDB_OK
+              && retention.size == sizeof retention && retention.keep_versions == 1,
+          "ourdb_retention_init");
+    check(compact(db, &retention, NULL, NULL) == OURDB_OK, "ourdb_compact");
+    check(check_all(db, NULL, NULL) == OURDB_OK, "ourdb_check");
+    check(backup(db, NULL, NULL, NULL) == OURDB_INVALID_ARGUMENT, "ourdb_backup");
+    check(stats_init(&stats, sizeof stats) == OURDB_OK && stats.size == sizeof stats,
+          "ourdb_stats_init");
+    check(stats_get(db, &stats) == OURDB_OK && stats.live == 0 && stats.next_id == 4,
+          "ourdb_stats_get");
+    check(changes(db, stats.last_commit, 0, &buf, &number) == OURDB_OK && buf.len == 0
+              && number == stats.last_commit,
+          "ourdb_changes");
+    check(apply(db, buf.data, buf.len) == OURDB_OK, "ourdb_apply");
+    free_buf(&buf);
 }
 
 int
@@ -182,7 +318,8 @@ main(void)
     check(options.flags == 0 && options.record_nr_max == 0 && options.record_size_max == 0
               && options.file_size == 0 && options.lookup == OURDB_LOOKUP_MEMORY
               && options.sync == OURDB_SYNC_OS && options.sync_interval_ms == 0
-              && options.io == OURDB_IO_AUTO,
+              && options.io == OURDB_IO_AUTO && options.auto_compact_percent == 0
+              && options.reserved == 0 && options.auto_keep_versions == 0,
           "fresh options are all defaults");
 
     /* Each function once through its pointer: it is there to be linked and does its work. */
@@ -223,6 +360,7 @@ main(void)
     check(delete_(db, 1) == OURDB_OK, "ourdb_delete");
     check(last_commit(db, &number) == OURDB_OK && number == 6, "ourdb_last_commit");
     check(sync_(db) == OURDB_OK, "ourdb_sync");
+    check_versions(db);
     check(destroy(db) == OURDB_OK, "ourdb_destroy");
     check(close_(NULL) == OURDB_OK, "ourdb_close");
 

@@ -62,6 +62,16 @@ c_tests! {
     herolib
     kill
     fuzz
+    txn
+    iter
+    compact
+    erase
+    revert
+    backup
+    changes
+    refresh
+    stats
+    peers
 }
 
 #[test]

@@ -120,7 +120,9 @@ impl Handle for ourdb_iter {
     }
 }
 
-/// Where a handle points.
+/// Where a handle points. The state comes first in every kind, so that a pointer to a handle of
+/// another kind is noticed too.
+#[repr(C)]
 pub(super) struct Slot<T> {
     /// `OPEN`; `changing()`; otherwise closed, and then the number of the closing (0: never used).
     state: AtomicU64,

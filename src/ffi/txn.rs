@@ -18,8 +18,8 @@ pub const OURDB_TXN_READ_ONLY: u32 = 1;
 ///
 /// It sees the database as of this moment, whatever others commit meanwhile, and its own writes.
 /// Any number may be open at once, in any thread; none waits for another. End each one with
-/// ourdb_txn_commit() or ourdb_txn_abort(): until then the database can't be closed, and a compaction
-/// can't give back the files that it reads.
+/// ourdb_txn_commit() or ourdb_txn_abort(): until then the database can't be closed, and a
+/// compaction can't give back the files that it reads.
 ///
 /// @param db     the database
 /// @param flags  0, or OURDB_TXN_READ_ONLY: a snapshot, in which a write is OURDB_READ_ONLY
