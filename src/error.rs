@@ -178,7 +178,6 @@ pub enum NotFound {
         /// The time asked for, microseconds since the Unix epoch.
         time_us: u64,
     },
-    /// No snapshot of that commit can be had.
     /// No live record in that direction.
     #[error("there is no live record {0}")]
     Neighbour(Neighbour),
