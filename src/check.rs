@@ -134,6 +134,8 @@ struct Check<'a, P> {
     time_us: u64,
     /// The commit whose last record has not come yet, and its time.
     pending: Option<(u64, u64)>,
+    /// The end of the last data file that was read, if there is nothing in it.
+    empty: Option<LogEnd>,
     /// Damage was met in the log: what follows it may lead to what can't be read.
     gap: bool,
     report: CheckReport,
@@ -158,6 +160,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             commit: extent.commit,
             time_us: 0,
             pending: None,
+            empty: None,
             gap: false,
             report: CheckReport::default(),
         })
@@ -400,14 +403,15 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             );
             self.gap = true;
         }
-        // A file in which there is nothing was made in vain, and the next one in its stead.
-        if part.end == FILE_HEADER as u64 {
-            return Ok(before);
-        }
-        Ok(Some(LogEnd {
+        let end = Some(LogEnd {
             file: segment.number,
             position: part.end as u32,
-        }))
+        });
+        // A file in which there is nothing was made in vain, and the next one in its stead; or a
+        // loss of power has emptied it, and the next one goes on behind it.
+        let is_empty = part.end == FILE_HEADER as u64;
+        self.empty = end.filter(|_| is_empty);
+        Ok(if is_empty { before } else { end })
     }
 
     fn is_header_of(&self, header: &FileHeader, segment: &Segment) -> bool {
@@ -419,7 +423,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
 
     /// Goes on with a data file after `before`.
     fn follow(&mut self, file: &str, header: &FileHeader, before: Option<LogEnd>) {
-        if header.after != before && !self.gap {
+        let follows =
+            header.after == before || (header.after.is_some() && header.after == self.empty);
+        if !follows && !self.gap {
             let end = |end: Option<LogEnd>| end.map_or("nothing".to_owned(), |end| end.to_string());
             let what = format!(
                 "the data file goes on from {}, and the log before it ends with {}",
