@@ -26,6 +26,7 @@ compile_error!("OurDB maps its files as little-endian words, on Unix");
 mod backup;
 mod base;
 mod bytes;
+mod changes;
 pub mod check;
 mod db;
 pub mod error;

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use super::write::Writer;
 use super::{Db, World};
 use crate::error::Result;
+use crate::log::commits::LogPart;
 use crate::log::segment::Segment;
 use crate::manifest::{BaseStamp, Clear, FileKind, Manifest};
 use crate::storage::Storage;
+use crate::sync::atomic::Ordering;
 
 /// Everything there is as of one commit. What comes later is appended behind it.
 #[derive(Debug)]
@@ -28,6 +31,9 @@ pub(crate) struct Extent {
     pub(crate) commit: u64,
     pub(crate) live: u64,
     pub(crate) next_id: u64,
+    /// The last commit that readers see, and the next id as of that.
+    pub(crate) visible: u64,
+    pub(crate) visible_next_id: u64,
 }
 
 /// A data file up to some end.
@@ -38,13 +44,42 @@ pub(crate) struct Part {
     pub(crate) end: u64,
 }
 
+impl Extent {
+    /// The data files of the log.
+    pub(crate) fn log_parts(&self) -> impl Iterator<Item = LogPart> + '_ {
+        let parts = self.parts.iter().filter(|part| part.kind == FileKind::Log);
+        parts.map(|part| LogPart {
+            number: part.segment.number,
+            seed: part.segment.seed(),
+            end: part.end,
+        })
+    }
+
+    /// The commit that the log begins with, or will.
+    pub(crate) fn first_commit(&self, storage: &dyn Storage) -> Result<u64> {
+        match self.log_parts().next() {
+            Some(part) => part.first_commit(storage),
+            None => Ok(self.commit.saturating_add(1)),
+        }
+    }
+
+    /// Whether the log builds upon versions that were there before.
+    pub(crate) fn has_base(&self) -> bool {
+        self.base.is_some() || self.parts.iter().any(|part| part.kind != FileKind::Log)
+    }
+}
+
 impl Db {
     /// What there is now.
     pub(crate) fn extent(&self) -> Result<Extent> {
-        let shared = &*self.shared;
-        shared.check_process()?;
+        self.shared.check_process()?;
         // Nothing is appended meanwhile.
-        let writer = shared.writer();
+        Ok(self.extent_with(&self.shared.writer()))
+    }
+
+    /// The same for the one who writes.
+    pub(super) fn extent_with(&self, writer: &Writer) -> Extent {
+        let shared = &*self.shared;
         let kind = |number| {
             let file = writer.manifest.file(number);
             file.map_or(FileKind::Log, |file| file.kind)
@@ -55,7 +90,7 @@ impl Db {
             kind: kind(segment.number),
             end: segment.view().end(),
         });
-        Ok(Extent {
+        Extent {
             uuid: world.log.uuid,
             generation: world.log.generation,
             volatile: shared.volatile,
@@ -68,7 +103,14 @@ impl Db {
             commit: writer.commit,
             live: writer.live,
             next_id: writer.next_id,
-        })
+            visible: shared.visible(),
+            visible_next_id: shared.counters.next_id.load(Ordering::Acquire),
+        }
+    }
+
+    /// What there is to read now.
+    pub(crate) fn world(&self) -> Arc<World> {
+        self.shared.world.load()
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {

@@ -7,6 +7,7 @@
 //! while the two counters differ follows the chain back to what is visible, so a commit of many
 //! records becomes visible in one step.
 
+mod apply;
 mod backups;
 mod close;
 mod compact;

@@ -10,7 +10,7 @@ use super::sync::{GroupSync, Ticker};
 use super::write::Writer;
 use super::{Counters, Db, Shared, World};
 use crate::base;
-use crate::error::{Error, Result};
+use crate::error::{Error, FailedSync, Result};
 use crate::herolib;
 use crate::location::Location;
 use crate::log::Log;
@@ -263,6 +263,7 @@ impl<'a> Opening<'a> {
                 (lookup, state)
             }
         };
+        // The manifest's may be higher than that of the checkpoint: see `Shared::raise_next_id`.
         let mut next_id = state.next_id.max(manifest.next_id).max(1);
         let mut live = state.live;
         let mut tally = state.tally;
@@ -501,6 +502,7 @@ impl<'a> Opening<'a> {
             manifest: self.manifest.clone(),
             commit: outcome.commit,
             time_us: outcome.time_us,
+            earliest_us: outcome.time_us,
             next_id: recovered.next_id,
             live: recovered.live,
             tally: recovered.tally,
@@ -562,6 +564,7 @@ impl<'a> Opening<'a> {
                 .iter()
                 .any(|file| file.number == end.file && file.len > u64::from(end.position))
         });
+        self.cut_reserved(outcome)?;
         if outcome.torn || behind_end || !outcome.unfinished.is_empty() {
             recovery::cut(storage, &self.log_files, outcome)?;
             for file in &mut self.log_files {
@@ -599,6 +602,37 @@ impl<'a> Opening<'a> {
         storage
             .sync_directory("")
             .map_err(|error| failed("", error))
+    }
+
+    /// Gives back the space that was reserved in data files before the last one: a loss of power may
+    /// have undone the cut that a roll-over makes. After a clean close it would look as if somebody
+    /// had appended to them.
+    fn cut_reserved(&mut self, outcome: &Outcome) -> Result<()> {
+        let storage = &**self.storage;
+        for index in 0..self.log_files.len() {
+            let LogFile { number, len, .. } = self.log_files[index];
+            let is_last = outcome.end.is_none_or(|end| end.file <= number);
+            let Some(end) = self.log_end_of(index, outcome) else {
+                continue;
+            };
+            if is_last || end >= len {
+                continue;
+            }
+            let name = name(number);
+            let written = Reader::sequential(storage, &name)?.end_of_zeros(end)?;
+            if written < len {
+                // Not what is ours to cut.
+                continue;
+            }
+            let cut = || {
+                let file = storage.open(&name, Access::Write)?;
+                file.set_len(end)?;
+                file.sync().map_err(FailedSync::mark)
+            };
+            cut().map_err(|error| Error::from_io("cut", storage.describe(&name), error))?;
+            self.log_files[index].len = end;
+        }
+        Ok(())
     }
 
     /// The parts of the log that may not be on disk: data file, from, to.

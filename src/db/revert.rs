@@ -44,7 +44,7 @@ impl Db {
                 previous: shared.read().lookup.get(id).location(),
                 value: &value,
             };
-            shared.append(&mut writer, &[record])?
+            shared.append(&mut writer, &[record], None)?
         };
         shared.finish(commit)
     }
@@ -103,7 +103,7 @@ impl Db {
                     value: &change.value,
                 })
                 .collect();
-            shared.append(&mut writer, &records)?
+            shared.append(&mut writer, &records, None)?
         };
         shared.finish(commit)
     }

@@ -355,7 +355,7 @@ impl Txn {
             if records.is_empty() {
                 return Ok(());
             }
-            shared.append(&mut writer, &records)?
+            shared.append(&mut writer, &records, None)?
         };
         // Others need not wait for a snapshot that nobody looks at any more.
         let shared = Arc::clone(shared);

@@ -28,6 +28,8 @@ pub(super) struct Writer {
     pub(super) commit: u64,
     /// Its time. No later commit has an earlier one.
     pub(super) time_us: u64,
+    /// The next commit made here is not before this: later than `time_us` where an attempt failed.
+    pub(super) earliest_us: u64,
     /// The id that the next insert gets.
     pub(super) next_id: u64,
     /// Live records, visible or not.
@@ -48,6 +50,13 @@ pub(super) struct Deletion {
     commit: u64,
     /// The record, and where its deletion is; `None` for all records.
     record: Option<(u32, Location)>,
+}
+
+/// What a commit of another database has already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stamp {
+    pub(super) commit: u64,
+    pub(super) time_us: u64,
 }
 
 /// The counters as of one commit.
@@ -147,9 +156,15 @@ impl Shared {
         })
     }
 
-    /// Appends one commit. The ids of `records` are all different. Failing, it changes nothing
-    /// that a reader or a later opening could see.
-    pub(super) fn append(&self, writer: &mut Writer, records: &[NewRecord<'_>]) -> Result<u64> {
+    /// Appends one commit: with the next number, now; or one of another database with its `stamp`,
+    /// which follows the last one here. The ids of `records` are all different. Failing, it changes
+    /// nothing that a reader or a later opening could see.
+    pub(super) fn append(
+        &self,
+        writer: &mut Writer,
+        records: &[NewRecord<'_>],
+        stamp: Option<Stamp>,
+    ) -> Result<u64> {
         // Another thread's failure may have come while we waited for the lock.
         self.check_poison()?;
         let len = records.iter().map(NewRecord::len).sum();
@@ -160,30 +175,29 @@ impl Shared {
                 Error::from_io("reserve space in", path, error)
             })?;
         }
-        self.prepare(writer).map_err(|error| {
-            if error.is_failed_sync() {
-                self.poison_with(error)
-            } else {
-                error
-            }
-        })?;
+        self.prepare(writer)?;
         if let Some(work) = writer.tail.take_overdue_sync_work() {
             work.run(&world.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
         }
-        let commit = writer
-            .commit
-            .checked_add(1)
-            .ok_or(Error::Full("all commit numbers are used".into()))?;
+        let next = match stamp {
+            Some(stamp) => Some(stamp.commit),
+            None => writer.commit.checked_add(1),
+        };
+        let commit = next.ok_or(Error::Full("all commit numbers are used".into()))?;
         let reserved = writer.tail.reserve(&world.log, len, commit);
         reserved.map_err(|error| match error {
             // Somebody has cut the log off.
             Error::Corrupt { .. } => self.poison_with(error),
             error => error,
         })?;
-        let time_us = self.storage.now_us().max(writer.time_us);
+        let time_us = match stamp {
+            // Another attempt at it writes the same bytes in the same place.
+            Some(stamp) => stamp.time_us,
+            None => self.storage.now_us().max(writer.earliest_us),
+        };
         // Another attempt after a failed one must have another time, see `Tail`.
-        writer.time_us = time_us.saturating_add(1);
+        writer.earliest_us = writer.earliest_us.max(time_us.saturating_add(1));
         let first = writer.tail.append(&world.log, commit, time_us, records);
         let first = first.map_err(|(error, intact)| {
             if intact || planted!(failed_write_forgotten) {
@@ -193,6 +207,7 @@ impl Shared {
             }
         })?;
         writer.time_us = time_us;
+        writer.earliest_us = time_us;
         writer.commit = commit;
         if !planted!(published_before_announced) {
             self.counters.appended.store(commit, Ordering::Release);
@@ -299,6 +314,11 @@ impl Shared {
         if writer.prepared {
             return Ok(());
         }
+        self.leave_clean_state(writer)
+            .map_err(|error| self.poison_if_unsynced(error))
+    }
+
+    fn leave_clean_state(&self, writer: &mut Writer) -> Result<()> {
         writer.changed = true;
         if !self.volatile {
             let clean = writer.manifest.state == State::Clean && !planted!(manifest_stays_clean);
@@ -321,6 +341,15 @@ impl Shared {
         }
         writer.prepared = true;
         Ok(())
+    }
+
+    /// After a failure to replace a file: if it was a sync that failed, nothing more is written.
+    pub(super) fn poison_if_unsynced(&self, error: Error) -> Error {
+        if error.is_failed_sync() {
+            self.poison_with(error)
+        } else {
+            error
+        }
     }
 
     /// After the writer lock is given back: waits until a commit is as durable as asked.
@@ -349,7 +378,7 @@ impl Db {
                 previous: Location::NONE,
                 value,
             };
-            (id, shared.append(&mut writer, &[record])?)
+            (id, shared.append(&mut writer, &[record], None)?)
         };
         shared.finish(commit)?;
         Ok(id)
@@ -362,7 +391,7 @@ impl Db {
         let commit = {
             let mut writer = shared.writer();
             let record = shared.put(id, value)?;
-            shared.append(&mut writer, &[record])?
+            shared.append(&mut writer, &[record], None)?
         };
         shared.finish(commit)
     }
@@ -374,7 +403,7 @@ impl Db {
         let commit = {
             let mut writer = shared.writer();
             let record = shared.deletion(id)?;
-            shared.append(&mut writer, &[record])?
+            shared.append(&mut writer, &[record], None)?
         };
         shared.finish(commit)
     }
@@ -395,9 +424,9 @@ impl Db {
                 let records = ids
                     .map(|(id, _)| shared.deletion(id))
                     .collect::<Result<Vec<_>>>()?;
-                shared.append(&mut writer, &records)?
+                shared.append(&mut writer, &records, None)?
             } else {
-                shared.append(&mut writer, &[NewRecord::CLEAR])?
+                shared.append(&mut writer, &[NewRecord::CLEAR], None)?
             }
         };
         shared.finish(commit)
@@ -432,7 +461,7 @@ impl Db {
                 });
                 ids.push(id);
             }
-            shared.append(&mut writer, &records)?
+            shared.append(&mut writer, &records, None)?
         };
         shared.finish(commit)?;
         Ok(ids)
@@ -482,7 +511,7 @@ impl Db {
             if !ascending {
                 keep_last_of_each_id(&mut records);
             }
-            shared.append(&mut writer, &records)?
+            shared.append(&mut writer, &records, None)?
         };
         shared.finish(commit)
     }

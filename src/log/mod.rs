@@ -1,10 +1,11 @@
 //! The append-only log: data files of records, back to back, in the order of their commits.
 //!
 //! `record` knows the bytes of a record, `segment` reads one data file here and there, `scan` from
-//! front to back, `tail` appends to the last one, `copy` writes files that
-//! nobody reads yet, `recovery` finds out after a crash where the log
-//! ends. What an id means is none of the log's business.
+//! front to back, `commits` from any commit on, `tail` appends to the last one, `copy` writes files
+//! that nobody reads yet, `recovery` finds out after a crash where the log ends. What an id means is
+//! none of the log's business.
 
+pub(crate) mod commits;
 pub(crate) mod copy;
 #[cfg(test)]
 mod decoders;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::Storage;
 use crate::sync::OnceLock;
+use commits::Ends;
 use record::{Head, Kind};
 use segment::{FILE_HEADER, LogEnd, OpenFiles, Segment, name};
 
@@ -31,6 +33,8 @@ pub(crate) struct Log {
     pub(crate) uuid: [u8; 16],
     pub(crate) generation: u64,
     open_files: Arc<OpenFiles>,
+    /// Where those stopped who read it commit by commit.
+    pub(crate) ends: Ends,
     groups: Box<[OnceLock<Box<Group>>]>,
 }
 
@@ -48,6 +52,7 @@ impl Log {
             uuid,
             generation,
             open_files,
+            ends: Ends::default(),
             groups,
         }
     }

@@ -47,6 +47,20 @@ impl NewRecord<'_> {
     }
 }
 
+/// Refuses a commit whose records of `len` bytes together are longer than any data file can be.
+pub(crate) fn check_commit_len(len: u64) -> Result<()> {
+    let limit = LONGEST_FILE - FILE_HEADER as u64;
+    if len <= limit {
+        return Ok(());
+    }
+    Err(Error::RecordTooLarge {
+        what: "a commit",
+        len,
+        limit,
+        which: "the longest data file",
+    })
+}
+
 /// The file that is appended to.
 #[derive(Debug)]
 struct Active {
@@ -212,15 +226,7 @@ impl Tail {
     /// Makes room for `len` bytes in one piece: rolls over to a new data file if need be and
     /// reserves space on disk. Failing, it leaves everything as it was.
     pub(crate) fn reserve(&mut self, log: &Log, len: u64, commit: u64) -> Result<()> {
-        let limit = LONGEST_FILE - FILE_HEADER as u64;
-        if len > limit {
-            return Err(Error::RecordTooLarge {
-                what: "a commit",
-                len,
-                limit,
-                which: "the longest data file",
-            });
-        }
+        check_commit_len(len)?;
         self.clear_remains(log)?;
         let fits = |a: &Active| a.end < self.file_size && a.end + len <= LONGEST_FILE;
         if !self.active.as_ref().is_some_and(fits) {

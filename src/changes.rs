@@ -1,0 +1,113 @@
+//! Changes: commits given out by one database and applied by another, which so becomes its copy,
+//! with every version, commit number and time.
+//!
+//! `chunk` knows the bytes on their way, `log::commits` reads them out of the log, `db::apply`
+//! writes them. What a log can't tell, a difference of states would have to: the versions of a
+//! base, which have no commit.
+
+pub(crate) mod chunk;
+
+use crate::db::{Db, Extent};
+use crate::error::{Error, Result};
+use crate::log::commits::Commits;
+use chunk::{Change, Chunk, Draft};
+
+impl Db {
+    /// The commits after commit `since` as bytes for [`Db::apply`], and the number of the last one
+    /// of them. Whole commits in order, as many as fit into `max_bytes`; the first one even if it
+    /// is longer. Where there are none, nothing, and `since`; also if `since` is later than the
+    /// last commit, as it may be for a read-only handle, which sees the moment of its opening.
+    ///
+    /// Only what readers see is given out: with [`Sync::Commit`](crate::Sync::Commit) nothing that
+    /// a loss of power could take back.
+    ///
+    /// A database that was taken over from herolib has versions without a commit. Before its first
+    /// own commit there are no changes to give, and that is [`Error::Incompatible`]: copy the
+    /// directory, then go on from there.
+    ///
+    /// Any number of threads may call it, beside readers and the writer. Cost: reads the data
+    /// files from where the last calls ended, else from the beginning of the one that commit
+    /// `since` is in; memory for the answer and the longest value.
+    pub fn changes(&self, since: u64, max_bytes: usize) -> Result<(Vec<u8>, u64)> {
+        // Who comes back for more and there isn't any: the most frequent call.
+        if since == self.last_commit()? && self.world().log.ends.has(since) {
+            return Ok((Vec::new(), since));
+        }
+        let extent = self.extent()?;
+        let log = &extent.world.log;
+        self.check_since(&extent, since)?;
+        if since >= extent.visible {
+            return Ok((Vec::new(), since));
+        }
+        let mut commits = Commits::after(log, extent.log_parts().collect(), since)?;
+        let mut end = commits.last();
+        let mut draft = Draft::new(since, end.time_us, extent.visible_next_id)?;
+        while end.commit < extent.visible && draft.has_room() {
+            let Some((head, value)) = commits.next()? else {
+                let last = extent.parts.last().map_or(0, |part| part.segment.number);
+                return Err(Error::corrupt(
+                    self.storage().describe(&crate::log::segment::name(last)),
+                    0,
+                    format!(
+                        "the log ends with commit {}, and commit {} was there",
+                        end.commit, extent.visible
+                    ),
+                ));
+            };
+            let change = Change {
+                kind: head.kind,
+                id: head.id,
+                value,
+            };
+            draft.push(head.commit, head.time_us, change)?;
+            if draft.len() > max_bytes && draft.has_commit() {
+                break;
+            }
+            if head.last {
+                draft.end_commit();
+                end = commits.last();
+            }
+        }
+        log.ends.note(end);
+        Ok((draft.finish()?, end.commit))
+    }
+
+    /// Applies what [`Db::changes`] of another database gave out, in order: its commits are written
+    /// here with their numbers and times. Each is applied as a whole or not at all; those that are
+    /// here already are passed over, so that applying twice changes nothing. No bytes are no
+    /// changes. Ask for the next ones with `since` = [`Db::last_commit`].
+    ///
+    /// All bytes are checked before the first commit is applied. [`Error::Corrupt`]: they are
+    /// damaged. [`Error::Incompatible`]: commits are missing between the last one here and the first
+    /// one of the changes, or they are another database's, or of a kind that this library doesn't
+    /// know. [`Error::IdOutOfRange`], [`Error::RecordTooLarge`]: an id or a value is past the limits
+    /// of this database. Mode doesn't matter: any id may be put, also in an incremental database.
+    ///
+    /// After another error, as a full disk, the commits before the one that failed are applied, and
+    /// the same changes may be applied again. With [`Sync::Commit`](crate::Sync::Commit) all is on
+    /// disk when it returns, with one sync. Other writers wait meanwhile, readers don't. A database
+    /// that changes are applied to should have no other writer: what it commits by itself takes a
+    /// number, and the next changes don't fit.
+    ///
+    /// Cost: as writing the records; 36 bytes of memory for each of them.
+    pub fn apply(&self, changes: &[u8]) -> Result<()> {
+        self.check_appliable(changes.is_empty())?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.apply_chunk(&Chunk::decode(changes)?)
+    }
+
+    /// Refuses to give out what follows commit `since` if not all of it is in the log.
+    fn check_since(&self, extent: &Extent, since: u64) -> Result<()> {
+        let from = extent.first_commit(self.storage())?;
+        let is_whole_log = from == 1 && !extent.has_base();
+        if since >= from || (since == 0 && is_whole_log) {
+            return Ok(());
+        }
+        Err(Error::incompatible(format!(
+            "the log begins with commit {from} upon what was there before, so there are no changes \
+             after commit {since}; copy the directory, and go on from the copy's last commit"
+        )))
+    }
+}

@@ -1,0 +1,447 @@
+//! Bytes <-> changes: commits on their way from one database to another.
+//!
+//! ```text
+//!  0   8  "OURDBCHG"
+//!  8   4  format version, 1
+//! 12   4  flags; bit 0: part of a difference of states
+//! 16   8  since: the commit that these follow
+//! 24   8  its time; 0 for commit 0
+//! 32   8  upto: the last commit in here
+//! 40   8  next id of the sender
+//! 48   4  number of commits
+//! 52   4  0
+//! 56      the commits
+//!      4  CRC32 of everything before
+//! ```
+//!
+//! A commit is its number (8), its time (8), the number of its records (4) and 4 bytes of 0, then
+//! the records: kind (1), 3 bytes of 0, id (4), length of the value (4), the value. Little-endian.
+
+use std::ops::Range;
+
+use crate::bytes::{reserve, u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::log::record::Kind;
+use crate::storage::crc32;
+
+const MAGIC: &[u8; 8] = b"OURDBCHG";
+const FORMAT: u32 = 1;
+const FLAG_DIFFERENCE: u32 = 1;
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const HEADER: usize = 56;
+const COMMIT: usize = 24;
+const RECORD: usize = 12;
+const CRC: usize = 4;
+
+/// What stands in front of the commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// The commit that these follow.
+    pub(crate) since: u64,
+    /// Its time; 0 for commit 0.
+    pub(crate) since_time_us: u64,
+    /// The last commit in here.
+    pub(crate) upto: u64,
+    /// The sender's.
+    pub(crate) next_id: u64,
+}
+
+/// One commit, without its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+    /// Its records among those of the chunk.
+    records: Range<usize>,
+}
+
+/// One record of a commit: a put or a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) id: u32,
+    pub(crate) value: &'a [u8],
+}
+
+/// A chunk in the making.
+#[derive(Debug)]
+pub(super) struct Draft {
+    bytes: Vec<u8>,
+    /// Whole commits.
+    commits: u32,
+    upto: u64,
+    /// Where the whole commits end.
+    whole: usize,
+    /// Records of the commit that is under way.
+    records: u32,
+}
+
+impl Draft {
+    pub(super) fn new(since: u64, since_time_us: u64, next_id: u64) -> Result<Draft> {
+        let mut bytes = Vec::new();
+        reserve(&mut bytes, HEADER)?;
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&0u32.to_le_bytes());
+        for number in [since, since_time_us, since, next_id, 0] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        Ok(Draft {
+            whole: bytes.len(),
+            bytes,
+            commits: 0,
+            upto: since,
+            records: 0,
+        })
+    }
+
+    /// Adds a record to the commit that is under way, or begins it.
+    pub(super) fn push(&mut self, commit: u64, time_us: u64, change: Change<'_>) -> Result<()> {
+        let Change { kind, id, value } = change;
+        reserve(&mut self.bytes, COMMIT + RECORD + value.len())?;
+        let bytes = &mut self.bytes;
+        if self.records == 0 {
+            bytes.extend_from_slice(&commit.to_le_bytes());
+            bytes.extend_from_slice(&time_us.to_le_bytes());
+            bytes.extend_from_slice(&0u64.to_le_bytes());
+        }
+        let kind = match kind {
+            Kind::Put => PUT,
+            _ => DELETE,
+        };
+        bytes.extend_from_slice(&[kind, 0, 0, 0]);
+        bytes.extend_from_slice(&id.to_le_bytes());
+        bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(value);
+        self.records += 1;
+        self.upto = commit;
+        Ok(())
+    }
+
+    /// The commit that is under way is whole.
+    pub(super) fn end_commit(&mut self) {
+        let count = self.whole + 16;
+        self.bytes[count..count + 4].copy_from_slice(&self.records.to_le_bytes());
+        self.bytes[32..40].copy_from_slice(&self.upto.to_le_bytes());
+        self.commits += 1;
+        self.bytes[48..52].copy_from_slice(&self.commits.to_le_bytes());
+        self.records = 0;
+        self.whole = self.bytes.len();
+    }
+
+    /// Whether there is a whole commit in it.
+    pub(super) fn has_commit(&self) -> bool {
+        self.commits > 0
+    }
+
+    /// Whether the format can count another commit.
+    pub(super) fn has_room(&self) -> bool {
+        self.commits < u32::MAX
+    }
+
+    /// How long it would be, finished as it is.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + CRC
+    }
+
+    /// The bytes, without a commit that is not whole.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>> {
+        self.bytes.truncate(self.whole);
+        reserve(&mut self.bytes, CRC)?;
+        let crc = crc32(0, &self.bytes);
+        self.bytes.extend_from_slice(&crc.to_le_bytes());
+        Ok(self.bytes)
+    }
+}
+
+/// Changes whose bytes are sound: checksum, structure and order. Whether they fit a database is
+/// another matter.
+#[derive(Debug)]
+pub(crate) struct Chunk<'a> {
+    pub(crate) header: Header,
+    pub(crate) commits: Vec<Commit>,
+    records: Vec<Change<'a>>,
+}
+
+impl<'a> Chunk<'a> {
+    /// Reads bytes from anywhere. What a count or a length in them claims is believed only as far
+    /// as there are bytes for it.
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Chunk<'a>> {
+        let header = bytes.get(..HEADER).filter(|header| header[..8] == *MAGIC);
+        let Some(header) = header else {
+            return Err(damaged(0, "these are no changes of a database"));
+        };
+        let covered = bytes.len() - CRC;
+        if covered < HEADER || u32_at(bytes, covered) != crc32(0, &bytes[..covered]) {
+            return Err(damaged(0, "they do not match their checksum"));
+        }
+        let version = u32_at(header, 8);
+        if version != FORMAT {
+            return Err(Error::incompatible(format!(
+                "the changes have format version {version}, and this library reads version {FORMAT}"
+            )));
+        }
+        let flags = u32_at(header, 12);
+        if flags & FLAG_DIFFERENCE != 0 {
+            return Err(Error::incompatible(
+                "the changes are a part of a difference of states, which this library can't apply",
+            ));
+        }
+        if flags != 0 {
+            return Err(Error::incompatible(format!(
+                "the changes have flags {flags:#x}, which this library doesn't know"
+            )));
+        }
+        let (commits, zero) = (u32_at(header, 48), u32_at(header, 52));
+        let header = Header {
+            since: u64_at(header, 16),
+            since_time_us: u64_at(header, 24),
+            upto: u64_at(header, 32),
+            next_id: u64_at(header, 40),
+        };
+        let counted = header.since.checked_add(u64::from(commits));
+        if zero != 0
+            || commits == 0
+            || counted != Some(header.upto)
+            || (header.since == 0 && header.since_time_us != 0)
+            || !(1..=1 << 32).contains(&header.next_id)
+        {
+            return Err(damaged(16, "the header contradicts itself"));
+        }
+        let mut chunk = Chunk {
+            header,
+            commits: Vec::new(),
+            records: Vec::new(),
+        };
+        let mut rest = Rest {
+            bytes: &bytes[HEADER..covered],
+            at: HEADER,
+        };
+        let mut time_us = header.since_time_us;
+        for commit in header.since + 1..=header.upto {
+            time_us = chunk.read_commit(&mut rest, commit, time_us)?;
+        }
+        if rest.bytes.is_empty() {
+            Ok(chunk)
+        } else {
+            Err(damaged(rest.at, "something follows the last commit"))
+        }
+    }
+
+    /// Reads the commit that must come now, not before `earliest`; its time.
+    fn read_commit(&mut self, rest: &mut Rest<'a>, expected: u64, earliest: u64) -> Result<u64> {
+        let at = rest.at;
+        let head = rest.take(COMMIT)?;
+        let (commit, time_us) = (u64_at(head, 0), u64_at(head, 8));
+        let (count, zero) = (u32_at(head, 16), u32_at(head, 20));
+        if commit != expected || time_us < earliest || count == 0 || zero != 0 {
+            return Err(damaged(
+                at,
+                format!("commit {expected} does not begin here"),
+            ));
+        }
+        let first = self.records.len();
+        for _ in 0..count {
+            let change = rest.record()?;
+            reserve(&mut self.records, 1)?;
+            self.records.push(change);
+        }
+        reserve(&mut self.commits, 1)?;
+        self.commits.push(Commit {
+            commit,
+            time_us,
+            records: first..self.records.len(),
+        });
+        Ok(time_us)
+    }
+
+    /// The records of a commit of this chunk.
+    pub(crate) fn changes(&self, commit: &Commit) -> &[Change<'a>] {
+        &self.records[commit.records.clone()]
+    }
+}
+
+/// What is still to be read.
+struct Rest<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let Some((taken, rest)) = self.bytes.split_at_checked(len) else {
+            return Err(damaged(self.at, "they end too early"));
+        };
+        self.bytes = rest;
+        self.at += len;
+        Ok(taken)
+    }
+
+    fn record(&mut self) -> Result<Change<'a>> {
+        let at = self.at;
+        let head = self.take(RECORD)?;
+        let kind = match head[0] {
+            PUT => Kind::Put,
+            DELETE => Kind::Delete,
+            kind => {
+                return Err(Error::incompatible(format!(
+                    "the changes have a record of kind {kind}, which this library doesn't know"
+                )));
+            }
+        };
+        let (id, len) = (u32_at(head, 4), u32_at(head, 8));
+        if head[1..4] != [0; 3] || (kind == Kind::Delete && len != 0) {
+            return Err(damaged(at, "no record is here"));
+        }
+        let value = self.take(len as usize)?;
+        Ok(Change { kind, id, value })
+    }
+}
+
+/// Bytes that can't be changes as a database gave them out.
+pub(crate) fn damaged(at: usize, what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::corrupt("what is given as changes", at as u64, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(id: u32, value: &[u8]) -> Change<'_> {
+        let kind = Kind::Put;
+        Change { kind, id, value }
+    }
+
+    fn delete(id: u32) -> Change<'static> {
+        Change {
+            kind: Kind::Delete,
+            id,
+            value: &[],
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut draft = Draft::new(6, 1000, 12).unwrap();
+        draft.push(7, 1001, put(1, b"one")).unwrap();
+        draft.push(7, 1001, put(2, b"")).unwrap();
+        draft.end_commit();
+        draft.push(8, 1001, delete(1)).unwrap();
+        draft.end_commit();
+        draft.push(9, 1002, put(3, b"not whole")).unwrap();
+        draft.finish().unwrap()
+    }
+
+    /// The same bytes with others at `at`, and a checksum that fits.
+    fn mended(mut bytes: Vec<u8>, at: usize, others: &[u8]) -> Vec<u8> {
+        bytes[at..at + others.len()].copy_from_slice(others);
+        let body = bytes.len() - CRC;
+        let crc = crc32(0, &bytes[..body]);
+        bytes[body..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn changes_read_back_as_written() {
+        let bytes = sample();
+        let chunk = Chunk::decode(&bytes).unwrap();
+        let header = Header {
+            since: 6,
+            since_time_us: 1000,
+            upto: 8,
+            next_id: 12,
+        };
+        assert_eq!(chunk.header, header);
+        let read: Vec<_> = chunk
+            .commits
+            .iter()
+            .map(|commit| (commit.commit, commit.time_us, chunk.changes(commit)))
+            .collect();
+        let first = [put(1, b"one"), put(2, b"")];
+        let second = [delete(1)];
+        assert_eq!(read, [(7, 1001, &first[..]), (8, 1001, &second[..])]);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_format() {
+        let mut expected = b"OURDBCHG\x01\0\0\0\0\0\0\0".to_vec();
+        for number in [6u64, 1000, 8, 12, 2, 7, 1001, 2] {
+            expected.extend_from_slice(&number.to_le_bytes());
+        }
+        expected.extend_from_slice(b"\x01\0\0\0\x01\0\0\0\x03\0\0\0one");
+        expected.extend_from_slice(b"\x01\0\0\0\x02\0\0\0\0\0\0\0");
+        for number in [8u64, 1001, 1] {
+            expected.extend_from_slice(&number.to_le_bytes());
+        }
+        expected.extend_from_slice(b"\x02\0\0\0\x01\0\0\0\0\0\0\0");
+        let crc = crc32fast::hash(&expected);
+        expected.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(sample(), expected);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_other_length_is_refused() {
+        let bytes = sample();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Chunk::decode(&flipped).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Chunk::decode(&bytes[..len]).is_err(), "{len} bytes");
+        }
+        assert!(Chunk::decode(&[&bytes[..], &[0]].concat()).is_err());
+    }
+
+    /// Every field wrong by itself, under a checksum that fits.
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        const FIRST: usize = HEADER;
+        const SECOND: usize = FIRST + COMMIT + 2 * RECORD + 3;
+        let number = |number: u64| number.to_le_bytes().to_vec();
+        let count = |count: u32| count.to_le_bytes().to_vec();
+        let cases = [
+            ("since", 16, number(5)),
+            ("since, such that upto overflows", 16, number(u64::MAX)),
+            ("a time for commit 0", 16, number(0)),
+            ("time of since after that of the first", 24, number(1002)),
+            ("upto", 32, number(9)),
+            ("next id 0", 40, number(0)),
+            ("next id past all ids", 40, number((1 << 32) + 1)),
+            ("fewer commits", 48, count(1)),
+            ("more commits", 48, count(3)),
+            ("all commits there can be", 48, count(u32::MAX)),
+            ("reserved in the header", 52, count(1)),
+            ("a number that is not the next", FIRST, number(8)),
+            ("a commit twice", SECOND, number(7)),
+            ("a time that goes back", SECOND + 8, number(1000)),
+            ("no records", FIRST + 16, count(0)),
+            ("fewer records", FIRST + 16, count(1)),
+            ("more records", FIRST + 16, count(3)),
+            ("all records there can be", FIRST + 16, count(u32::MAX)),
+            ("reserved in a commit", FIRST + 20, count(1)),
+            ("kind 0", FIRST + COMMIT, vec![0]),
+            ("kind 3", FIRST + COMMIT, vec![3]),
+            ("reserved in a record", FIRST + COMMIT + 3, vec![1]),
+            ("a shorter value", FIRST + COMMIT + 8, count(2)),
+            ("a longer value", FIRST + COMMIT + 8, count(4)),
+            ("the longest value", FIRST + COMMIT + 8, count(u32::MAX)),
+            ("a deletion with a value", SECOND + COMMIT + 8, count(1)),
+        ];
+        for (what, at, bytes) in cases {
+            let refused = Chunk::decode(&mended(sample(), at, &bytes)).is_err();
+            assert!(refused, "{what}");
+        }
+        assert!(Chunk::decode(&mended(sample(), 0, b"OURDBCHG")).is_ok());
+    }
+
+    /// What a later library may give out is told from damage.
+    #[test]
+    fn what_is_not_known_yet_is_incompatible() {
+        for (at, byte) in [(8, 2), (12, 1), (12, 2), (HEADER + COMMIT, 4)] {
+            let bytes = mended(sample(), at, &[byte]);
+            let refused = Chunk::decode(&bytes);
+            assert!(matches!(refused, Err(Error::Incompatible(_))), "{at}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Reading the log commit by commit, from any commit on, from the files and not from a mapping.
+//!
+//! A data file's header says which commit it begins with, so to find a commit at most one data
+//! file is read. Who reads on where somebody stopped finds the place in [`Ends`].
+
+use std::collections::VecDeque;
+
+use super::Log;
+use super::record::{HEAD, Head, Kind, Seed};
+use super::scan::{Found, ReadRecord};
+use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
+use crate::error::{Error, Result};
+use crate::reader::Reader;
+use crate::storage::Storage;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A commit, and where the log goes on behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommitEnd {
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
+    end: LogEnd,
+}
+
+/// Where commits end that were read last: their readers are likely to go on there.
+#[derive(Debug, Default)]
+pub(crate) struct Ends(Mutex<VecDeque<CommitEnd>>);
+
+impl Ends {
+    /// So many readers may be under way at once, each at a place of its own.
+    const MOST: usize = 32;
+
+    fn ends(&self) -> MutexGuard<'_, VecDeque<CommitEnd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes where a commit ends, and forgets the one that was asked for longest ago.
+    pub(crate) fn note(&self, end: CommitEnd) {
+        let mut ends = self.ends();
+        ends.retain(|known| known.commit != end.commit);
+        if ends.len() == Ends::MOST {
+            ends.pop_front();
+        }
+        ends.push_back(end);
+    }
+
+    /// Whether it is known where `commit` ends.
+    pub(crate) fn has(&self, commit: u64) -> bool {
+        self.ends().iter().any(|known| known.commit == commit)
+    }
+
+    /// The known end that is nearest before the commit that follows `commit`.
+    fn at_or_before(&self, commit: u64) -> Option<CommitEnd> {
+        let mut ends = self.ends();
+        let before = (0..ends.len()).filter(|&index| ends[index].commit <= commit);
+        let nearest = before.max_by_key(|&index| ends[index].commit)?;
+        let found = ends.remove(nearest)?;
+        ends.push_back(found);
+        Some(found)
+    }
+}
+
+/// A data file of the log, up to some end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogPart {
+    pub(crate) number: u16,
+    pub(crate) seed: Seed,
+    pub(crate) end: u64,
+}
+
+impl LogPart {
+    /// The commit that it begins with.
+    pub(crate) fn first_commit(&self, storage: &dyn Storage) -> Result<u64> {
+        match FileHeader::of(storage, self.number)? {
+            Some(header) => Ok(header.first_commit),
+            None => Err(Error::corrupt(
+                storage.describe(&name(self.number)),
+                0,
+                "the data file's header does not match its checksum",
+            )),
+        }
+    }
+}
+
+/// The log from some commit on, record by record.
+#[derive(Debug)]
+pub(crate) struct Commits<'a> {
+    log: &'a Log,
+    /// Ascending.
+    parts: Vec<LogPart>,
+    part: usize,
+    reader: Option<Reader>,
+    at: u64,
+    last: CommitEnd,
+    /// The commit that is under way has this time.
+    pending: Option<u64>,
+}
+
+impl<'a> Commits<'a> {
+    /// The log in `parts` behind commit `since`, which is in it, or is the one before its first.
+    pub(crate) fn after(log: &'a Log, parts: Vec<LogPart>, since: u64) -> Result<Commits<'a>> {
+        let mut commits = Commits {
+            log,
+            parts,
+            part: 0,
+            reader: None,
+            at: 0,
+            last: CommitEnd {
+                commit: since,
+                time_us: 0,
+                end: LogEnd::default(),
+            },
+            pending: None,
+        };
+        commits.begin(since)?;
+        while commits.last.commit < since {
+            if commits.next()?.is_none() {
+                let file = commits.parts.last().map(|part| name(part.number));
+                return Err(Error::corrupt(
+                    log.storage.describe(&file.unwrap_or_default()),
+                    commits.at,
+                    format!("commit {since} should be here, and the log ends"),
+                ));
+            }
+        }
+        Ok(commits)
+    }
+
+    /// Goes to the nearest known place that is not behind the end of commit `since`.
+    fn begin(&mut self, since: u64) -> Result<()> {
+        let noted = self.log.ends.at_or_before(since);
+        if let Some(noted) = noted.filter(|noted| noted.commit == since) {
+            self.go_on_from(noted);
+            return Ok(());
+        }
+        // The last data file that begins with `since` or before.
+        let storage = &*self.log.storage;
+        let (mut low, mut high) = (0, self.parts.len());
+        let mut first = 0;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let begins_with = self.parts[middle].first_commit(storage)?;
+            if begins_with <= since.max(1) {
+                first = begins_with;
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let before = first.saturating_sub(1);
+        match noted.filter(|noted| noted.commit > before) {
+            Some(noted) => self.go_on_from(noted),
+            None => {
+                self.part = low.saturating_sub(1);
+                self.at = FILE_HEADER as u64;
+                self.last.commit = before;
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on_from(&mut self, end: CommitEnd) {
+        let number = end.end.file;
+        self.part = self.parts.partition_point(|part| part.number < number);
+        self.at = u64::from(end.end.position);
+        self.last = end;
+    }
+
+    /// The last whole commit that was read.
+    pub(crate) fn last(&self) -> CommitEnd {
+        self.last
+    }
+
+    /// The next put or deletion, verified in every respect; `None` where the log ends.
+    pub(crate) fn next(&mut self) -> Result<Option<(Head, &[u8])>> {
+        let (at, head) = loop {
+            let Some(&part) = self.parts.get(self.part) else {
+                return Ok(None);
+            };
+            let damaged = |at, what: String| {
+                Error::corrupt(self.log.storage.describe(&name(part.number)), at, what)
+            };
+            if self.at >= part.end {
+                if self.pending.is_some() {
+                    let what = "the log ends here, in the middle of a commit";
+                    return Err(damaged(self.at, what.into()));
+                }
+                self.part += 1;
+                self.at = FILE_HEADER as u64;
+                self.reader = None;
+                continue;
+            }
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                none => none.insert(
+                    Reader::sequential(&*self.log.storage, &name(part.number))?.up_to(part.end),
+                ),
+            };
+            let at = self.at;
+            let head = match reader.record(at, part.seed)? {
+                Found::Record(head) => head,
+                Found::Value(_, why) | Found::Nothing(why) => {
+                    return Err(damaged(at, why.to_owned()));
+                }
+            };
+            self.at += head.record_len();
+            if head.kind == Kind::SyncMark {
+                continue;
+            }
+            let continues = self.last.commit.checked_add(1) == Some(head.commit)
+                && head.time_us >= self.last.time_us
+                && self.pending.is_none_or(|time_us| time_us == head.time_us);
+            if !continues {
+                let what = format!(
+                    "a record of commit {} stands here, and the log goes on behind commit {}",
+                    head.commit, self.last.commit
+                );
+                return Err(damaged(at, what));
+            }
+            self.pending = (!head.last).then_some(head.time_us);
+            if head.last {
+                self.last = CommitEnd {
+                    commit: head.commit,
+                    time_us: head.time_us,
+                    end: LogEnd {
+                        file: part.number,
+                        position: self.at as u32,
+                    },
+                };
+            }
+            break (at, head);
+        };
+        match &mut self.reader {
+            Some(reader) => {
+                let value = reader.bytes(at + HEAD as u64, u64::from(head.len))?;
+                Ok(Some((head, value)))
+            }
+            None => Ok(None),
+        }
+    }
+}
