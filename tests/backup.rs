@@ -743,7 +743,7 @@ fn a_crash_leaves_a_backup_or_one_to_be_finished() {
         for disk in killed {
             let storage = simulated(disk, seed);
             scene.backup(&storage).unwrap();
-            images += crashes(&storage.history(), 5, &mut random, |disk, _| {
+            images += crashes(&storage.history(), 3, &mut random, |disk, _| {
                 let place = simulated(disk.clone(), seed);
                 scene.check_left(&place, &read_only(), false);
             });
@@ -816,6 +816,18 @@ fn cancelled_at_any_moment_it_can_be_made_again() {
                 Err(error) => assert!(matches!(error, Error::Cancelled), "{error}"),
             }
             scene.check_after(&storage.disk(), 6);
+            // Whoever writes to the earlier backup makes a database of its own of it.
+            if let Ok(db) = Db::open_on(Arc::new(storage.clone()), &Options::default()) {
+                db.insert(b"written to").unwrap();
+                if stopped % 2 == 0 {
+                    db.close().unwrap();
+                } else {
+                    drop(db);
+                }
+                if scene.earlier.is_some() {
+                    assert_refused(scene.backup(&storage), scene.name, "written to");
+                }
+            }
             stopped += 1;
         }
         assert!(stopped > 2, "{}: told {stopped} times", scene.name);
