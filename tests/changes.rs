@@ -722,6 +722,19 @@ fn a_chunk_is_synced_once() {
     let after = Db::open_on(Arc::new(left), &options).unwrap();
     assert_eq!(state(&after).unwrap(), state(&copy).unwrap());
     assert_eq!(after.last_commit().unwrap(), 14);
+    // What is appended and could not be synced is seen by nobody.
+    storage.fail(Some(Fault {
+        calls: Calls::Syncing,
+        after: storage.calls(Calls::Syncing),
+        errno: Errno::Io,
+        sticky: true,
+        partly: false,
+        pages: Pages::Dirty,
+    }));
+    copy.set(1, b"not on disk").unwrap_err();
+    storage.fail(None);
+    assert_eq!(copy.changes(13, usize::MAX).unwrap().1, 14);
+    assert_eq!(copy.changes(14, usize::MAX).unwrap(), (Vec::new(), 14));
 }
 
 /// Seven commits of a database without gaps, in chunks: the first seven, and the next.
