@@ -26,16 +26,16 @@ const MOST_EMPTY_ENTRIES: u64 = 1 << 20;
 impl Db {
     /// Makes everything durable, writes the checkpoint, so that the next opening reads no log,
     /// and the dump that herolib reads. Whatever it returns, the handle is gone; if it fails, what
-    /// was acknowledged is in the log, and the next opening finds it there.
-    /// With transactions, snapshots or scans open it is [`Error::Busy`].
+    /// was acknowledged is in the log, and the next opening finds it there. Transactions that are
+    /// open can't commit any more; who wants to know of them first asks [`Db::check_idle`].
     pub fn close(mut self) -> Result<()> {
         self.shared.check_process()?;
-        self.check_idle()?;
         self.ticker = None;
         self.shared.close()
     }
 
     /// Closes the database and removes its own files, and the directory if it is empty then.
+    /// [`Error::Busy`] while transactions, snapshots or scans are open.
     pub fn destroy(mut self) -> Result<()> {
         let shared = &self.shared;
         shared.check_process()?;
@@ -62,6 +62,8 @@ impl Shared {
             return Ok(());
         }
         self.check_poison()?;
+        // A transaction that is open still must not write behind what the manifest will say.
+        self.poison("it was closed");
         if !writer.changed {
             return Ok(());
         }
