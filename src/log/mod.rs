@@ -96,7 +96,14 @@ impl Log {
         mut f: impl FnMut(LogEnd, &Head) -> Result<()>,
     ) -> Result<Option<LogEnd>> {
         let mut end = from;
-        for segment in self.segments().filter(|segment| segment.is_log()) {
+        let mut segments = self
+            .segments()
+            .filter(|segment| segment.is_log())
+            .peekable();
+        while let Some(segment) = segments.next() {
+            // Looked at before the end of this one: where there is a next one, that end is its last.
+            // Read the other way round, what is appended to both meanwhile would be passed over here.
+            let _ = segments.peek();
             let mut position = match from {
                 Some(from) if segment.number < from.file => continue,
                 Some(from) if segment.number == from.file => from.position,
