@@ -96,6 +96,11 @@ impl Records {
         self.items.get(index).map(|item| self.record(item))
     }
 
+    /// The last one.
+    pub(crate) fn last(&self) -> Option<Record<'_>> {
+        self.items.last().map(|item| self.record(item))
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> + '_ {
         self.items.iter().map(|item| self.record(item))

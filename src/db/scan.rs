@@ -51,16 +51,17 @@ struct Within {
     from: u32,
     /// The other end.
     to: u32,
-    found: bool,
+    /// The first record of the snapshot that was met, perhaps read ahead.
+    first: Option<u32>,
 }
 
 impl Within {
     /// Notes that the scan has come to `id`.
-    fn reached(&mut self, id: u32, found: bool) {
-        self.found |= found;
+    fn reached(&self, id: u32) {
         let (from, to) = (self.from.min(id), self.from.max(id));
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        reads.scanned(self.place, from, to, self.found);
+        let found = self.first.is_some_and(|id| (from..=to).contains(&id));
+        reads.scanned(self.place, from, to, found);
     }
 }
 
@@ -103,7 +104,7 @@ impl Scan {
                 place,
                 from,
                 to,
-                found: false,
+                first: None,
             }
         });
         self
@@ -128,9 +129,8 @@ impl Scan {
         }
         let record = self.ahead.get(self.handed_out);
         self.handed_out += usize::from(record.is_some());
-        if let Some(within) = &mut self.within {
-            let (id, found) = record.map_or((within.to, false), |record| (record.id, true));
-            within.reached(id, found);
+        if let Some(within) = &self.within {
+            within.reached(record.map_or(within.to, |record| record.id));
         }
         Ok(record)
     }
@@ -145,22 +145,24 @@ impl Scan {
                 self.handed_out += 1;
             }
         }
-        while records.len() < max && records.bytes() < MOST_BYTES {
+        let mut is_over = false;
+        while records.len() < max && records.bytes() < MOST_BYTES && !is_over {
             let before = records.len();
-            self.read((max - before).min(MOST_AHEAD), &mut records)?;
-            if records.len() == before {
-                break;
+            match self.read((max - before).min(MOST_AHEAD), &mut records) {
+                Ok(()) => is_over = records.len() == before,
+                // What was read so far is handed out first; the failure comes again.
+                Err(error) if before == 0 => return Err(error),
+                Err(_) => break,
             }
         }
-        if let Some(within) = &mut self.within
-            && max > 0
+        if let Some(within) = &self.within
+            && let Some(id) = match is_over {
+                // Fewer than were asked for say that there are no more.
+                true => Some(within.to),
+                false => records.last().map(|record| record.id),
+            }
         {
-            let last = records
-                .len()
-                .checked_sub(1)
-                .and_then(|last| records.get(last));
-            let (id, found) = last.map_or((within.to, false), |record| (record.id, true));
-            within.reached(id, found);
+            within.reached(id);
         }
         Ok(records)
     }
@@ -178,25 +180,20 @@ impl Scan {
                 self.left = None;
                 break;
             };
+            let mut first = self.within.as_ref().and_then(|within| within.first);
             let read = match &self.within {
-                None => self.push_all(ids, records)?,
-                Some(within) => {
-                    let mut read = 0;
-                    for (index, &id) in ids.iter().enumerate() {
-                        match within.writes.get(&id) {
-                            Some(None) => {}
-                            Some(Some(value)) => records.push(self.own(id, value))?,
-                            None => drop(self.push_all(&[id], records)?),
-                        }
-                        read = index + 1;
-                        if records.bytes() >= MOST_BYTES {
-                            break;
-                        }
-                    }
-                    read
-                }
+                None => self.push_all(ids, records),
+                Some(within) => self.push_within(within, ids, records, &mut first),
             };
-            let last = ids.get(read - 1).copied().unwrap_or(last);
+            if let Some(within) = &mut self.within {
+                within.first = first;
+            }
+            let last = match read {
+                Ok(read) => ids.get(read - 1).copied().unwrap_or(last),
+                // Those before the one that failed are handed out first.
+                Err(_) if records.len() > before => records.last().map_or(last, |last| last.id),
+                Err(error) => return Err(error),
+            };
             self.left = if self.order.reverse {
                 last.checked_sub(1).map(|upper| (lower, upper))
             } else {
@@ -205,6 +202,39 @@ impl Scan {
             self.left = self.left.filter(|(lower, upper)| lower <= upper);
         }
         Ok(())
+    }
+
+    /// [`Scan::push_all`] with the writes of a transaction. Notes in `first` the first record of the
+    /// snapshot, seen through them or not.
+    fn push_within(
+        &self,
+        within: &Within,
+        ids: &[u32],
+        records: &mut Records,
+        first: &mut Option<u32>,
+    ) -> Result<usize> {
+        for (index, &id) in ids.iter().enumerate() {
+            let before = records.len();
+            let found = match within.writes.get(&id) {
+                None => {
+                    self.push_all(&[id], records)?;
+                    records.len() > before
+                }
+                Some(own) => {
+                    if let Some(value) = own {
+                        records.push(self.own(id, value))?;
+                    }
+                    first.is_none() && self.snapshot.contains(id)?
+                }
+            };
+            if found && first.is_none() {
+                *first = Some(id);
+            }
+            if records.bytes() >= MOST_BYTES {
+                return Ok(index + 1);
+            }
+        }
+        Ok(ids.len())
     }
 
     fn own<'a>(&self, id: u32, value: &'a [u8]) -> Record<'a> {

@@ -235,13 +235,15 @@ impl Txn {
                 .filter(|(_, value)| value.is_some());
             puts.next().map(|(&id, _)| id)
         });
-        let mut candidate = self.snapshot.at_or_above(u64::from(from))?;
+        let nearest = self.snapshot.at_or_above(u64::from(from))?;
+        let mut candidate = nearest;
         // Those that it has deleted are not there any more.
         while let Some(id) = candidate.filter(|&id| self.own(id) == Some(None)) {
             candidate = self.snapshot.at_or_above(u64::from(id) + 1)?;
         }
         let found = [own, candidate].into_iter().flatten().min();
-        self.note_range(from, found.unwrap_or(u32::MAX), found.is_some());
+        let to = found.unwrap_or(u32::MAX);
+        self.note_range(from, to, nearest.is_some_and(|id| id <= to));
         found.ok_or(Error::NotFound(NotFound::Neighbour(direction)))
     }
 
@@ -252,7 +254,8 @@ impl Txn {
             let mut puts = puts.rev().filter(|(_, value)| value.is_some());
             puts.next().map(|(&id, _)| id)
         });
-        let mut candidate = self.snapshot.at_or_below(u64::from(from))?;
+        let nearest = self.snapshot.at_or_below(u64::from(from))?;
+        let mut candidate = nearest;
         while let Some(id) = candidate.filter(|&id| self.own(id) == Some(None)) {
             candidate = match id.checked_sub(1) {
                 Some(below) => self.snapshot.at_or_below(u64::from(below))?,
@@ -260,10 +263,12 @@ impl Txn {
             };
         }
         let found = [own, candidate].into_iter().flatten().max();
-        self.note_range(found.unwrap_or(0), from, found.is_some());
+        let to = found.unwrap_or(0);
+        self.note_range(to, from, nearest.is_some_and(|id| id >= to));
         found.ok_or(Error::NotFound(NotFound::Neighbour(direction)))
     }
 
+    /// Notes that a range was read, and whether the snapshot has any record in it.
     fn note_range(&self, from: u32, to: u32, found: bool) {
         if let Some(work) = &self.work {
             work.reads().range(from, to, found);
