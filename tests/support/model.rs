@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use ourdb::error::{Error, Neighbour, NotFound};
 use ourdb::options::{DEFAULT_RECORD_NR_MAX, DEFAULT_RECORD_SIZE_MAX};
-use ourdb::{Db, Record, Records, State};
+use ourdb::{Db, Record, Records, Retention, State};
 use proptest::prelude::*;
 
 use super::{Context, Random, Verdict, refute, require};
@@ -93,6 +93,9 @@ pub enum Refusal {
     Poisoned,
     Forked,
     WrongMode,
+    Conflict,
+    Busy,
+    Cancelled,
     Unknown,
 }
 
@@ -121,6 +124,9 @@ impl Refusal {
             Error::Poisoned { .. } => Refusal::Poisoned,
             Error::Forked => Refusal::Forked,
             Error::WrongMode { .. } => Refusal::WrongMode,
+            Error::Conflict { .. } => Refusal::Conflict,
+            Error::Busy(_) => Refusal::Busy,
+            Error::Cancelled => Refusal::Cancelled,
             _ => Refusal::Unknown,
         }
     }
@@ -163,6 +169,9 @@ pub enum Write {
     InsertMany(Vec<Value>),
     SetMany(Vec<(u32, Value)>),
     DeleteMany(Vec<u32>),
+    /// A transaction of these, in this order; `None` deletes.
+    Txn(Vec<(u32, Option<Value>)>),
+    Clear,
 }
 
 /// What a successful [`Write`] gives back.
@@ -196,6 +205,17 @@ impl Write {
                 db.set_many(&records).map(done)
             }
             Write::DeleteMany(ids) => db.delete_many(ids).map(done),
+            Write::Txn(writes) => {
+                let mut txn = db.begin()?;
+                for (id, value) in writes {
+                    match value {
+                        Some(value) => txn.set(*id, &value.bytes())?,
+                        None => txn.delete(*id)?,
+                    }
+                }
+                txn.commit().map(done)
+            }
+            Write::Clear => db.clear().map(done),
         }
     }
 }
@@ -262,6 +282,8 @@ pub struct Model {
     pub record_size_max: u32,
     records: BTreeMap<u32, Vec<Version>>,
     last_commit: u64,
+    /// Ids below this were given out, though a compaction may have left nothing of them.
+    given_out: u32,
     /// When each commit was made, from commit 1, as far as the database has told.
     times: Vec<u64>,
 }
@@ -279,6 +301,7 @@ impl Model {
             record_size_max: or(record_size_max, DEFAULT_RECORD_SIZE_MAX),
             records: BTreeMap::new(),
             last_commit: 0,
+            given_out: 1,
             times: Vec::new(),
         }
     }
@@ -314,7 +337,31 @@ impl Model {
     }
 
     fn next(&self) -> u32 {
-        self.records.last_key_value().map_or(1, |(&id, _)| id + 1)
+        let last = self.records.last_key_value();
+        last.map_or(1, |(&id, _)| id + 1).max(self.given_out)
+    }
+
+    /// What a compaction leaves: the versions that `retention` keeps. From then on the past before
+    /// the last commit is not to be asked for with [`Model::as_of`].
+    pub fn compact(&mut self, retention: &Retention) {
+        self.given_out = self.next();
+        let times = &self.times;
+        let since = |limit: u64, of: u64| limit != 0 && of >= limit;
+        self.records.retain(|_, versions| {
+            let count = versions.len();
+            let mut index = 0;
+            versions.retain(|version| {
+                index += 1;
+                let newer = (count - index) as u64;
+                let time = version.commit.checked_sub(1);
+                let time = time.and_then(|index| times.get(index as usize));
+                newer < retention.keep_versions
+                    || newer == 0 && version.value.is_some()
+                    || since(retention.keep_since_commit, version.commit)
+                    || since(retention.keep_since_us, time.copied().unwrap_or(0))
+            });
+            !versions.is_empty()
+        });
     }
 
     fn live(&self, id: u32) -> Option<(u64, Value)> {
@@ -382,6 +429,14 @@ impl Model {
                 self.plan_delete(ids, &mut added, &mut refusals);
                 Outcome::Done
             }
+            Write::Txn(writes) => {
+                self.plan_txn(writes, &mut added, &mut refusals);
+                Outcome::Done
+            }
+            Write::Clear => {
+                added.extend(self.live_ids().map(|id| (id, None)));
+                Outcome::Done
+            }
         };
         if refusals.is_empty() {
             Ok((outcome, added.into_iter().collect()))
@@ -421,6 +476,33 @@ impl Model {
             }
             added.insert(*id, None);
         }
+    }
+
+    fn plan_txn(
+        &self,
+        writes: &[(u32, Option<Value>)],
+        added: &mut BTreeMap<u32, Option<Value>>,
+        refusals: &mut Vec<Refusal>,
+    ) {
+        for (id, value) in writes {
+            let own = added.get(id).map(Option::is_some);
+            let is_there = own.unwrap_or_else(|| self.live(*id).is_some());
+            refusals.extend(self.out_of_range(*id));
+            refusals.extend(value.and_then(|value| self.too_large(&value)));
+            if refusals.is_empty() && !is_there && value.is_none() {
+                refusals.push(Refusal::NotFound(NotFound::Record(*id)));
+            }
+            if refusals.is_empty() && !is_there && !self.key_value {
+                refusals.push(Refusal::IdNotAssigned { id: *id });
+            }
+            // It ends with the first write that can't be done.
+            if !refusals.is_empty() {
+                return;
+            }
+            added.insert(*id, *value);
+        }
+        // What it has made and deleted itself was never there.
+        added.retain(|id, value| value.is_some() || self.live(*id).is_some());
     }
 
     /// What `write` must answer.

@@ -6,6 +6,7 @@
 //! seed again.
 
 mod bits;
+mod compaction;
 mod crash;
 mod damage;
 mod environment;

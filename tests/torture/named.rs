@@ -3,7 +3,7 @@
 
 use ourdb::Sync;
 
-use super::workload::{Step, Workload};
+use super::workload::{Compact, Step, Workload};
 use crate::support::model::{Value, Write};
 
 /// The steps of a workload, one call to a step. Each value is another one.
@@ -84,6 +84,48 @@ impl Script {
         self.step(Step::Kill)
     }
 
+    /// Keeps so many versions.
+    fn compact(&mut self, keep: u64) -> &mut Script {
+        self.step(Step::Compact(Compact::keeping(keep)))
+    }
+
+    /// With these writes beside it.
+    fn compact_beside(&mut self, keep: u64, beside: impl FnOnce(&mut Script)) -> &mut Script {
+        let mut script = Script {
+            seed: self.seed + 100,
+            ..Script::default()
+        };
+        beside(&mut script);
+        let writes = script.steps.into_iter().map(|step| match step {
+            Step::Write(write) => write,
+            step => unreachable!("beside a compaction there are only writes, not {step:?}"),
+        });
+        let beside = writes.collect();
+        self.step(Step::Compact(Compact {
+            beside,
+            ..Compact::keeping(keep)
+        }))
+    }
+
+    fn compact_and_cancel(&mut self, keep: u64) -> &mut Script {
+        self.step(Step::Compact(Compact {
+            cancelled: true,
+            ..Compact::keeping(keep)
+        }))
+    }
+
+    fn clear(&mut self) -> &mut Script {
+        self.write(Write::Clear)
+    }
+
+    /// A transaction that sets these and then deletes those.
+    fn txn(&mut self, set: &[u32], len: u32, delete: &[u32]) -> &mut Script {
+        let puts = set.iter().map(|&id| (id, Some(self.value(len))));
+        let mut writes: Vec<_> = puts.collect();
+        writes.extend(delete.iter().map(|&id| (id, None)));
+        self.write(Write::Txn(writes))
+    }
+
     fn reopen(&mut self) -> &mut Script {
         self.step(Step::Reopen)
     }
@@ -145,6 +187,8 @@ pub(crate) fn workloads() -> Vec<Workload> {
         of_openings(),
         of_new_beginnings(),
         of_herolib(),
+        of_transactions_and_clears(),
+        of_compactions(),
     ];
     groups.into_iter().flatten().collect()
 }
@@ -401,5 +445,129 @@ fn of_herolib() -> Vec<Workload> {
         })
         .imported(true)
         .durable(),
+    ]
+}
+
+fn of_transactions_and_clears() -> Vec<Workload> {
+    vec![
+        workload("a transaction", |s| {
+            s.inserts(&[100; 3]).txn(&[1, 3], 100, &[2]).insert(40);
+        }),
+        workload("transactions that roll over", |s| {
+            s.inserts(&[60; 3]).txn(&[1, 2, 3], 100, &[]).kill();
+            s.txn(&[1], 100, &[2, 3]).sync().txn(&[1, 1], 90, &[]);
+        })
+        .file_size(200),
+        workload("a transaction that leaves nothing", |s| {
+            s.set(1, 40).txn(&[2, 3], 40, &[2, 3]).txn(&[2], 40, &[1]);
+        })
+        .key_value(),
+        workload("durable transactions", |s| {
+            s.set(3, 50).txn(&[1, 2], 100, &[3]).kill().txn(&[3], 9, &[1]);
+        })
+        .key_value()
+        .durable(),
+        workload("cleared", |s| {
+            s.inserts(&[100; 3]).clear().insert(100).clear().clear();
+        }),
+        workload("cleared, then killed", |s| {
+            s.inserts(&[100; 3]).clear().kill().insert(50).set(4, 70);
+        }),
+        workload("cleared, set, then killed", |s| {
+            s.set(1, 100).set(2, 50).clear().set(2, 100).kill().clear();
+            s.kill().set(1, 10);
+        })
+        .key_value(),
+        workload("cleared and closed", |s| {
+            s.inserts(&[60; 2]).reopen().clear().reopen().insert(60);
+            s.clear().sync().insert(9);
+        })
+        .with_dump(),
+        workload("cleared durably across a roll-over", |s| {
+            s.inserts(&[100; 2]).clear().insert(100).clear();
+        })
+        .durable()
+        .file_size(150),
+    ]
+}
+
+fn of_compactions() -> Vec<Workload> {
+    vec![
+        workload("compacted", |s| {
+            s.inserts(&[100; 2]).set(1, 100).delete(2).compact(1);
+        }),
+        workload("compacted while empty", |s| {
+            s.compact(1).insert(20).delete(1).compact(0).insert(20);
+        }),
+        workload("several data files compacted", |s| {
+            s.inserts(&[100; 4]).set_many(&[1, 2, 3], 100).compact(1);
+        })
+        .file_size(250),
+        workload("compacted beside writes", |s| {
+            s.inserts(&[50; 2]).set(1, 60);
+            s.compact_beside(1, |s| {
+                s.set(1, 60).insert(70).delete(2);
+            });
+            s.set(1, 20);
+        }),
+        workload("compacted beside writes that roll over", |s| {
+            s.inserts(&[100; 2]).set(1, 100);
+            s.compact_beside(1, |s| {
+                s.set(1, 100).insert(100).set(2, 100);
+            });
+            s.insert(100);
+        })
+        .file_size(200),
+        workload("compacted beside a clear", |s| {
+            s.inserts(&[100; 2]);
+            s.compact_beside(2, |s| {
+                s.set(1, 40).clear().insert(30);
+            });
+            s.kill().insert(10);
+        }),
+        workload("compacted after a clear", |s| {
+            s.inserts(&[60; 2]).clear().insert(50).compact(2).insert(5);
+        }),
+        workload("compacted twice", |s| {
+            s.inserts(&[60; 2]).set(1, 60).compact(2).set(1, 60).compact(1);
+        }),
+        workload("compacted, killed, and written to", |s| {
+            s.inserts(&[100; 2]).set(1, 60).compact(1).kill();
+            s.insert(100).kill().set(1, 60);
+        }),
+        workload("compacted, reopened, and written to", |s| {
+            s.inserts(&[60; 2]).delete(2).compact(0).reopen();
+            s.insert(60).set(1, 60);
+        }),
+        workload("compacted with a dump", |s| {
+            s.inserts(&[60; 2]).set(1, 60).reopen().compact(1).reopen();
+            s.insert(30);
+        })
+        .with_dump(),
+        workload("compacted durably", |s| {
+            s.insert(60).set(1, 60);
+            s.compact_beside(1, |s| {
+                s.set(1, 60).insert(20);
+            });
+            s.set(1, 30);
+        })
+        .durable(),
+        workload("compacted, not reserved", |s| {
+            s.inserts(&[60; 2]).set(1, 60).compact(1).set(1, 60);
+        })
+        .without_reserving(),
+        workload("a compaction that is cancelled", |s| {
+            s.inserts(&[60; 2]).set(1, 60).compact_and_cancel(1).insert(60);
+            s.compact(1).insert(3);
+        }),
+        workload("a herolib directory compacted", |s| {
+            s.set(1, 60).compact(1).set(2, 10);
+        })
+        .imported(true)
+        .with_dump(),
+        workload("a herolib directory compacted with its past", |s| {
+            s.compact(2).set(2, 10).kill().compact(1);
+        })
+        .imported(true),
     ]
 }

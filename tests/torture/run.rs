@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use ourdb::{Db, Options};
 
-use super::trial::{Mark, Trial};
+use super::trial::{COMPACTED, Mark, Trial};
 use super::workload::{Workload, open};
 use crate::support::model::{Model, Value, Write};
 use crate::support::sim::{Disk, History, Loss, SimStorage};
@@ -15,7 +15,8 @@ pub(crate) struct Run<'a> {
     pub(crate) workload: &'a Workload,
     pub(crate) history: History,
     marks: Vec<Mark>,
-    /// What each database in the place held at last, one after the other.
+    /// What each database in the place held at last, one after the other; one that was compacted
+    /// counts as another from then on.
     eras: Vec<Model>,
 }
 
@@ -114,11 +115,15 @@ impl<'a> Run<'a> {
         let ends = if after.era == before.era {
             vec![(before.era, least..=after.commit)]
         } else {
-            vec![(after.era, 0..=0), (before.era, least..=before.commit)]
+            // Another database, which is empty, or the same one compacted.
+            let last = self.eras[before.era].last_commit();
+            let begun = after.commit;
+            vec![(after.era, begun..=begun), (before.era, least..=last)]
         };
+        let goes_on = after.era == before.era || after.what == COMPACTED;
         Promise {
             ends,
-            there: before.there && after.era == before.era && after.there,
+            there: before.there && goes_on && after.there,
         }
     }
 

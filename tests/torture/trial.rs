@@ -17,6 +17,9 @@ use crate::support::model::{Model, Outcome, Refusal, Value, Write, compare};
 use crate::support::sim::{Errno, Fault, Hit, Loss, SimStorage};
 use crate::support::{Context, Random, Verdict, require};
 
+/// The mark after a compaction.
+pub(crate) const COMPACTED: &str = "compact";
+
 /// Where a call of the workload ends among the storage's calls, and what holds from then on.
 #[derive(Clone, Debug)]
 pub(crate) struct Mark {
@@ -24,7 +27,7 @@ pub(crate) struct Mark {
     /// The step that the call is part of; `None` before the first and after the last.
     pub(crate) step: Option<usize>,
     pub(crate) end: usize,
-    /// How often the database was made anew.
+    /// How often the database was made anew or compacted.
     pub(crate) era: usize,
     /// The last commit made.
     pub(crate) commit: u64,
@@ -36,7 +39,7 @@ pub(crate) struct Mark {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
+pub(super) enum Opening {
     Usual,
     /// With the flag that removes what is there.
     Reset,
@@ -52,17 +55,19 @@ pub(crate) struct Trial<'a> {
     pub(super) synced: u64,
     /// Whether a database is promised to be there.
     pub(super) there: bool,
-    db: Option<Db>,
+    pub(super) db: Option<Db>,
     /// A write that was reported as failed, but may be there, whole.
-    uncertain: Option<Write>,
+    pub(super) uncertain: Option<Write>,
+    /// A compaction was reported as failed, but may be done; what it would have left.
+    pub(super) perhaps_compacted: Option<Model>,
     /// The power failed, or pages were dropped: what was not synced may be gone.
     pub(super) unsynced_lost: bool,
     /// How much had failed when the handle was opened.
     pub(super) hits_when_opened: usize,
     /// Under way.
-    step: Option<usize>,
+    pub(super) step: Option<usize>,
     pub(crate) marks: Vec<Mark>,
-    /// What earlier databases in the same place held at last.
+    /// What earlier databases in the same place, or the same one before a compaction, held at last.
     pub(crate) eras: Vec<Model>,
 }
 
@@ -86,6 +91,7 @@ impl<'a> Trial<'a> {
             there: false,
             db: None,
             uncertain: None,
+            perhaps_compacted: None,
             unsynced_lost: false,
             hits_when_opened: 0,
             step: None,
@@ -164,7 +170,7 @@ impl<'a> Trial<'a> {
             .expect("the database is open between two steps")
     }
 
-    fn mark(&mut self, what: &'static str) {
+    pub(super) fn mark(&mut self, what: &'static str) {
         self.marks.push(Mark {
             what,
             step: self.step,
@@ -178,7 +184,7 @@ impl<'a> Trial<'a> {
     }
 
     /// What is acknowledged to be on disk by now.
-    fn acknowledge_sync(&mut self) -> Verdict {
+    pub(super) fn acknowledge_sync(&mut self) -> Verdict {
         self.synced = self.model.last_commit();
         if self.storage.hit_count() > 0 {
             self.check_durable()?;
@@ -189,7 +195,7 @@ impl<'a> Trial<'a> {
     // Opening, and what is found then.
 
     /// Opens the database, at the second try where something fails in the first.
-    fn open(&mut self, opening: Opening) -> Verdict {
+    pub(super) fn open(&mut self, opening: Opening) -> Verdict {
         self.db = None;
         let options = Options {
             must_exist: self.there,
@@ -253,13 +259,22 @@ impl<'a> Trial<'a> {
         } else {
             self.model.last_commit()
         };
-        let range = least..=model.last_commit();
-        self.model = self.storage.quietly(|| {
-            if db.last_commit().ok() == Some(model.last_commit()) {
+        let last = model.last_commit();
+        let found = self.storage.quietly(|| {
+            if db.last_commit().ok() == Some(last) {
                 model.learn_time(db)?;
             }
-            model.check_prefix(db, range)
-        })?;
+            model.check_prefix(db, least..=last)
+        });
+        self.model = match (found, &self.perhaps_compacted) {
+            (Err(message), Some(compacted)) => self.storage.quietly(|| {
+                compacted
+                    .check_prefix(db, last..=last)
+                    .context(|| format!("neither as before:\n{message}\nnor compacted"))
+            })?,
+            (found, _) => found?,
+        };
+        self.perhaps_compacted = None;
         self.uncertain = None;
         if self.workload.commits_durably() {
             // Readers see it, so it is on disk.
@@ -284,6 +299,7 @@ impl<'a> Trial<'a> {
         let past = std::mem::replace(&mut self.model, model);
         self.eras.push(past);
         self.uncertain = None;
+        self.perhaps_compacted = None;
         self.synced = 0;
     }
 
@@ -294,6 +310,7 @@ impl<'a> Trial<'a> {
             Step::Write(write) => self.write(write),
             Step::Read(choice) => self.read(*choice),
             Step::Sync => self.sync(),
+            Step::Compact(compact) => self.compact(compact),
             Step::Reopen => {
                 self.close()?;
                 self.open(Opening::Usual)
@@ -351,27 +368,8 @@ impl<'a> Trial<'a> {
         {
             return self.written(write, before, Err(error));
         }
-        self.check_failure(before, &error)?;
-        let stopped = Refusal::of(&error) == Refusal::Poisoned;
-        let hits = &self.storage.hits()[before..];
-        // What a failed sync left out, or a write that broke off, may be there all the same: zeros
-        // that are missing were there before. A full disk is to change nothing.
-        let broken_off = |errno, partly| errno == Errno::Io && partly;
-        let may_be_there = hits
-            .iter()
-            .any(|hit| hit.is_sync() || broken_off(hit.errno, hit.partly));
-        if expected.is_ok() && may_be_there && !stopped {
-            self.uncertain = Some(write.clone());
-        }
         let acknowledged = self.model.last_commit();
-        if stopped || hits.iter().any(stops) {
-            self.check_stopped()
-                .context(|| format!("after the write failed ({error})"))?;
-            self.open(Opening::Usual)?;
-        } else {
-            self.check_reading()
-                .context(|| format!("after the write failed ({error})"))?;
-        }
+        self.write_failed(write, before, &error)?;
         let done = self.model.last_commit() > acknowledged;
         if self.storage.is_failing() || done {
             return Ok(());
@@ -379,6 +377,35 @@ impl<'a> Trial<'a> {
         // The cause is gone: on a full disk the same handle goes on, else a new one does.
         self.write(write)
             .context(|| format!("tried again after a failure ({error})"))
+    }
+
+    /// A write failed for what happened since `before`.
+    pub(super) fn write_failed(
+        &mut self,
+        write: &Write,
+        before: usize,
+        error: &Error,
+    ) -> Verdict {
+        self.check_failure(before, error)?;
+        let stopped = Refusal::of(error) == Refusal::Poisoned;
+        let hits = &self.storage.hits()[before..];
+        // What a failed sync left out, or a write that broke off, may be there all the same: zeros
+        // that are missing were there before. A full disk is to change nothing.
+        let broken_off = |errno, partly| errno == Errno::Io && partly;
+        let may_be_there = hits
+            .iter()
+            .any(|hit| hit.is_sync() || broken_off(hit.errno, hit.partly));
+        if self.model.expected(write).is_ok() && may_be_there && !stopped {
+            self.uncertain = Some(write.clone());
+        }
+        if stopped || hits.iter().any(stops) {
+            self.check_stopped()
+                .context(|| format!("after the write failed ({error})"))?;
+            self.open(Opening::Usual)
+        } else {
+            self.check_reading()
+                .context(|| format!("after the write failed ({error})"))
+        }
     }
 
     /// A write was acknowledged, or refused for what it is.

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::{Arc, OnceLock};
 
 use ourdb::storage::Storage;
-use ourdb::{Db, Error, Options, Sync};
+use ourdb::{Db, Error, Options, Retention, Sync};
 
 use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::model::{Model, Value, Write};
@@ -26,6 +26,7 @@ pub(crate) enum Step {
     Reopen,
     /// Dropped as by `kill -9`, and opened again; the page cache survives.
     Kill,
+    Compact(Compact),
     /// Dropped, and opened with the flag that removes what is there.
     Reset,
     /// Destroyed, and made anew.
@@ -40,6 +41,30 @@ pub(crate) enum Step {
     Fill(usize),
     /// Nothing fails any more, and there is space.
     Mend,
+}
+
+/// A compaction, and what happens beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Compact {
+    pub(crate) retention: Retention,
+    /// Made when the compaction has begun.
+    pub(crate) beside: Vec<Write>,
+    /// Stopped after that.
+    pub(crate) cancelled: bool,
+}
+
+impl Compact {
+    /// Keeps so many versions of each record.
+    pub(crate) fn keeping(versions: u64) -> Compact {
+        Compact {
+            retention: Retention {
+                keep_versions: versions,
+                ..Retention::default()
+            },
+            beside: Vec::new(),
+            cancelled: false,
+        }
+    }
 }
 
 /// What is there before the first step.
@@ -193,7 +218,7 @@ fn any_value(random: &mut Random) -> Value {
 pub(crate) fn any_write(random: &mut Random, key_value: bool) -> Write {
     let id = |random: &mut Random| random.below(8) as u32;
     let count = random.below(5);
-    match random.below(26) {
+    match random.below(30) {
         0..6 if !key_value => Write::Insert(any_value(random)),
         6..9 if !key_value => Write::InsertMany((0..count).map(|_| any_value(random)).collect()),
         0..14 => Write::Set(id(random), any_value(random)),
@@ -202,7 +227,15 @@ pub(crate) fn any_write(random: &mut Random, key_value: bool) -> Write {
             let records = (0..count).map(|_| (id(random), any_value(random)));
             Write::SetMany(records.collect())
         }
-        _ => Write::DeleteMany((0..count / 2).map(|_| id(random)).collect()),
+        24 | 25 => Write::DeleteMany((0..count / 2).map(|_| id(random)).collect()),
+        26..29 => {
+            let write = |random: &mut Random| {
+                let value = random.chance(70).then(|| any_value(random));
+                (id(random), value)
+            };
+            Write::Txn((0..count).map(|_| write(random)).collect())
+        }
+        _ => Write::Clear,
     }
 }
 
@@ -253,8 +286,27 @@ impl Workload {
     }
 }
 
+fn any_compact(random: &mut Random, key_value: bool) -> Compact {
+    let since_commit = if random.chance(20) {
+        1 + random.below(10)
+    } else {
+        0
+    };
+    let beside = random.below(4).saturating_sub(1);
+    Compact {
+        retention: Retention {
+            keep_versions: random.below(4),
+            keep_since_us: 0,
+            keep_since_commit: since_commit,
+        },
+        beside: (0..beside).map(|_| any_write(random, key_value)).collect(),
+        cancelled: random.chance(15),
+    }
+}
+
 fn any_step(random: &mut Random, key_value: bool) -> Step {
-    match random.below(40) {
+    match random.below(44) {
+        40.. => Step::Compact(any_compact(random, key_value)),
         0..28 => Step::Write(any_write(random, key_value)),
         28..32 => Step::Sync,
         32..34 => Step::Reopen,

@@ -1,0 +1,161 @@
+//! A compaction within a trial, with what is written beside it. It may fail at any call: then the
+//! database is as it was, in the same handle, or in the next one if this one had to stop; a manifest
+//! that was replaced but not synced may be there as well.
+
+use std::ops::ControlFlow;
+
+use ourdb::{Db, Error};
+
+use super::trial::{COMPACTED, Mark, Opening, Trial};
+use super::workload::Compact;
+use crate::support::model::{Model, Refusal, Write, compare};
+use crate::support::sim::SimStorage;
+use crate::support::{Context, Verdict, refute, require};
+
+/// What is written beside a compaction.
+struct Beside<'a> {
+    db: &'a Db,
+    storage: &'a SimStorage,
+    model: Model,
+    /// After how many calls which commit was made.
+    commits: Vec<(usize, u64)>,
+    /// What was not written, since the storage failed after so many hits.
+    failed: Option<(Write, usize, Error)>,
+}
+
+impl Beside<'_> {
+    fn write(&mut self, write: &Write) -> Verdict {
+        let before = self.storage.hit_count();
+        let expected = self.model.expected(write);
+        let found = write.perform(self.db);
+        if let Err(error) = found {
+            let refusal = Refusal::of(&error);
+            let refused = expected.is_err_and(|refusals| refusals.contains(&refusal));
+            if !refused {
+                self.failed = Some((write.clone(), before, error));
+            }
+            return Ok(());
+        }
+        let expected = self.model.apply(write);
+        compare(|| format!("{write:?}"), &expected, found)?;
+        self.storage.quietly(|| self.model.learn_time(self.db))?;
+        self.commits
+            .push((self.storage.events(), self.model.last_commit()));
+        Ok(())
+    }
+}
+
+impl Trial<'_> {
+    pub(super) fn compact(&mut self, compact: &Compact) -> Verdict {
+        let before = self.storage.hit_count();
+        let mut beside = Beside {
+            db: self.db(),
+            storage: &self.storage,
+            model: self.model.clone(),
+            commits: Vec::new(),
+            failed: None,
+        };
+        let mut begun = false;
+        let mut verdict = Ok(());
+        let done = self.db().compact(&compact.retention, |_, _| {
+            if !begun {
+                begun = true;
+                for write in &compact.beside {
+                    if verdict.is_ok() && beside.failed.is_none() {
+                        verdict = beside.write(write);
+                    }
+                }
+            }
+            if compact.cancelled || beside.failed.is_some() || verdict.is_err() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        verdict.context(|| "beside the compaction".into())?;
+        let Beside {
+            model,
+            commits,
+            failed,
+            ..
+        } = beside;
+        if !commits.is_empty() {
+            self.uncertain = None;
+        }
+        self.model = model;
+        let durably = self.workload.commits_durably();
+        for (end, commit) in commits {
+            if durably {
+                self.synced = commit;
+            }
+            self.marks.push(Mark {
+                what: "write",
+                step: self.step,
+                end,
+                era: self.eras.len(),
+                commit,
+                synced: self.synced,
+                there: self.there,
+                options: self.options.clone(),
+            });
+        }
+        if let Some((write, before, error)) = failed {
+            require!(done.is_err(), "a compaction goes on where it was stopped");
+            return self
+                .write_failed(&write, before, &error)
+                .context(|| "beside the compaction".into());
+        }
+        match done {
+            Ok(()) => {
+                require!(
+                    !(compact.cancelled && begun),
+                    "a compaction goes on where it was cancelled"
+                );
+                self.check_success(before)?;
+                self.compacted(compact)
+            }
+            Err(Error::Cancelled) if compact.cancelled => {
+                self.mark("cancelled");
+                self.check_reading()
+            }
+            Err(error) => self.compaction_failed(compact, before, &error),
+        }
+    }
+
+    fn compacted(&mut self, compact: &Compact) -> Verdict {
+        self.eras.push(self.model.clone());
+        self.model.compact(&compact.retention);
+        self.uncertain = None;
+        // If nothing was ever written, there was nothing to compact.
+        self.acknowledge_sync()?;
+        self.mark(COMPACTED);
+        self.check_reading()
+    }
+
+    fn compaction_failed(&mut self, compact: &Compact, before: usize, error: &Error) -> Verdict {
+        self.check_failure(before, error)?;
+        let mut compacted = self.model.clone();
+        compacted.compact(&compact.retention);
+        if matches!(self.db().begin(), Err(Error::Poisoned { .. })) {
+            self.check_stopped()
+                .context(|| format!("after the compaction failed ({error})"))?;
+            self.perhaps_compacted = Some(compacted);
+            return self.open(Opening::Usual);
+        }
+        if Refusal::of(error) == Refusal::Poisoned {
+            refute!("the handle goes on, and a compaction says {error}");
+        }
+        self.check_reading()
+            .context(|| format!("after the compaction failed ({error})"))?;
+        if self.storage.is_failing() {
+            return Ok(());
+        }
+        let again = Compact {
+            beside: Vec::new(),
+            cancelled: false,
+            ..compact.clone()
+        };
+        self.compact(&again)
+            .context(|| format!("compacted again after a failure ({error})"))
+    }
+}
