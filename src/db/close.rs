@@ -77,6 +77,7 @@ impl Shared {
             work.run(&world.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
         }
+        self.note_clears(writer, &world)?;
         self.write_checkpoint(writer, &world)?;
         if !world.lookup.is_on_disk() {
             remove_if_there(&*self.storage, TABLE)
@@ -128,13 +129,19 @@ impl Shared {
         self.sync_to(commit)?;
         let mut writer = self.writer();
         let world = self.read();
-        // The checkpoint stands for a log with these in it, and doesn't say so.
-        let clears = world.clears();
-        if writer.manifest.clears != *clears {
-            writer.manifest.clears = Vec::clone(&clears);
-            writer.manifest.write(&*self.storage)?;
-        }
+        self.note_clears(&mut writer, &world)?;
         self.write_checkpoint(&writer, &world)
+    }
+
+    /// Before a checkpoint: that stands for a log with clears in it, and doesn't say so. The log must
+    /// be on disk.
+    fn note_clears(&self, writer: &mut Writer, world: &World) -> Result<()> {
+        let clears = world.clears();
+        if writer.manifest.clears == *clears || planted!(clears_not_noted) {
+            return Ok(());
+        }
+        writer.manifest.clears = Vec::clone(&clears);
+        writer.manifest.write(&*self.storage)
     }
 
     /// Writes the lookup as herolib stores it, where its width can hold all locations.

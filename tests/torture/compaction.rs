@@ -17,6 +17,8 @@ struct Beside<'a> {
     db: &'a Db,
     storage: &'a SimStorage,
     model: Model,
+    /// The same, with what the compaction leaves of the versions that were there when it began.
+    compacted: Model,
     /// After how many calls which commit was made.
     commits: Vec<(usize, u64)>,
     /// What was not written, since the storage failed after so many hits.
@@ -38,7 +40,11 @@ impl Beside<'_> {
         }
         let expected = self.model.apply(write);
         compare(|| format!("{write:?}"), &expected, found)?;
-        self.storage.quietly(|| self.model.learn_time(self.db))?;
+        let _ = self.compacted.apply(write);
+        self.storage.quietly(|| {
+            self.model.learn_time(self.db)?;
+            self.compacted.learn_time(self.db)
+        })?;
         self.commits
             .push((self.storage.events(), self.model.last_commit()));
         Ok(())
@@ -48,10 +54,13 @@ impl Beside<'_> {
 impl Trial<'_> {
     pub(super) fn compact(&mut self, compact: &Compact) -> Verdict {
         let before = self.storage.hit_count();
+        let mut compacted = self.model.clone();
+        compacted.compact(&compact.retention);
         let mut beside = Beside {
             db: self.db(),
             storage: &self.storage,
             model: self.model.clone(),
+            compacted,
             commits: Vec::new(),
             failed: None,
         };
@@ -75,6 +84,7 @@ impl Trial<'_> {
         verdict.context(|| "beside the compaction".into())?;
         let Beside {
             model,
+            compacted,
             commits,
             failed,
             ..
@@ -112,19 +122,19 @@ impl Trial<'_> {
                     "a compaction goes on where it was cancelled"
                 );
                 self.check_success(before)?;
-                self.compacted(compact)
+                self.compacted(compacted)
             }
             Err(Error::Cancelled) if compact.cancelled => {
                 self.mark("cancelled");
                 self.check_reading()
             }
-            Err(error) => self.compaction_failed(compact, before, &error),
+            Err(error) => self.compaction_failed(compact, compacted, before, &error),
         }
     }
 
-    fn compacted(&mut self, compact: &Compact) -> Verdict {
-        self.eras.push(self.model.clone());
-        self.model.compact(&compact.retention);
+    fn compacted(&mut self, compacted: Model) -> Verdict {
+        let before = std::mem::replace(&mut self.model, compacted);
+        self.eras.push(before);
         self.uncertain = None;
         // If nothing was ever written, there was nothing to compact.
         self.acknowledge_sync()?;
@@ -132,10 +142,14 @@ impl Trial<'_> {
         self.check_reading()
     }
 
-    fn compaction_failed(&mut self, compact: &Compact, before: usize, error: &Error) -> Verdict {
+    fn compaction_failed(
+        &mut self,
+        compact: &Compact,
+        compacted: Model,
+        before: usize,
+        error: &Error,
+    ) -> Verdict {
         self.check_failure(before, error)?;
-        let mut compacted = self.model.clone();
-        compacted.compact(&compact.retention);
         if matches!(self.db().begin(), Err(Error::Poisoned { .. })) {
             self.check_stopped()
                 .context(|| format!("after the compaction failed ({error})"))?;
