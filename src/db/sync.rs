@@ -83,6 +83,21 @@ impl Shared {
             }
             state = wait(&self.group.state, state, &self.group.changed);
         }
+        self.take_turn(state)
+    }
+
+    /// Syncs the log as it stands, sync marks included, which no commit waits for.
+    pub(super) fn sync_log(&self) -> Result<()> {
+        let mut state = self.group.state();
+        while state.busy {
+            state = wait(&self.group.state, state, &self.group.changed);
+        }
+        self.take_turn(state)
+    }
+
+    /// Syncs for all who wait. Nobody is at it.
+    fn take_turn(&self, mut state: MutexGuard<'_, GroupState>) -> Result<()> {
+        self.check_poison()?;
         state.busy = true;
         drop(state);
         let _turn = Turn(&self.group);
