@@ -64,9 +64,11 @@ impl World {
         let commit = if commit == 0 { self.base } else { commit };
         let index = clears.partition_point(|clear| clear.commit <= commit);
         let clear = clears.get(index)?;
-        // What herolib wrote on top of ours is newer than any clear of ours.
+        // What herolib wrote on top of ours is newer than any clear before it, and older than any
+        // after it.
+        let newer = newer.map(|newer| if newer == 0 { self.base + 1 } else { newer });
         newer
-            .is_none_or(|newer| newer == 0 || clear.commit < newer)
+            .is_none_or(|newer| clear.commit < newer)
             .then_some(*clear)
     }
 

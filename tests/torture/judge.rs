@@ -86,6 +86,8 @@ impl Trial<'_> {
         self.storage.quietly(|| {
             if self.unsynced_lost {
                 self.check_what_is_left()
+            } else if self.uncertain.is_some() {
+                self.model.check_records(self.db())
             } else {
                 self.model.check_all(self.db())
             }
