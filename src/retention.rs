@@ -1,6 +1,7 @@
 //! Which versions a compaction keeps.
 
 use crate::log::record::{Head, Kind};
+use crate::planted::planted;
 
 /// What a compaction keeps of each record. A version is kept if any rule keeps it; the newest one
 /// of a live record always is. A record of which none is kept is gone for good; its id is not given
@@ -31,6 +32,6 @@ impl Retention {
         newer < self.keep_versions
             || (self.keep_since_commit != 0 && head.commit >= self.keep_since_commit)
             || (self.keep_since_us != 0 && head.time_us >= self.keep_since_us)
-            || (newer == 0 && head.kind == Kind::Put)
+            || (newer == 0 && head.kind == Kind::Put && !planted!(newest_dropped))
     }
 }

@@ -25,7 +25,7 @@ use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, DataFile, FileKind, Manifest, State};
 use crate::planted::planted;
 use crate::retention::Retention;
-use crate::storage::Replaced;
+use crate::storage::{Replaced, remove_if_there};
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The writer lock is taken for good when no more of the log is left to be copied, in bytes.
@@ -127,7 +127,7 @@ impl Shared {
         self.check_poison()?;
         self.write_manifest(&mut writer, |manifest| {
             manifest.files = files;
-            manifest.is_compacting = true;
+            manifest.is_compacting = !planted!(compaction_not_announced);
         })?;
         Ok(Start {
             world,
@@ -365,6 +365,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
 
     /// Copies the commits that are in the log by now and were not copied yet.
     fn copy_log(&mut self) -> Result<()> {
+        if planted!(last_commits_not_copied) {
+            return Ok(());
+        }
         let world = Arc::clone(&self.start.world);
         let mut copied = self.followed;
         // Up to the last whole commit: the end of the files may be within one.
@@ -398,6 +401,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             let location = place.location();
             let previous = match head.kind {
                 Kind::Clear => Location::NONE,
+                _ if planted!(previous_of_old_generation) => head.previous,
                 _ => self.lookup().get(head.id).location(),
             };
             let moved = Head { previous, ..*head };
@@ -441,6 +445,12 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                         self.commit, self.live, writer.commit, writer.live
                     ),
                 ));
+            }
+            if planted!(old_removed_before_manifest) {
+                for segment in self.start.world.log.segments() {
+                    remove_if_there(&*shared.storage, &name(segment.number))
+                        .map_err(|error| Error::from_io("remove", name(segment.number), error))?;
+                }
             }
             if let Err(error) = self.write_generation(writer) {
                 return Err(self.settle(error));

@@ -18,14 +18,18 @@ use crate::support::{Verdict, require};
 /// A bug, and the campaign that must find it.
 const BUGS: &[(&str, &str)] = &[
     ("acknowledged_before_synced", "images_that_a_crash_leaves"),
+    ("announced_before_synced", "images_that_a_crash_leaves"),
     ("base_checksum_ignored", "every_bit_of_a_killed_database"),
     ("checkpoint_before_log", "images_that_a_crash_leaves"),
     (
         "checkpoint_checksum_ignored",
         "every_bit_of_a_closed_database",
     ),
+    ("clears_not_noted", "images_that_a_crash_leaves"),
     ("closed_without_sync", "images_that_a_crash_leaves"),
     ("commit_flag_ignored", "images_that_a_crash_leaves"),
+    ("compaction_not_announced", "images_that_a_crash_leaves"),
+    ("copies_not_synced", "images_that_a_crash_leaves"),
     ("cut_not_synced", "remains_that_come_back"),
     ("data_file_checksum_ignored", "images_that_a_crash_leaves"),
     ("data_file_not_chained", "images_that_a_crash_leaves"),
@@ -37,6 +41,7 @@ const BUGS: &[(&str, &str)] = &[
         "images_that_a_crash_leaves",
     ),
     ("failed_write_forgotten", "changes_that_fail"),
+    ("last_commits_not_copied", "images_that_a_crash_leaves"),
     ("log_not_synced", "images_that_a_crash_leaves"),
     (
         "manifest_checksum_ignored",
@@ -44,8 +49,12 @@ const BUGS: &[(&str, &str)] = &[
     ),
     ("manifest_stays_clean", "changes_that_fail"),
     ("marked_before_synced", "images_that_a_crash_leaves"),
+    ("names_of_copies_not_synced", "images_that_a_crash_leaves"),
     ("new_data_file_not_synced", "images_that_a_crash_leaves"),
+    ("newest_dropped", "images_that_a_crash_leaves"),
     ("not_written_again", "histories_with_all_faults"),
+    ("old_removed_before_manifest", "images_that_a_crash_leaves"),
+    ("previous_of_old_generation", "images_that_a_crash_leaves"),
     ("published_before_announced", "histories_with_all_faults"),
     ("records_valid_at_any_place", "fuzzed_directories"),
     (
