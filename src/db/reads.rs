@@ -7,6 +7,7 @@ use super::World;
 use crate::error::{Error, Result};
 use crate::log::record::{Head, Kind};
 use crate::log::segment::LogEnd;
+use crate::planted::planted;
 
 /// The records that a transaction has read, found or not.
 #[derive(Debug, Default)]
@@ -72,13 +73,16 @@ impl Reads {
         if head.kind == Kind::Clear {
             // It changed what was there.
             let mut ranges = self.ranges.values();
+            if planted!(clear_not_checked) {
+                return false;
+            }
             return self.points.values().any(|&found| found) || ranges.any(|range| range.found);
         }
         if self.points.contains_key(&head.id) {
             return true;
         }
         let range = self.ranges.range(..=head.id).next_back();
-        range.is_some_and(|(_, range)| range.to >= head.id)
+        range.is_some_and(|(_, range)| range.to >= head.id) && !planted!(ranges_not_checked)
     }
 
     /// Refuses if anything that was read was changed by a commit after `since`, and moves `since`

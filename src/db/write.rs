@@ -279,7 +279,12 @@ impl Shared {
             return;
         }
         // Whoever opens a snapshot from here on sees this moment.
-        let seen = moment.commit.min(self.snapshots.oldest());
+        let oldest = self.snapshots.oldest();
+        let seen = if planted!(forgotten_while_seen) {
+            moment.commit
+        } else {
+            moment.commit.min(oldest)
+        };
         let lookup = &self.read().lookup;
         while let Some(&deletion) = writer.forget.front()
             && deletion.commit <= seen
@@ -525,7 +530,8 @@ fn forget_cleared(lookup: &Lookup, waiting: &VecDeque<Deletion>) {
         .collect();
     // A later clear deleted everything that is not live now; all of it goes with that one.
     if let Some(records) = records {
-        lookup.forget_deleted(|id| records.contains(&id));
+        let seen = |id| records.contains(&id) && !planted!(forgotten_with_a_clear);
+        lookup.forget_deleted(seen);
     }
 }
 

@@ -17,6 +17,7 @@ mod publish;
 #[path = "../support/mod.rs"]
 mod support;
 mod syncing;
+mod transactions;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};

@@ -5,9 +5,11 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod herolib;
+pub mod interleave;
 pub mod model;
 pub mod readers;
 pub mod script;
+pub mod serial;
 pub mod sim;
 
 use std::fs;

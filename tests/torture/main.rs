@@ -14,6 +14,7 @@ mod faults;
 mod fuzz;
 mod group;
 mod inject;
+mod interleaved;
 mod judge;
 mod kill;
 mod look;
@@ -28,6 +29,7 @@ mod report;
 mod run;
 mod scenes;
 mod schedules;
+mod serializable;
 mod shapes;
 #[path = "../support/mod.rs"]
 mod support;
