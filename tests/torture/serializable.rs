@@ -321,7 +321,7 @@ fn transactions_are_serializable() {
     let campaign = Campaign::begin(
         "transactions_are_serializable",
         "transactions",
-        40_000,
+        10_000,
         1_500_000,
     );
     let (conflicts, explained) = (AtomicU64::new(0), AtomicU64::new(0));
