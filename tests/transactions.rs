@@ -612,7 +612,16 @@ fn scans_with_large_values_hand_them_out_in_pieces() {
         ..Options::default()
     };
     let db = Db::open(directory.path(), &options).expect("open");
-    let value = |id: u32| vec![id as u8; if id % 3 == 0 { 1 << 20 } else { 300_000 }];
+    let value = |id: u32| {
+        vec![
+            id as u8;
+            if id.is_multiple_of(3) {
+                1 << 20
+            } else {
+                300_000
+            }
+        ]
+    };
     for id in 0..20 {
         db.set(id, &value(id)).expect("set");
     }

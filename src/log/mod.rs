@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::planted::planted;
 use crate::storage::Storage;
 use crate::sync::OnceLock;
 use commits::Ends;
@@ -104,9 +103,7 @@ impl Log {
         while let Some(segment) = segments.next() {
             // Looked at before the end of this one: where there is a next one, that end is its last.
             // Read the other way round, what is appended to both meanwhile would be passed over here.
-            if !planted!(ends_read_before_next_data_file) {
-                let _ = segments.peek();
-            }
+            let _ = segments.peek();
             let mut position = match from {
                 Some(from) if segment.number < from.file => continue,
                 Some(from) if segment.number == from.file => from.position,
