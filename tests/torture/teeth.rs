@@ -29,8 +29,8 @@ const BUGS: &[(&str, &str)] = &[
         "checkpoint_checksum_ignored",
         "every_bit_of_a_closed_database",
     ),
-    ("clears_not_noted", "images_that_a_crash_leaves"),
     ("clear_not_checked", "interleaved_transactions"),
+    ("clears_not_noted", "images_that_a_crash_leaves"),
     ("closed_without_sync", "images_that_a_crash_leaves"),
     ("commit_flag_ignored", "images_that_a_crash_leaves"),
     ("compaction_not_announced", "images_that_a_crash_leaves"),
@@ -48,7 +48,6 @@ const BUGS: &[(&str, &str)] = &[
         "gaps_between_data_files_ignored",
         "images_that_a_crash_leaves",
     ),
-    ("failed_write_forgotten", "changes_that_fail"),
     ("last_commits_not_copied", "images_that_a_crash_leaves"),
     ("log_not_synced", "images_that_a_crash_leaves"),
     (
