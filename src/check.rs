@@ -117,6 +117,7 @@ impl Db {
 
 /// A check under way.
 struct Check<'a, P> {
+    db: &'a Db,
     world: Arc<World>,
     storage: &'a dyn Storage,
     progress: P,
@@ -148,6 +149,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             what: format!("a table of {limit} ids for the check").into(),
         })?;
         Ok(Check {
+            db,
             world: Arc::clone(&extent.world),
             storage: db.storage(),
             progress,
@@ -269,8 +271,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         };
         for (id, entry) in entries {
             self.put(id, entry);
-            let walked = self.chain(id, entry);
-            self.pass(&name(entry.location().file), 0, walked)?;
+            let db = self.db;
+            let walked = db.unchanged(|_| self.chain(id, entry));
+            let walked = self.pass(&name(entry.location().file), 0, walked)?;
+            self.read(walked.unwrap_or(0))?;
         }
         Ok(true)
     }
@@ -329,8 +333,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         Ok(len >= part.end)
     }
 
-    fn chain(&mut self, id: u32, entry: Entry) -> Result<()> {
+    /// Walks over all versions that `entry` leads to; how many bytes they have.
+    fn chain(&mut self, id: u32, entry: Entry) -> Result<u64> {
         let world = Arc::clone(&self.world);
+        let mut bytes = 0;
         let mut chain = Chain::new(&world, id, entry);
         let mut is_newest = true;
         while let Some((location, head)) = chain.next()? {
@@ -340,7 +346,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 continue;
             }
             let segment = world.log.segment_of(location)?;
-            if is_newest && entry.is_live() != (head.kind == Kind::Put) {
+            let is_live = head.kind == Kind::Put;
+            if is_newest && entry.is_live() != is_live && head.kind != Kind::Erased {
                 let position = u64::from(location.position);
                 let what = format!("{:?} of id {id} is here, and the base has it as", head.kind);
                 let state = if entry.is_live() { "live" } else { "deleted" };
@@ -349,9 +356,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             is_newest = false;
             segment.value(location, &head)?;
             self.report.versions += 1;
-            self.read(head.record_len())?;
+            bytes += head.record_len();
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// A reader of a data file of ours, whose header is checked; `None` if it can't be read.
@@ -449,10 +456,19 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     ) -> Result<()> {
         let file = name(segment.number);
         let seed = segment.seed();
+        let db = self.db;
         let mut at = FILE_HEADER as u64;
+        let mut changes = None;
         while at < reader.len() {
             let from = at;
-            match reader.record(at, seed)? {
+            let found = db.unchanged(|now| {
+                // A version whose head was read before and whose value after is none.
+                if changes.replace(now) != Some(now) {
+                    reader.forget();
+                }
+                reader.record(at, seed)
+            });
+            match found? {
                 Found::Record(head) => {
                     f(self, at, &head);
                     at += head.record_len();
@@ -591,15 +607,18 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 );
                 continue;
             }
+            let db = self.db;
             let found = match is_same {
-                true => Ok(entry.location()),
-                false => self.version_as_of(id, entry, extent.commit),
+                true => Ok(Some(entry.location())),
+                false => db.unchanged(|_| self.version_as_of(id, entry, extent.commit)),
             };
             match self.pass(&name(entry.location().file), 0, found)? {
-                Some(found) if found == expected.location() => {
+                // Erased since: what it led to isn't found any more.
+                Some(None) => matched += u64::from(expected.is_known()),
+                Some(Some(found)) if found == expected.location() => {
                     matched += u64::from(expected.is_known());
                 }
-                Some(found) => self.damaged(
+                Some(Some(found)) => self.damaged(
                     &name(found.file),
                     u64::from(found.position),
                     format!(
@@ -610,29 +629,36 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 None => {}
             }
         }
-        if matched < self.known && self.report.is_sound() {
+        // In a world that was replaced meanwhile nothing leads to what was erased since.
+        let none_erased = self.db.erasures() == extent.erasures;
+        if matched < self.known && none_erased && self.report.is_sound() {
             let missing = self.known - matched;
             self.damaged("", 0, format!("{missing} ids are missing from the lookup"));
         }
         Ok(())
     }
 
-    /// Where the newest version at or before `commit` is; [`Location::NONE`] if there is none. For
-    /// one that a clear deleted, where that is.
-    fn version_as_of(&self, id: u32, entry: Entry, commit: u64) -> Result<Location> {
-        let version = self.world.version_at(id, entry, commit)?;
-        Ok(version.map_or(Location::NONE, |(location, head)| {
-            if location.is_none() {
-                head.previous
-            } else {
-                location
+    /// Where the newest version at or before `commit` is; [`Location::NONE`] if there is none, `None`
+    /// if it was erased since. For one that a clear deleted, where that is.
+    fn version_as_of(&self, id: u32, entry: Entry, commit: u64) -> Result<Option<Location>> {
+        let mut chain = Chain::new(&self.world, id, entry);
+        while let Some((location, head)) = chain.next()? {
+            match location.is_none() {
+                _ if head.commit > commit && head.kind == Kind::Erase => return Ok(None),
+                _ if head.commit > commit => {}
+                true => return Ok(Some(head.previous)),
+                false => return Ok(Some(location)),
             }
-        }))
+        }
+        Ok(Some(Location::NONE))
     }
 
     fn counters(&mut self, extent: &Extent) {
+        // What was erased since is not read as live.
+        let none_erased = self.db.erasures() == extent.erasures;
+        let live = if none_erased { extent.live } else { self.live };
         let read = (self.commit, self.live);
-        let kept = (extent.commit, extent.live);
+        let kept = (extent.commit, live);
         if read != kept || self.next_id > extent.next_id.max(1) {
             self.damaged(
                 "",

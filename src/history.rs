@@ -11,7 +11,8 @@ use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
 
 /// The versions of one record, newest first, each one's head verified. A deletion by a clear has
-/// no record of its own: it comes in its place, at [`Location::NONE`].
+/// no record of its own: it comes in its place, at [`Location::NONE`]. An erasure is the last: what
+/// was before it is overwritten, at any moment.
 #[derive(Debug)]
 pub(crate) struct Chain<'a> {
     world: &'a World,
@@ -73,7 +74,10 @@ impl<'a> Chain<'a> {
             self.steps = 0;
             self.patience = self.patience.saturating_mul(2);
         }
-        self.next = head.previous;
+        self.next = match head.kind {
+            Kind::Erase => Location::NONE,
+            _ => head.previous,
+        };
         let newer = newer.map(|newer| newer.commit);
         if head.kind == Kind::Put
             && let Some(clear) = self.world.clear_between(head.commit, newer)
@@ -97,7 +101,7 @@ impl<'a> Chain<'a> {
 
 impl Db {
     /// The versions of a record, newest first, deletions included, also of a deleted one; at most
-    /// `max` of them, or all with 0. Each value is checked. Cost: one record read per version.
+    /// `max` of them, or all with 0. Of an erased record it ends with the erasure. Each value is checked. Cost: one record read per version.
     pub fn history(&self, id: u32, max: usize) -> Result<Records> {
         let (world, visible) = self.world_for(id)?;
         let mut records = Records::default();
@@ -108,6 +112,7 @@ impl Db {
             }
             let (state, value) = match head.kind {
                 Kind::Put => (State::Live, world.value(location, &head)?),
+                Kind::Erase | Kind::Erased => (State::Erased, Cow::Borrowed(&[][..])),
                 _ => (State::Deleted, Cow::Borrowed(&[][..])),
             };
             records.push(Record {

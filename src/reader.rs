@@ -54,6 +54,11 @@ impl Reader {
         self
     }
 
+    /// Forgets the piece in memory: the file was changed.
+    pub(crate) fn forget(&mut self) {
+        self.buffer.clear();
+    }
+
     /// Length of the file when it was opened, or less if only so much is to be read.
     pub(crate) fn len(&self) -> u64 {
         self.len

@@ -12,7 +12,7 @@ pub enum State {
     Live,
     /// It is a deletion.
     Deleted,
-    /// It is a deletion, and what was there before was removed for good.
+    /// It is an erasure: a deletion after which no version before it exists any more.
     Erased,
     /// There is no such record (in an answer that keeps the order of what was asked).
     Missing,

@@ -16,13 +16,13 @@ use std::time::Duration;
 pub(crate) use std::sync::{Mutex, OnceLock};
 #[cfg(not(ourdb_shuttle))]
 pub(crate) use std::{
-    sync::{Condvar, MutexGuard, PoisonError, atomic},
+    sync::{Condvar, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic},
     thread,
 };
 
 #[cfg(ourdb_shuttle)]
 pub(crate) use shuttle::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError, atomic},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic},
     thread,
 };
 

@@ -7,6 +7,7 @@ use super::{Db, Shared, World};
 use crate::base::is_base;
 use crate::error::{Error, Result};
 use crate::herolib::{self, Presence};
+use crate::log::erasure::JOURNAL;
 use crate::log::segment::{FileHeader, Segment, name};
 use crate::lookup::checkpoint::{self, INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, KnownDump, MANIFEST, Manifest, State};
@@ -234,7 +235,11 @@ pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
         let base = name.strip_suffix(".tmp").unwrap_or(&name);
         let temporary_manifest = base == MANIFEST && base != name;
         let base = base.strip_suffix(".next").unwrap_or(base);
-        if [INDEX, TABLE].contains(&base) || is_base(base) || temporary_manifest || is_torn(base) {
+        if [INDEX, TABLE, JOURNAL].contains(&base)
+            || is_base(base)
+            || temporary_manifest
+            || is_torn(base)
+        {
             remove_if_there(storage, &name).map_err(failed)?;
         }
     }

@@ -258,44 +258,55 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
     /// Copies what is to be kept of each record as of the beginning.
     fn copy_base(&mut self) -> Result<()> {
         let world = Arc::clone(&self.start.world);
-        for (id, entry) in world.lookup.entries() {
-            let kept = self.kept_versions(&world, id, entry)?;
-            let mut newest = Location::NONE;
-            for (location, head) in kept.iter().rev() {
-                let head = Head {
-                    last: true,
-                    previous: newest,
-                    ..*head
-                };
-                self.base
-                    .reserve(&mut self.numbers, Copy::len_of(&head), 0)?;
-                newest = match head.kind {
-                    Kind::Put => self.base.push(&head, &world.value(*location, &head)?)?,
-                    _ => self.base.push(&head, &[])?,
-                };
-                self.tally.count(head.kind);
-            }
-            if let Some((_, head)) = kept.first() {
-                self.publish(id, entry_of(head, newest))?;
-            }
+        for (id, _) in world.lookup.entries() {
+            let bytes = self.copy_record(&world, id)?;
+            self.tell(bytes)?;
         }
         self.base.sync()
     }
 
-    /// The versions to be kept of a record, newest first.
+    /// Copies what is to be kept of a record; how many bytes it looked at.
+    fn copy_record(&mut self, world: &World, id: u32) -> Result<u64> {
+        // The entry is read when nothing is overwritten any more: it leads to no erased version.
+        let _held_off = self.shared.erasures.hold_off();
+        let (kept, bytes) = self.kept_versions(world, id, world.lookup.get(id))?;
+        let mut newest = Location::NONE;
+        for (location, head) in kept.iter().rev() {
+            let value = match head.kind {
+                Kind::Put => world.value(*location, head)?,
+                _ => (&[][..]).into(),
+            };
+            let head = Head {
+                last: true,
+                previous: newest,
+                ..without_zeros(head)
+            };
+            self.base
+                .reserve(&mut self.numbers, Copy::len_of(&head), 0)?;
+            newest = self.base.push(&head, &value)?;
+            self.tally.count(head.kind);
+        }
+        if let Some((_, head)) = kept.first() {
+            self.publish(id, entry_of(head, newest))?;
+        }
+        Ok(bytes)
+    }
+
+    /// The versions to be kept of a record, newest first, and how many bytes it looked at.
     fn kept_versions(
         &mut self,
         world: &World,
         id: u32,
         entry: Entry,
-    ) -> Result<Vec<(Location, Head)>> {
+    ) -> Result<(Vec<(Location, Head)>, u64)> {
+        let mut bytes = 0;
         let mut chain = Chain::new(world, id, entry);
         let mut kept: Vec<(Location, Head)> = Vec::new();
         // Versions of herolib's have no commit and no time: they stay where older ones do.
         let mut undecided = Vec::new();
         let mut dropped_after = None;
         while let Some((location, head)) = chain.next()? {
-            self.tell(Copy::len_of(&head))?;
+            bytes += Copy::len_of(&head);
             // What came since follows with the log.
             if head.commit > self.start.commit {
                 continue;
@@ -318,7 +329,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             let commit = if last == 0 { world.base() } else { last };
             self.oldest = self.oldest.max(commit);
         }
-        Ok(kept)
+        Ok((kept, bytes))
     }
 
     fn publish(&mut self, id: u32, entry: Entry) -> Result<()> {
@@ -369,6 +380,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             return Ok(());
         }
         let world = Arc::clone(&self.start.world);
+        let _held_off = self.shared.erasures.hold_off();
         let mut copied = self.followed;
         // Up to the last whole commit: the end of the files may be within one.
         let last = self.shared.counters.appended.load(Ordering::Acquire);
@@ -392,7 +404,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
 
     fn copy_commit(&mut self, world: &World) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
-        let len = pending.iter().map(|(_, head)| Copy::len_of(head)).sum();
+        let heads = pending.iter().map(|(_, head)| without_zeros(head));
+        let len = heads.map(|head| Copy::len_of(&head)).sum();
         let Some(&(_, first)) = pending.first() else {
             return Ok(());
         };
@@ -404,7 +417,13 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                 _ if planted!(previous_of_old_generation) => head.previous,
                 _ => self.lookup().get(head.id).location(),
             };
-            let moved = Head { previous, ..*head };
+            if head.kind == Kind::Erase {
+                self.erase_copies(head.id)?;
+            }
+            let moved = Head {
+                previous,
+                ..without_zeros(head)
+            };
             let value = match head.kind {
                 Kind::Put => world.value(location, head)?,
                 _ => (&[][..]).into(),
@@ -427,6 +446,25 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         Ok(())
     }
 
+    /// Overwrites the versions of a record that were copied already.
+    fn erase_copies(&mut self, id: u32) -> Result<()> {
+        let mut next = self.lookup().get(id).location();
+        while !next.is_none() {
+            let copy = match self.base.has(next.file) {
+                true => &mut self.base,
+                false => &mut self.log,
+            };
+            let head = copy.head(next)?;
+            match head.kind {
+                Kind::Erase => break,
+                Kind::Put => copy.erase(next, &head)?,
+                _ => {}
+            }
+            next = head.previous;
+        }
+        Ok(())
+    }
+
     /// Copies the rest of the log, and replaces the old generation by the new one.
     fn finish(&mut self) -> Result<()> {
         let shared = self.shared;
@@ -436,6 +474,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             shared.check_poison()?;
             self.copy_log()?;
             self.log.sync()?;
+            if self.base.is_changed() {
+                self.base.sync()?;
+            }
             if (self.commit, self.live) != (writer.commit, writer.live) {
                 return Err(Error::corrupt(
                     shared.storage.describe(""),
@@ -541,6 +582,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         writer.forget.clear();
         let snapshots = shared.snapshots.lock();
         old.end(&world, writer.tail.end());
+        shared.erasures.add_replaced(old);
         let replaced = shared.world.replace(world);
         shared.counters.show(&writer.now());
         drop(snapshots);
@@ -586,5 +628,17 @@ fn entry_of(head: &Head, location: Location) -> Entry {
     match head.kind {
         Kind::Put => Entry::live(location, head.len as usize),
         _ => Entry::deleted(location),
+    }
+}
+
+/// What is copied of a version that was erased has no value: there is nothing in it but zeros.
+fn without_zeros(head: &Head) -> Head {
+    match head.kind {
+        Kind::Erased => Head {
+            len: 0,
+            crc: 0,
+            ..*head
+        },
+        _ => *head,
     }
 }

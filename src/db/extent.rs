@@ -34,6 +34,8 @@ pub(crate) struct Extent {
     /// The last commit that readers see, and the next id as of that.
     pub(crate) visible: u64,
     pub(crate) visible_next_id: u64,
+    /// How many erasures there were.
+    pub(crate) erasures: u64,
 }
 
 /// A data file up to some end.
@@ -105,12 +107,25 @@ impl Db {
             next_id: writer.next_id,
             visible: shared.visible(),
             visible_next_id: shared.counters.next_id.load(Ordering::Acquire),
+            erasures: shared.erasures.count(),
         }
     }
 
     /// What there is to read now.
     pub(crate) fn world(&self) -> Arc<World> {
         self.shared.world.load()
+    }
+
+    /// How many erasures there were by now.
+    pub(crate) fn erasures(&self) -> u64 {
+        self.shared.erasures.count()
+    }
+
+    /// Calls `read` while nothing is overwritten, with a number that has changed if anything was
+    /// since the last time.
+    pub(crate) fn unchanged<T>(&self, read: impl FnOnce(u64) -> T) -> T {
+        let _held_off = self.shared.erasures.hold_off();
+        read(self.shared.erasures.overwritten())
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {

@@ -11,6 +11,7 @@ mod apply;
 mod backups;
 mod close;
 mod compact;
+mod erase;
 mod extent;
 mod follow;
 mod open;
@@ -39,6 +40,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, thread};
 pub(crate) use backups::{check_untouched, open_copy, remove_leftovers};
 pub(crate) use close::LOCK;
+use erase::Erasures;
 pub(crate) use extent::{Extent, Part};
 pub use scan::{Order, Scan};
 use snapshot::Snapshots;
@@ -73,6 +75,7 @@ struct Shared {
     fork_generation: u32,
     counters: Counters,
     snapshots: Snapshots,
+    erasures: Erasures,
     writer: Mutex<Writer>,
     group: GroupSync,
     is_compacting: AtomicBool,

@@ -11,6 +11,7 @@ use super::recover::Opening;
 use super::takeover::{Adoption, adopt, not_key_value};
 use crate::error::{Error, NotFound, Result};
 use crate::herolib::{self, Presence};
+use crate::log::erasure;
 use crate::log::segment::{FileHeader, name};
 use crate::manifest::{MANIFEST, Manifest, State};
 use crate::options::{Limits, Options};
@@ -77,7 +78,10 @@ impl Db {
                 path: storage.describe(LOCK),
             })?;
         match make_or_take_over(&*storage, options) {
-            Ok(manifest) => Opening::new(&storage, options, manifest, None)?.finish(Some(lock)),
+            Ok(manifest) => {
+                erasure::redo(&*storage, &manifest.uuid, manifest.generation)?;
+                Opening::new(&storage, options, manifest, None)?.finish(Some(lock))
+            }
             Err(error) => {
                 // What is refused is left as it was found.
                 if ![LOCK, MANIFEST]
@@ -221,6 +225,9 @@ fn try_open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result
             opening.finish(None).map(Some)
         }
         Found::Database(manifest) => {
+            if !options.salvage {
+                check_no_erasure(&**storage, &manifest)?;
+            }
             let before = (*manifest).clone();
             let db = Opening::new(storage, options, *manifest, None)?.finish(None)?;
             // A writer that has begun since may have changed the table on disk under us.
@@ -230,4 +237,25 @@ fn try_open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result
         }
         Found::Nothing => Err(Error::NotFound(NotFound::Database(storage.describe("")))),
     }
+}
+
+/// Refuses a database in which an erasure was interrupted: what it was overwriting may be torn. One
+/// that is under way does no harm for longer than it takes to read again.
+fn check_no_erasure(storage: &dyn Storage, manifest: &Manifest) -> Result<()> {
+    let is_begun = || {
+        let journal = erasure::read_journal(storage, &manifest.uuid, manifest.generation)?;
+        Ok(journal.is_some())
+    };
+    let is_locked = || {
+        let locked = storage.is_locked(LOCK);
+        locked.map_err(|error| Error::from_io("look at", storage.describe(LOCK), error))
+    };
+    // The second look is for a writer that has finished and closed in between.
+    if is_begun()? && !is_locked()? && is_begun()? {
+        return Err(Error::incompatible(format!(
+            "an erasure was interrupted in {}; open it once for writing, which finishes it",
+            storage.describe("")
+        )));
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::erase::Erasures;
 use super::snapshot::Snapshots;
 use super::sync::{GroupSync, Ticker};
 use super::write::Writer;
@@ -63,6 +64,8 @@ pub(super) struct Recovered {
     next_id: u64,
     live: u64,
     tally: Tally,
+    /// The erasures in the part of the log that was read: record and place.
+    erasures: Vec<(u32, Location)>,
 }
 
 impl<'a> Opening<'a> {
@@ -250,12 +253,15 @@ impl<'a> Opening<'a> {
                     LookupKind::Disk => checkpoint::new_table(storage, checkpoint::TABLE, limit)?,
                 };
                 let (live, tally) = self.load_base(&lookup)?;
+                // herolib says what comes next of ids that it gives out only.
+                let highest = lookup.highest().filter(|_| manifest.key_value);
+                let above = highest.map_or(0, |highest| u64::from(highest) + 1);
                 let state = checkpoint::State {
                     uuid: manifest.uuid,
                     generation: manifest.generation,
                     commit: self.base_commit(),
                     time_us: 0,
-                    next_id: manifest.next_id,
+                    next_id: manifest.next_id.max(above),
                     live,
                     tally,
                     log_end: None,
@@ -275,6 +281,7 @@ impl<'a> Opening<'a> {
             salvage: self.salvage(),
         };
         let mut clears = manifest.clears.clone();
+        let mut erasures = Vec::new();
         let apply = |records: &[Replayed]| {
             for record in records {
                 tally.count(record.kind);
@@ -299,6 +306,9 @@ impl<'a> Opening<'a> {
                         u64::from(record.location.position),
                         format!("a record has id {}, and ids are below {limit}", record.id),
                     ));
+                }
+                if record.kind == Kind::Erase {
+                    erasures.push((record.id, record.location));
                 }
                 let entry = match record.kind {
                     Kind::Put => Entry::live(record.location, record.len as usize),
@@ -335,6 +345,7 @@ impl<'a> Opening<'a> {
             next_id,
             live,
             tally,
+            erasures,
         })
     }
 
@@ -530,6 +541,7 @@ impl<'a> Opening<'a> {
             fork_generation: fork::generation(),
             counters,
             snapshots: Snapshots::default(),
+            erasures: Erasures::default(),
             writer: Mutex::new(writer),
             group,
             is_compacting: AtomicBool::new(false),
@@ -537,6 +549,10 @@ impl<'a> Opening<'a> {
             poisoned: OnceLock::new(),
             _lock: lock,
         });
+        // Before there is a checkpoint, for they are not found behind it.
+        if !self.read_only {
+            shared.finish_erasures(&recovered.erasures)?;
+        }
         // Whoever is never closed cleanly shall not read the same log each time. That the disk is
         // too full for it is no reason not to open.
         if shared.replayed_long(outcome.read)

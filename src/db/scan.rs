@@ -39,6 +39,8 @@ pub struct Scan {
     handed_out: usize,
     /// How many are read ahead next time.
     batch: usize,
+    /// How many erasures there were when it began to read what it has ahead.
+    erasures: u64,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Scan {
             ahead: Records::default(),
             handed_out: 0,
             batch: 1,
+            erasures: 0,
         }
     }
 
@@ -117,6 +120,7 @@ impl Scan {
     )]
     pub fn next(&mut self) -> Result<Option<Record<'_>>> {
         self.snapshot.shared.check_process()?;
+        self.drop_erased()?;
         if self.handed_out == self.ahead.len() {
             self.ahead.clear();
             self.handed_out = 0;
@@ -138,6 +142,7 @@ impl Scan {
     /// The next `max` records, or fewer: the last ones, or a mebibyte of them. None: it is over.
     pub fn next_many(&mut self, max: usize) -> Result<Records> {
         self.snapshot.shared.check_process()?;
+        self.drop_erased()?;
         let mut records = Records::default();
         while self.handed_out < self.ahead.len() && records.len() < max {
             if let Some(record) = self.ahead.get(self.handed_out) {
@@ -165,6 +170,25 @@ impl Scan {
             within.reached(id);
         }
         Ok(records)
+    }
+
+    /// Takes what was erased since out of what was read ahead.
+    fn drop_erased(&mut self) -> Result<()> {
+        let erasures = self.snapshot.shared.erasures.count();
+        if erasures == self.erasures {
+            return Ok(());
+        }
+        let mut left = Records::default();
+        for index in self.handed_out..self.ahead.len() {
+            if let Some(record) = self.ahead.get(index) {
+                let is_own = |within: &Within| within.writes.contains_key(&record.id);
+                if self.within.as_ref().is_some_and(is_own) || self.snapshot.contains(record.id)? {
+                    left.push(record)?;
+                }
+            }
+        }
+        (self.ahead, self.handed_out, self.erasures) = (left, 0, erasures);
+        Ok(())
     }
 
     /// Reads up to `most` records more, at most [`MOST_AHEAD`]; none only at the end.
@@ -283,6 +307,7 @@ impl Scan {
     /// Adds those of `ids` that are live, until there are bytes enough; how many it looked at.
     fn push_all(&self, ids: &[u32], records: &mut Records) -> Result<usize> {
         let snapshot = &*self.snapshot;
+        let _reading = snapshot.begin_reading();
         let world = &snapshot.world;
         let mut entries = [Entry::NONE; MOST_AHEAD];
         for (entry, &id) in entries.iter_mut().zip(ids) {

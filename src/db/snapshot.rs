@@ -10,6 +10,7 @@ use crate::log::record::{Head, Kind};
 use crate::log::segment::LogEnd;
 use crate::lookup::Entry;
 use crate::planted::planted;
+use crate::storage::Reading;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The snapshots that are open.
@@ -55,6 +56,8 @@ pub(super) struct Snapshot {
     pub(super) end: Option<LogEnd>,
     /// Live records; unknown in the past.
     live: Option<u64>,
+    /// How many erasures there were when it was opened.
+    erasures: u64,
 }
 
 impl Snapshot {
@@ -62,6 +65,7 @@ impl Snapshot {
     pub(super) fn now(shared: &Arc<Shared>) -> Result<Snapshot> {
         shared.check_process()?;
         let mut open = shared.snapshots.lock();
+        let erasures = shared.erasures.count();
         let world = shared.world.load();
         let (at, live, end) = shared.counters.shown();
         if !planted!(snapshot_not_registered) {
@@ -74,6 +78,7 @@ impl Snapshot {
             at,
             end,
             live: Some(live),
+            erasures,
         })
     }
 
@@ -98,7 +103,14 @@ impl Snapshot {
             at,
             end: None,
             live: None,
+            erasures: 0,
         })
+    }
+
+    /// Says that this thread reads, as every call does for as long as it follows what a lookup says:
+    /// an erasure waits for it.
+    pub(super) fn begin_reading(&self) -> Reading<'_, World> {
+        self.shared.read()
     }
 
     fn is_past(&self) -> bool {
@@ -132,6 +144,7 @@ impl Snapshot {
 
     /// Whether a live record is seen.
     pub(super) fn contains(&self, id: u32) -> Result<bool> {
+        let _reading = self.begin_reading();
         let entry = self.world.lookup.get(id);
         if self.sees_newest() {
             return Ok(entry.is_live());
@@ -141,6 +154,7 @@ impl Snapshot {
 
     /// Calls `f` with the value of a live record; `None` if there is none.
     pub(super) fn get_with<R>(&self, id: u32, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        let _reading = self.begin_reading();
         let entry = self.world.lookup.get(id);
         if entry.is_live() {
             let location = entry.location();
@@ -234,9 +248,11 @@ impl Snapshot {
         Ok(candidate)
     }
 
-    /// Live records. In the past they are counted one by one.
+    /// Live records. In the past, or if some were erased since, they are counted one by one.
     pub(super) fn count(&self) -> Result<u64> {
-        if let Some(live) = self.live {
+        if let Some(live) = self.live
+            && self.erasures == self.shared.erasures.count()
+        {
             return Ok(live);
         }
         let mut count = 0;

@@ -330,12 +330,16 @@ impl Txn {
             shared.check_writable("commit")?;
         }
         // Most of it without the lock, so that a long transaction doesn't hold up the others.
-        reads.check(&mut since)?;
+        {
+            let _held_off = shared.erasures.hold_off();
+            reads.check(&mut since)?;
+        }
         let mut records = Vec::new();
         reserve_exact(&mut records, work.writes.len())?;
         let commit = {
             let mut writer = shared.writer();
             if !planted!(checked_before_the_lock_only) {
+                let _held_off = shared.erasures.hold_off();
                 reads.check(&mut since)?;
             }
             let world = shared.read();

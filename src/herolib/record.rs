@@ -43,6 +43,16 @@ impl Header {
         })
     }
 
+    /// The bytes.
+    pub(crate) fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..2].copy_from_slice(&self.size.to_le_bytes());
+        bytes[2..6].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[6..8].copy_from_slice(&self.previous.file.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.previous.position.to_be_bytes());
+        bytes
+    }
+
     /// Length of the whole record.
     pub(crate) fn record_len(&self) -> u64 {
         HEADER as u64 + u64::from(self.size)
@@ -77,6 +87,10 @@ mod tests {
             }
         );
         assert!(world.describes(b"world!"));
+        assert_eq!(
+            world.encode(),
+            file[1 + hello.record_len() as usize..][..HEADER]
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Log;
+use super::erasure;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Seed};
 use super::segment::{FileHeader, LONGEST_FILE, LogEnd, name};
 use crate::bytes::reserve;
@@ -61,6 +62,8 @@ pub(crate) struct Copy {
     files: Vec<Copied>,
     gathered: Vec<u8>,
     kept: bool,
+    /// Something was overwritten since the last sync.
+    changed: bool,
 }
 
 impl Copy {
@@ -75,6 +78,7 @@ impl Copy {
             files: Vec::new(),
             gathered: Vec::new(),
             kept: false,
+            changed: false,
         }
     }
 
@@ -140,6 +144,9 @@ impl Copy {
 
     /// Writes what was gathered.
     pub(crate) fn flush(&mut self) -> Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
         let mut gathered = std::mem::take(&mut self.gathered);
         let written = match self.files.last() {
             Some(file) => {
@@ -170,9 +177,69 @@ impl Copy {
             .map_err(failed)
     }
 
+    /// Whether a data file of this number is one of these.
+    pub(crate) fn has(&self, number: u16) -> bool {
+        self.files.iter().any(|file| file.number == number)
+    }
+
+    /// The index of the data file that a version lies in, and where its record begins. What was
+    /// gathered is in it by then.
+    fn find(&mut self, location: Location) -> Result<(usize, u32)> {
+        self.flush()?;
+        let index = self.files.iter().position(|f| f.number == location.file);
+        let start = location.position.checked_sub(HEROLIB_HEADER as u32);
+        match (index, start) {
+            (Some(index), Some(start)) => Ok((index, start)),
+            _ => Err(self.not_copied(location)),
+        }
+    }
+
+    fn not_copied(&self, location: Location) -> Error {
+        let position = u64::from(location.position);
+        let what = "a version should have been copied to here";
+        Error::corrupt(self.storage.describe(&name(location.file)), position, what)
+    }
+
+    /// The head of a version that was copied.
+    pub(crate) fn head(&mut self, location: Location) -> Result<Head> {
+        let (index, start) = self.find(location)?;
+        let file = &self.files[index];
+        let mut bytes = [0; HEAD];
+        file.file
+            .read_at(u64::from(start), &mut bytes)
+            .map_err(|error| {
+                Error::from_io("read", self.storage.describe(&name(file.number)), error)
+            })?;
+        Head::verify(&bytes, file.seed, start).ok_or_else(|| self.not_copied(location))
+    }
+
+    /// Overwrites a version that was copied.
+    pub(crate) fn erase(&mut self, location: Location, head: &Head) -> Result<()> {
+        let (index, start) = self.find(location)?;
+        self.changed = true;
+        let file = &mut self.files[index];
+        file.synced = false;
+        let bytes = erasure::erased(head).encode(file.seed, start);
+        let start = u64::from(start);
+        erasure::zero(start + HEAD as u64, head.len, |at, zeros| {
+            file.file.write_at(at, &[zeros])
+        })
+        .and_then(|()| file.file.write_at(start, &[&bytes]))
+        .map_err(|error| {
+            let path = self.storage.describe(&name(location.file));
+            Error::from_io("overwrite in", path, error)
+        })
+    }
+
+    /// Whether something was overwritten since the last sync.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
     /// Makes everything durable, the names too.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.flush()?;
+        self.changed = false;
         let storage = Arc::clone(&self.storage);
         let mut is_new = false;
         let last = self.files.len().saturating_sub(1);

@@ -2,13 +2,14 @@
 //!
 //! `record` knows the bytes of a record, `segment` reads one data file here and there, `scan` from
 //! front to back, `commits` from any commit on, `tail` appends to the last one, `copy` writes files
-//! that nobody reads yet, `recovery` finds out after a crash where the log ends. What an id means is
-//! none of the log's business.
+//! that nobody reads yet, `erasure` overwrites versions in place, `recovery` finds out after a crash
+//! where the log ends. What an id means is none of the log's business.
 
 pub(crate) mod commits;
 pub(crate) mod copy;
 #[cfg(test)]
 mod decoders;
+pub(crate) mod erasure;
 pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod scan;

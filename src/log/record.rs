@@ -3,7 +3,8 @@
 //! ```text
 //!  0  4  CRC32 of bytes 4..40, going on from: the CRC32 of database uuid and file number (u16,
 //!        little-endian), XORed with the position of this record
-//!  4  1  kind: 1 put, 2 delete, 3 sync mark, 6 clear; 0 = nothing was written here
+//!  4  1  kind: 1 put, 2 delete, 3 sync mark, 4 erase, 5 erased, 6 clear; 0 = nothing was written
+//!        here
 //!  5  1  flags: bit 0 = last record of its commit
 //!  6  2  length of the value, high 16 bits
 //!  8  4  id
@@ -39,6 +40,11 @@ pub(crate) enum Kind {
     Delete,
     /// Everything before the location in `previous` was on disk when this was written.
     SyncMark,
+    /// The erasure of a record: a deletion, after which no version before it is read any more. Those
+    /// are being overwritten, or are already.
+    Erase,
+    /// What an erasure left of a value: all as it was, but for its bytes, which are zeros now.
+    Erased,
     /// The deletion of every record that was live, by one commit; its id is 0.
     Clear,
 }
@@ -49,6 +55,8 @@ impl Kind {
             Kind::Put => 1,
             Kind::Delete => 2,
             Kind::SyncMark => 3,
+            Kind::Erase => 4,
+            Kind::Erased => 5,
             Kind::Clear => 6,
         }
     }
@@ -58,6 +66,8 @@ impl Kind {
             1 => Some(Kind::Put),
             2 => Some(Kind::Delete),
             3 => Some(Kind::SyncMark),
+            4 => Some(Kind::Erase),
+            5 => Some(Kind::Erased),
             6 => Some(Kind::Clear),
             _ => None,
         }

@@ -360,7 +360,7 @@ impl Replay<'_> {
             Kind::SyncMark => self.pending.is_empty() && head.commit <= outcome.commit,
             // One commit, one time: what is left of an attempt that failed in the same place has
             // another one.
-            Kind::Put | Kind::Delete | Kind::Clear => {
+            Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::Clear => {
                 Some(head.commit) == outcome.commit.checked_add(1)
                     && (self.pending.is_empty() || head.time_us == self.pending_time_us)
             }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use super::Log;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, value_crc};
 use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
-use crate::error::{Error, Result};
+use crate::error::{Error, NotFound, Result};
 use crate::herolib;
 pub(crate) use crate::herolib::data_file_name as name;
 use crate::location::Location;
@@ -337,7 +337,8 @@ impl Segment {
         self.view.prefetch(start, HEAD + len_hint.min(PREFETCH));
     }
 
-    fn is_own(&self, location: Location) -> bool {
+    /// Whether the version there is ours, and not herolib's.
+    pub(crate) fn is_own(&self, location: Location) -> bool {
         u64::from(location.position) < self.own_until
     }
 
@@ -357,13 +358,15 @@ impl Segment {
     /// The live version of record `id` at `location`, verified in every respect.
     pub(crate) fn live(&self, location: Location, id: u32) -> Result<Cow<'_, [u8]>> {
         let head = self.head(location, id)?;
-        if head.kind != Kind::Put {
-            return Err(self.corrupt(
+        match head.kind {
+            Kind::Put => self.value(location, &head),
+            // By the writer, after this lookup, a reader's, was read.
+            Kind::Erased => Err(Error::NotFound(NotFound::Record(id))),
+            _ => Err(self.corrupt(
                 u64::from(location.position),
                 format!("a deletion of id {id} is here, and the lookup knows it as live"),
-            ));
+            )),
         }
-        self.value(location, &head)
     }
 
     /// What the version of record `id` at `location` says of itself, verified. Where herolib
@@ -390,7 +393,7 @@ impl Segment {
             .filter(|&start| start >= FILE_HEADER as u64);
         let start = start.ok_or_else(|| self.corrupt(position, "no record can begin here"))?;
         let head = self.head_at(start as u32)?;
-        if head.id != id || !matches!(head.kind, Kind::Put | Kind::Delete) {
+        if head.id != id || matches!(head.kind, Kind::SyncMark | Kind::Clear) {
             return Err(self.corrupt(
                 start,
                 format!(

@@ -66,8 +66,9 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn count(&mut self, kind: Kind) {
         match kind {
-            Kind::Put => self.versions += 1,
-            Kind::Delete => {
+            // What an erasure has overwritten counts as it did before.
+            Kind::Put | Kind::Erased => self.versions += 1,
+            Kind::Delete | Kind::Erase => {
                 self.versions += 1;
                 self.deletions += 1;
             }

@@ -176,12 +176,17 @@ fn next(block: &'static Block) -> &'static Block {
     unsafe { &*next }
 }
 
+/// Whether this thread reads, further up.
+pub(crate) fn is_reading() -> bool {
+    // SAFETY: NULL, or a slot of a block, which lives for ever.
+    let own = unsafe { SLOT.get().as_ref() };
+    own.is_some_and(|slot| slot.mark.load(Ordering::Relaxed) % 2 == 1)
+}
+
 /// Returns when every thread that was reading has come out. `false`, at once, if this thread
 /// itself reads: it would wait for ever.
-pub(super) fn wait() -> bool {
-    let own = SLOT.get();
-    // SAFETY: NULL, or a slot of a block, which lives for ever.
-    if unsafe { own.as_ref() }.is_some_and(|slot| slot.mark.load(Ordering::Relaxed) % 2 == 1) {
+pub(crate) fn wait() -> bool {
+    if is_reading() {
         return false;
     }
     fence_everywhere();

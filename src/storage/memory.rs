@@ -249,7 +249,7 @@ impl File for MemoryFile {
         let mut position = position as usize;
         for part in parts {
             // SAFETY: the destination is usable memory of this file, and by the rule of `File`
-            // one thread at a time writes, where nobody reads yet.
+            // one thread at a time writes there, where nobody reads yet, or any more.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     part.as_ptr(),

@@ -102,7 +102,8 @@ pub trait Lock: Send + Sync + Debug {}
 /// One open file.
 ///
 /// Reading is free for all threads at any time. Writing, allocating and truncating are for one
-/// thread at a time: the engine's writer lock sees to that.
+/// thread at a time: the engine's writer lock sees to that. Beside it an erasure may overwrite
+/// what was written long ago, where nobody reads any more.
 #[allow(clippy::len_without_is_empty)]
 pub trait File: Any + Send + Sync + Debug {
     /// Length in bytes, as of now. An error where the file was removed since it was opened.

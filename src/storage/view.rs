@@ -10,7 +10,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 const CACHE_LINE: usize = 64;
 
 /// The bytes of a file below a mark that only moves up (`extend_to`). Bytes below the
-/// mark never change, so any number of threads may read them beside the writer.
+/// mark don't change, so any number of threads may read them beside the writer. An erasure
+/// overwrites some all the same, but only where nobody reads and nobody finds the way to any more.
 #[derive(Debug)]
 pub struct View {
     mapping: Option<Arc<Mapping>>,
@@ -51,8 +52,9 @@ impl View {
         let end = self.end().min(mapping.len() as u64);
         let len = end.checked_sub(position)?;
         // SAFETY: [position, end) lies in the mapping and below the mark. Bytes below the mark
-        // were written before it moved (Release/Acquire) and are not written again; the mapping
-        // lives as long as the borrow of `self`. That another process truncates the file under
+        // were written before it moved (Release/Acquire). They are not written again, unless by an
+        // erasure, which waits until all who may read them have come out, and holds off who comes
+        // another way (`db/erase.rs`); the mapping lives as long as the borrow of `self`. That another process truncates the file under
         // us can't be excluded; it is documented as outside of what is guarded.
         Some(unsafe {
             std::slice::from_raw_parts(mapping.base().add(position as usize), len as usize)

@@ -463,7 +463,10 @@ fn of_transactions_and_clears() -> Vec<Workload> {
         })
         .key_value(),
         workload("durable transactions", |s| {
-            s.set(3, 50).txn(&[1, 2], 100, &[3]).kill().txn(&[3], 9, &[1]);
+            s.set(3, 50)
+                .txn(&[1, 2], 100, &[3])
+                .kill()
+                .txn(&[3], 9, &[1]);
         })
         .key_value()
         .durable(),
@@ -529,7 +532,11 @@ fn of_compactions() -> Vec<Workload> {
             s.inserts(&[60; 2]).clear().insert(50).compact(2).insert(5);
         }),
         workload("compacted twice", |s| {
-            s.inserts(&[60; 2]).set(1, 60).compact(2).set(1, 60).compact(1);
+            s.inserts(&[60; 2])
+                .set(1, 60)
+                .compact(2)
+                .set(1, 60)
+                .compact(1);
         }),
         workload("compacted, killed, and written to", |s| {
             s.inserts(&[100; 2]).set(1, 60).compact(1).kill();
@@ -557,7 +564,10 @@ fn of_compactions() -> Vec<Workload> {
         })
         .without_reserving(),
         workload("a compaction that is cancelled", |s| {
-            s.inserts(&[60; 2]).set(1, 60).compact_and_cancel(1).insert(60);
+            s.inserts(&[60; 2])
+                .set(1, 60)
+                .compact_and_cancel(1)
+                .insert(60);
             s.compact(1).insert(3);
         }),
         workload("a herolib directory compacted", |s| {

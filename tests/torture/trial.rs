@@ -380,12 +380,7 @@ impl<'a> Trial<'a> {
     }
 
     /// A write failed for what happened since `before`.
-    pub(super) fn write_failed(
-        &mut self,
-        write: &Write,
-        before: usize,
-        error: &Error,
-    ) -> Verdict {
+    pub(super) fn write_failed(&mut self, write: &Write, before: usize, error: &Error) -> Verdict {
         self.check_failure(before, error)?;
         let stopped = Refusal::of(error) == Refusal::Poisoned;
         let hits = &self.storage.hits()[before..];

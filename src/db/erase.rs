@@ -1,0 +1,277 @@
+//! Erasure: a record and all its versions are made unreadable, and their bytes overwritten.
+//!
+//! A record of its own in the log ends the chain of versions, for every reader, whatever moment it
+//! looks at. When it is on disk, and nobody reads any more who found the way to an older version
+//! before, the versions are overwritten in place, under a journal that the next opening finishes
+//! should this one not. From the record in the log on there is no way back: a failure stops all
+//! writing, so that no checkpoint can hide the record from the recovery that goes on with it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+
+use super::{Db, Shared, World};
+use crate::error::{Error, NotFound, Result};
+use crate::location::Location;
+use crate::log::erasure::{self, Target};
+use crate::log::record::Kind;
+use crate::log::tail::NewRecord;
+use crate::lookup::Entry;
+use crate::storage::grace;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+/// What erasures share with those who read beside them.
+#[derive(Debug, Default)]
+pub(super) struct Erasures {
+    /// There is one at a time.
+    turn: Mutex<()>,
+    /// Held shared by who reads versions that no lookup leads to, and to overwrite exclusively.
+    overwriting: RwLock<()>,
+    /// How many there were, and how many times something was overwritten.
+    count: AtomicU64,
+    overwritten: AtomicU64,
+    /// Worlds that were replaced by a compaction; snapshots may read in them still.
+    replaced: Mutex<Vec<Weak<World>>>,
+}
+
+impl Erasures {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is overwritten as long as this is held. Not for long, and not twice in a thread;
+    /// what is held besides may be the writer lock.
+    pub(super) fn hold_off(&self) -> RwLockReadGuard<'_, ()> {
+        self.overwriting
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there were, the last of them perhaps not finished.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Changes whenever something was overwritten. While [held off](Erasures::hold_off), it stays.
+    pub(super) fn overwritten(&self) -> u64 {
+        self.overwritten.load(Ordering::Acquire)
+    }
+
+    fn replaced(&self) -> MutexGuard<'_, Vec<Weak<World>>> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a world is replaced. Under the writer lock.
+    pub(super) fn add_replaced(&self, world: &Arc<World>) {
+        let mut replaced = self.replaced();
+        replaced.retain(|world| world.strong_count() > 0);
+        replaced.push(Arc::downgrade(world));
+    }
+
+    /// The replaced worlds that are there still.
+    fn replaced_worlds(&self) -> Vec<Arc<World>> {
+        self.replaced().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// An erasure that is in the log and not finished. Left so, it stops all writing.
+struct Unfinished<'a>(&'a Shared);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0
+            .poison("an erasure was not finished; the next opening does it");
+    }
+}
+
+/// An erasure that was begun.
+struct Begun {
+    commit: u64,
+    /// The world at that time, and those before it. Their files are there as long as they are.
+    world: Arc<World>,
+    replaced: Vec<Arc<World>>,
+    /// What is to be overwritten in the files of the one and of the others.
+    targets: Vec<Target>,
+    replaced_targets: Vec<Target>,
+}
+
+impl Db {
+    /// Erases a record: it and all its versions become unreadable at once, for snapshots and scans
+    /// that are open, too, and their bytes are overwritten with zeros in every data file before
+    /// this returns. What remains is the erasure, a version of [`State::Erased`], and of each
+    /// older version, until the next compaction, its head: id, commit, time, length. The id can be
+    /// set again in a key-value database; an incremental one doesn't give it out again.
+    ///
+    /// The record is live, deleted or cleared. [`NotFound::History`] if the id never held one,
+    /// [`NotFound::Record`] if it is erased already.
+    ///
+    /// Once this has returned, a crash or a loss of power doesn't bring anything back, whatever
+    /// the sync mode. After a crash before that, the record is erased, or it is as it was. If
+    /// overwriting fails the handle stops writing, as after a failed sync, and the next opening for
+    /// writing finishes it. Bytes in `torn-*` files and in copies made elsewhere stay.
+    ///
+    /// It waits for reads that began before, and is refused with [`Error::Busy`] within one: in the
+    /// closure of a `get_with`, of any database.
+    ///
+    /// Cost: reads the heads of all versions; six syncs and one per data file that they lie in.
+    ///
+    /// [`State::Erased`]: crate::State::Erased
+    pub fn erase(&self, id: u32) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_writable("erase")?;
+        shared.check_id(id)?;
+        if grace::is_reading() {
+            return Err(within_a_read());
+        }
+        let _turn = shared.erasures.turn();
+        // The erasure before this one may have failed.
+        shared.check_poison()?;
+        let begun = shared.begin_erasure(id)?;
+        let unfinished = Unfinished(shared);
+        shared
+            .sync_to(begun.commit)
+            .and_then(|()| shared.overwrite(&begun.world, &begun.targets, &begun.replaced_targets))
+            .map_err(|error| shared.erasure_failed(error))?;
+        std::mem::forget(unfinished);
+        drop(begun.replaced);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Makes a record unreadable. All that can be wrong with it comes first.
+    fn begin_erasure(&self, id: u32) -> Result<Begun> {
+        // Without the writer lock, for a long history takes its time.
+        let before = self.world.load();
+        let (newest, targets) = newest_and_targets(&before, id)?;
+        let mut writer = self.writer();
+        let world = self.world.load();
+        let unchanged = Arc::ptr_eq(&before, &world) && world.lookup.get(id) == newest;
+        let (newest, mut targets) = match unchanged {
+            true => (newest, targets),
+            false => newest_and_targets(&world, id)?,
+        };
+        let replaced = self.erasures.replaced_worlds();
+        let mut replaced_targets = Vec::new();
+        for world in &replaced {
+            let newest = world.lookup.get(id).location();
+            add_targets(world, id, newest, &mut replaced_targets)?;
+        }
+        for targets in [&mut targets, &mut replaced_targets] {
+            targets.sort_unstable_by_key(Target::place);
+            erasure::check_writable(&*self.storage, targets)?;
+        }
+        let record = NewRecord {
+            kind: Kind::Erase,
+            id,
+            previous: newest.location(),
+            value: &[],
+        };
+        let commit = self.append(&mut writer, &[record], None)?;
+        for world in &replaced {
+            world.lookup.publish(id, Entry::NONE);
+        }
+        self.erasures.count.fetch_add(1, Ordering::Release);
+        Ok(Begun {
+            commit,
+            world,
+            replaced,
+            targets,
+            replaced_targets,
+        })
+    }
+
+    /// Overwrites versions that no lookup leads to any more, and whose erasure is on disk: those
+    /// of a world, and of worlds that were replaced, whose files no opening reads again.
+    fn overwrite(&self, world: &World, targets: &[Target], replaced: &[Target]) -> Result<()> {
+        let storage = &*self.storage;
+        let log = &world.log;
+        let journaled = !targets.is_empty() && !self.volatile;
+        if journaled {
+            erasure::write_journal(storage, &log.uuid, log.generation, targets)?;
+        }
+        if !grace::wait() {
+            return Err(within_a_read());
+        }
+        {
+            let overwriting = self.erasures.overwriting.write();
+            let _overwriting = overwriting.unwrap_or_else(PoisonError::into_inner);
+            erasure::overwrite(storage, replaced)?;
+            erasure::overwrite(storage, targets)?;
+            self.erasures.overwritten.fetch_add(1, Ordering::Release);
+        }
+        match journaled {
+            true => erasure::remove_journal(storage),
+            false => Ok(()),
+        }
+    }
+
+    fn erasure_failed(&self, error: Error) -> Error {
+        match error.is_failed_sync() {
+            true => self.sync_failed(&mut self.writer(), error),
+            false => self.poison_with(error),
+        }
+    }
+
+    /// After a crash: finishes the erasures that are in the part of the log that was replayed, given
+    /// by their records' ids and places. Nobody reads yet.
+    pub(super) fn finish_erasures(&self, erasures: &[(u32, Location)]) -> Result<()> {
+        let world = self.world.load();
+        let mut targets = Vec::new();
+        for &(id, location) in erasures {
+            let head = world.log.segment_of(location)?.head(location, id)?;
+            add_targets(&world, id, head.previous, &mut targets)?;
+        }
+        if targets.is_empty() {
+            return Ok(());
+        }
+        targets.sort_unstable_by_key(Target::place);
+        let commit = {
+            let mut writer = self.writer();
+            self.prepare(&mut writer)?;
+            writer.commit
+        };
+        self.sync_to(commit)
+            .and_then(|()| self.overwrite(&world, &targets, &[]))
+            .map_err(|error| self.erasure_failed(error))
+    }
+}
+
+fn within_a_read() -> Error {
+    Error::Busy {
+        what: "this thread is within a read, whose end an erasure would wait for".into(),
+    }
+}
+
+/// The newest version of a record that can be erased, and what is to be overwritten then.
+fn newest_and_targets(world: &World, id: u32) -> Result<(Entry, Vec<Target>)> {
+    let newest = world.lookup.get(id);
+    if !newest.is_known() {
+        return Err(Error::NotFound(NotFound::History(id)));
+    }
+    let location = newest.location();
+    let head = world.log.segment_of(location)?.head(location, id)?;
+    if head.kind == Kind::Erase {
+        return Err(Error::NotFound(NotFound::Record(id)));
+    }
+    let mut targets = Vec::new();
+    add_targets(world, id, location, &mut targets)?;
+    Ok((newest, targets))
+}
+
+/// Adds the versions from `newest` on that hold something of a value, down to the erasure before.
+fn add_targets(world: &World, id: u32, newest: Location, targets: &mut Vec<Target>) -> Result<()> {
+    // What herolib wrote may lead in a circle.
+    let mut seen = HashSet::new();
+    let mut next = newest;
+    while !next.is_none() && seen.insert(next) {
+        let segment = world.log.segment_of(next)?;
+        let head = segment.head(next, id)?;
+        if head.kind == Kind::Erase {
+            break;
+        }
+        targets.extend(Target::of(segment, next, &head)?);
+        next = head.previous;
+    }
+    Ok(())
+}

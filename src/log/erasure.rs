@@ -1,0 +1,324 @@
+//! Overwriting versions where they stand, and the journal that makes the work whole after a crash.
+//!
+//! ```text
+//!  0   8  "OURDBERA"
+//!  8   4  format version, 1
+//! 12  16  database uuid
+//! 28   4  number of versions n
+//! 32   8  generation
+//! 40 52n  per version: data file u16, length of its head u16, position of its head u32, length of
+//!         its value u32, the head that it gets, 40 bytes, of which a shorter head takes the first
+//!      4  CRC32 of everything before
+//! ```
+//!
+//! A head that was overwritten in part verifies neither as the old nor as the new one, so the new
+//! ones are written down elsewhere first, durably. To overwrite a second time does no harm.
+
+use std::io;
+
+use super::record::{HEAD, HEROLIB_HEADER, Head, Kind};
+use super::segment::{Segment, name};
+use crate::bytes::{array_at, reserve, u16_at, u32_at, u64_at};
+use crate::error::{Error, Result};
+use crate::herolib::record::{HEADER as HEROLIB, Header};
+use crate::location::Location;
+use crate::storage::{Access, Storage, crc32, read_all, remove_if_there, replace, sync_directory};
+
+/// The name of the journal. It is there while versions are overwritten.
+pub(crate) const JOURNAL: &str = "erasing";
+
+const MAGIC: &[u8; 8] = b"OURDBERA";
+const FORMAT: u32 = 1;
+const HEADER: usize = 40;
+const ENTRY: usize = 12 + HEAD;
+/// Values are overwritten so many bytes at a time.
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A version that is to be overwritten, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    file: u16,
+    /// Where its head begins.
+    position: u32,
+    /// The head that it gets, in the first `head_len` bytes.
+    head: [u8; HEAD],
+    head_len: u16,
+    /// Length of its value, which becomes zeros.
+    len: u32,
+}
+
+/// CRC32 of so many zeros.
+fn crc_of_zeros(len: u32) -> u32 {
+    let mut crc = 0;
+    for piece in pieces(len) {
+        crc = crc32(crc, piece);
+    }
+    crc
+}
+
+/// So many zeros, in pieces.
+fn pieces(len: u32) -> impl Iterator<Item = &'static [u8]> {
+    let mut left = len as usize;
+    std::iter::from_fn(move || {
+        let piece = &ZEROS[..left.min(ZEROS.len())];
+        left -= piece.len();
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// The head of a version after its erasure.
+pub(crate) fn erased(head: &Head) -> Head {
+    Head {
+        kind: Kind::Erased,
+        crc: crc_of_zeros(head.len),
+        ..*head
+    }
+}
+
+/// Calls `write` with positions and zeros for a value of `len` bytes at `position`.
+pub(crate) fn zero(
+    position: u64,
+    len: u32,
+    mut write: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut at = position;
+    for piece in pieces(len) {
+        write(at, piece)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
+impl Target {
+    /// For the version at `location`, which has this head; `None` if there is nothing of a value in
+    /// it.
+    pub(crate) fn of(segment: &Segment, location: Location, head: &Head) -> Result<Option<Target>> {
+        if head.kind != Kind::Put {
+            return Ok(None);
+        }
+        let new = erased(head);
+        if segment.is_own(location) {
+            let position = location.position - HEROLIB_HEADER as u32;
+            return Ok(Some(Target {
+                file: location.file,
+                position,
+                head: new.encode(segment.seed(), position),
+                head_len: HEAD as u16,
+                len: head.len,
+            }));
+        }
+        // Nothing but the value's checksum proves that a version is here: herolib's pointers have
+        // none.
+        let value = segment.value(location, head)?;
+        if value.iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        let header = Header {
+            size: head.len as u16,
+            crc: new.crc,
+            previous: head.previous,
+        };
+        let mut bytes = [0; HEAD];
+        bytes[..HEROLIB].copy_from_slice(&header.encode());
+        Ok(Some(Target {
+            file: location.file,
+            position: location.position,
+            head: bytes,
+            head_len: HEROLIB as u16,
+            len: head.len,
+        }))
+    }
+
+    /// Data file and position.
+    pub(crate) fn place(&self) -> (u16, u32) {
+        (self.file, self.position)
+    }
+
+    fn head(&self) -> &[u8] {
+        &self.head[..usize::from(self.head_len)]
+    }
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.file.to_le_bytes());
+        bytes.extend_from_slice(&self.head_len.to_le_bytes());
+        bytes.extend_from_slice(&self.position.to_le_bytes());
+        bytes.extend_from_slice(&self.len.to_le_bytes());
+        bytes.extend_from_slice(&self.head);
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Target> {
+        let head_len = u16_at(bytes, 2);
+        (usize::from(head_len) <= HEAD).then(|| Target {
+            file: u16_at(bytes, 0),
+            head_len,
+            position: u32_at(bytes, 4),
+            len: u32_at(bytes, 8),
+            head: array_at(bytes, 12),
+        })
+    }
+}
+
+/// Makes sure that the data files of `targets` can be written to.
+pub(crate) fn check_writable(storage: &dyn Storage, targets: &[Target]) -> Result<()> {
+    for targets in targets.chunk_by(|one, other| one.file == other.file) {
+        let name = name(targets[0].file);
+        let opened = storage.open(&name, Access::Write);
+        opened.map_err(|error| Error::from_io("overwrite in", storage.describe(&name), error))?;
+    }
+    Ok(())
+}
+
+/// Overwrites versions, durably. Those of a file should stand next to each other.
+pub(crate) fn overwrite(storage: &dyn Storage, targets: &[Target]) -> Result<()> {
+    for targets in targets.chunk_by(|one, other| one.file == other.file) {
+        let name = name(targets[0].file);
+        let failed = |action, error| Error::from_io(action, storage.describe(&name), error);
+        let file = storage.open(&name, Access::Write);
+        let file = file.map_err(|error| failed("overwrite in", error))?;
+        let end = file.len().map_err(|error| failed("overwrite in", error))?;
+        for target in targets {
+            let start = u64::from(target.position);
+            let value = start + u64::from(target.head_len);
+            if value + u64::from(target.len) > end {
+                let what = "a version that is to be erased reaches beyond the end of the file";
+                return Err(Error::corrupt(storage.describe(&name), start, what));
+            }
+            zero(value, target.len, |at, zeros| file.write_at(at, &[zeros]))
+                .and_then(|()| file.write_at(start, &[target.head()]))
+                .map_err(|error| failed("overwrite in", error))?;
+        }
+        file.sync().map_err(|error| failed("sync", error))?;
+    }
+    Ok(())
+}
+
+/// Notes durably what is going to be overwritten in the data files of a generation.
+pub(crate) fn write_journal(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    generation: u64,
+    targets: &[Target],
+) -> Result<()> {
+    let mut bytes = Vec::new();
+    reserve(&mut bytes, HEADER + ENTRY * targets.len() + 4)?;
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&FORMAT.to_le_bytes());
+    bytes.extend_from_slice(uuid);
+    bytes.extend_from_slice(&(targets.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&generation.to_le_bytes());
+    for target in targets {
+        target.encode(&mut bytes);
+    }
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    replace(storage, JOURNAL, &[&bytes])
+        .map_err(|error| Error::from_io("write", storage.describe(JOURNAL), error))
+}
+
+/// What stands in the journal; `None` if there is none, or it is not whole, or for another database
+/// or generation.
+pub(crate) fn read_journal(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    generation: u64,
+) -> Result<Option<Vec<Target>>> {
+    let bytes = match read_all(storage, JOURNAL, u64::from(u32::MAX)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Ok(None),
+        Err(error) => return Err(Error::from_io("read", storage.describe(JOURNAL), error)),
+    };
+    let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
+        return Ok(None);
+    };
+    let ours = body.len() >= HEADER
+        && body[..8] == *MAGIC
+        && u32_at(body, 8) == FORMAT
+        && body[12..28] == *uuid
+        && u64_at(body, 32) == generation
+        && (body.len() - HEADER) as u64 == ENTRY as u64 * u64::from(u32_at(body, 28))
+        && u32::from_le_bytes(*crc) == crc32fast::hash(body);
+    if !ours {
+        return Ok(None);
+    }
+    Ok(body[HEADER..]
+        .chunks_exact(ENTRY)
+        .map(Target::decode)
+        .collect())
+}
+
+/// Removes the journal, durably, if there is one.
+pub(crate) fn remove_journal(storage: &dyn Storage) -> Result<()> {
+    let removed = remove_if_there(storage, JOURNAL).and_then(|was_there| match was_there {
+        true => sync_directory(storage, ""),
+        false => Ok(()),
+    });
+    removed.map_err(|error| Error::from_io("remove", storage.describe(JOURNAL), error))
+}
+
+/// Finishes what the journal says, before anything of the database is read.
+pub(crate) fn redo(storage: &dyn Storage, uuid: &[u8; 16], generation: u64) -> Result<()> {
+    if let Some(targets) = read_journal(storage, uuid, generation)? {
+        overwrite(storage, &targets)?;
+    }
+    remove_journal(storage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+
+    fn target(file: u16) -> Target {
+        Target {
+            file,
+            position: 64,
+            head: [7; HEAD],
+            head_len: HEAD as u16,
+            len: 100,
+        }
+    }
+
+    #[test]
+    fn a_journal_reads_back_and_a_changed_one_counts_for_nothing() {
+        let storage = MemoryStorage::new();
+        let targets = [target(0), target(3)];
+        write_journal(&storage, &[5; 16], 2, &targets).expect("written");
+        let read = |uuid: u8, generation| read_journal(&storage, &[uuid; 16], generation);
+        assert_eq!(read(5, 2).expect("read").as_deref(), Some(&targets[..]));
+        assert_eq!(read(4, 2).expect("read"), None, "another database's");
+        assert_eq!(read(5, 3).expect("read"), None, "of another generation");
+        let bytes = read_all(&storage, JOURNAL, 1 << 20).expect("bytes");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            replace(&storage, JOURNAL, &[&flipped]).expect("replaced");
+            assert_eq!(read(5, 2).expect("read"), None, "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            replace(&storage, JOURNAL, &[&bytes[..len]]).expect("replaced");
+            assert_eq!(read(5, 2).expect("read"), None, "length {len}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_behind_the_end_of_a_file() {
+        let storage = MemoryStorage::new();
+        replace(&storage, "0.db", &[&[1; 203]]).expect("a file");
+        assert!(overwrite(&storage, &[target(0)]).is_err());
+        let bytes = read_all(&storage, "0.db", 1 << 20).expect("bytes");
+        assert!(bytes == [1; 203]);
+        replace(&storage, "0.db", &[&[1; 205]]).expect("a file");
+        overwrite(&storage, &[target(0)]).expect("overwritten");
+        let bytes = read_all(&storage, "0.db", 1 << 20).expect("bytes");
+        assert!(bytes[..64] == [1; 64] && bytes[64..104] == [7; 40]);
+        assert!(bytes[104..204] == [0; 100] && bytes[204..] == [1]);
+    }
+
+    #[test]
+    fn long_values_have_the_checksum_of_their_zeros() {
+        for len in [0, 1, 65535, 65536, 200_001] {
+            assert_eq!(crc_of_zeros(len), crc32fast::hash(&vec![0; len as usize]));
+        }
+    }
+}
