@@ -144,8 +144,7 @@ pub trait File: Any + Send + Sync + Debug {
 
 /// Reads a whole file of at most `limit` bytes; a longer one is [`io::ErrorKind::FileTooLarge`].
 pub fn read_all(storage: &dyn Storage, name: &str, limit: u64) -> io::Result<Vec<u8>> {
-    let file = storage.open(name, Access::Read)?;
-    let len = file.len()?;
+    let (file, len) = open_for_reading(storage, name)?;
     if len > limit {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
@@ -157,6 +156,22 @@ pub fn read_all(storage: &dyn Storage, name: &str, limit: u64) -> io::Result<Vec
     bytes.resize(len, 0);
     file.read_at(0, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Opens a file, which another thread may be replacing; with its length.
+fn open_for_reading(storage: &dyn Storage, name: &str) -> io::Result<(Arc<dyn File>, u64)> {
+    const MOST_ATTEMPTS: u32 = 100;
+    let mut attempt = 0;
+    loop {
+        let file = storage.open(name, Access::Read)?;
+        attempt += 1;
+        match file.len() {
+            Ok(len) => return Ok((file, len)),
+            // It was replaced since it was opened, or it is gone: then the next look says so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < MOST_ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Replaces file `name` by one holding `parts`; see [`replace_with`].
