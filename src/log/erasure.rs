@@ -32,7 +32,7 @@ const FORMAT: u32 = 1;
 const HEADER: usize = 40;
 const ENTRY: usize = 12 + HEAD;
 /// Values are overwritten so many bytes at a time.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A version that is to be overwritten, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -125,7 +125,7 @@ impl Refusal {
             Error::Forked => Refusal::Forked,
             Error::WrongMode { .. } => Refusal::WrongMode,
             Error::Conflict { .. } => Refusal::Conflict,
-            Error::Busy(_) => Refusal::Busy,
+            Error::Busy { .. } => Refusal::Busy,
             Error::Cancelled => Refusal::Cancelled,
             _ => Refusal::Unknown,
         }
