@@ -21,12 +21,13 @@ is_in_files(const char *path, const char *text)
     size_t i;
 
     for (i = 0; i < list.count && !found; i++) {
-        const char *child = test_join(path, list.names[i]);
+        char child[TEST_PATH_MAX];
         struct stat status;
         uint8_t *bytes;
         size_t len;
         size_t k;
 
+        test_join_into(child, path, list.names[i]);
         if (lstat(child, &status) == 0 && S_ISDIR(status.st_mode)) {
             found = is_in_files(child, text);
             continue;

@@ -160,6 +160,34 @@ fn the_demo_says_what_went_wrong() {
 }
 
 #[test]
+fn the_follower_runs() {
+    let scratch = Scratch::new("follower");
+    let program = compile("examples/follower.c", Link::Shared, &scratch);
+    for (commits, records) in [(2800, 1800), (5600, 3600)] {
+        // The second run goes on where the first one stopped.
+        let mut command = scratch.command(&program);
+        command.arg("followed");
+        let output = succeed(command);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            format!("sent up to commit {commits}\n{records} records are the same in both\n")
+        );
+    }
+}
+
+#[test]
+fn the_follower_leaks_nothing() {
+    if !has_valgrind("the follower") {
+        return;
+    }
+    let scratch = Scratch::new("follower-valgrind");
+    let program = compile("examples/follower.c", Link::Shared, &scratch);
+    let mut command = scratch.command_under(Under::Valgrind, &program);
+    command.arg("followed");
+    succeed(command);
+}
+
+#[test]
 fn the_benchmark_runs() {
     let scratch = Scratch::new("quick");
     let program = compile("bench/quick.c", Link::Shared, &scratch);

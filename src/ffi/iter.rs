@@ -57,7 +57,8 @@ pub unsafe extern "C" fn ourdb_iter_open(
 /// As ourdb_iter_open(), over what a transaction or snapshot sees: with the writes that the
 /// transaction has made before this call, without later ones.
 ///
-/// The iterator doesn't need the transaction: it may be used after that has ended.
+/// Of what the transaction itself has written, commit and time_us are 0: there is no commit yet. The
+/// iterator doesn't need the transaction, and may be used after that has ended.
 ///
 /// @param txn    the transaction
 /// @param lower  the lowest id; 0 to begin with the first
