@@ -206,8 +206,8 @@ pub unsafe extern "C" fn ourdb_iter_close(iter: *mut ourdb_iter) {
     // SAFETY: the caller's handle, and nothing runs beside.
     if let Ok(open) = unsafe { handle::retire(iter) } {
         let Of { db, it } = *open;
-        let _ = watched_of(db, || {
-            drop(it);
+        let _ = watched_of(db, move || {
+            let Scanning { scan: _scan, .. } = it;
             Ok(())
         });
     }
