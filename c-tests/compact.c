@@ -243,14 +243,14 @@ space(const test_variant *variant)
     ourdb *db = OPEN(path, &options);
     ourdb_stats before;
     ourdb_stats after;
-    uint8_t value[200];
+    uint8_t value[TEST_VALUE_MAX];
     uint32_t id;
     uint32_t next;
     unsigned long i;
 
     test_phase("%s: space", variant->name);
     for (i = 0; i < 50; i++) {
-        CHECK_OK(ourdb_insert(db, value, test_value((uint32_t)i, 1, value) % 200, &id));
+        CHECK_OK(ourdb_insert(db, value, test_value((uint32_t)i, 1, value), &id));
     }
     memset(value, 7, sizeof value);
     for (i = 0; i < 3000; i++) {

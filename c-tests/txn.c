@@ -473,12 +473,16 @@ transactions_against_each_other(void)
     CHECK_CODE(ourdb_txn_commit(second), OURDB_CONFLICT);
     CHECK_VALUE(db, 3, "on call", 7);
 
-    test_phase("a reader that writes nothing never fails");
+    test_phase("one that writes nothing, and a snapshot, which never fails");
     first = BEGIN(db);
+    second = SNAPSHOT(db);
     CHECK_TXN_VALUE(first, 3, "on call", 7);
+    CHECK_TXN_VALUE(second, 3, "on call", 7);
     CHECK_OK(ourdb_set(db, 3, "changed", 7));
     CHECK_TXN_VALUE(first, 3, "on call", 7);
-    CHECK_OK(ourdb_txn_commit(first));
+    CHECK_TXN_VALUE(second, 3, "on call", 7);
+    CHECK_CODE(ourdb_txn_commit(first), OURDB_CONFLICT);
+    CHECK_OK(ourdb_txn_commit(second));
 
     test_phase("its own write of what it has read");
     first = BEGIN(db);

@@ -293,11 +293,12 @@
  *   live, but not its value.
  *
  * Writes alone never conflict: of two transactions that set the same record without reading it, the
- * one that commits last has the last word. A snapshot never conflicts either.
+ * one that commits last has the last word.
  *
  * The writes of a transaction are in memory until it commits. Of several writes to one record one
  * version is made, the last. All versions of a transaction have the same commit number and time. A
- * transaction that wrote nothing makes no commit.
+ * transaction that wrote nothing makes no commit, but conflicts like any other: to read only, take a
+ * snapshot, which never does.
  *
  * A transaction costs the others nothing while it is open, but for the space that a compaction
  * can't give back. Do keep it short: the longer it is, the likelier is a conflict.
@@ -1495,8 +1496,8 @@ int ourdb_erase(ourdb *db, uint32_t id);
  *
  * It sees the database as of this moment, whatever others commit meanwhile, and its own writes.
  * Any number may be open at once, in any thread; none waits for another. End each one with
- * ourdb_txn_commit() or ourdb_txn_abort(): until then the database can't be closed, and a compaction
- * can't give back the files that it reads.
+ * ourdb_txn_commit() or ourdb_txn_abort(): until then the database can't be closed, and a
+ * compaction can't give back the files that it reads.
  *
  * @param db     the database
  * @param flags  0, or OURDB_TXN_READ_ONLY: a snapshot, in which a write is OURDB_READ_ONLY
@@ -1541,8 +1542,10 @@ int ourdb_txn_begin_at(ourdb *db, uint64_t commit, ourdb_txn **out);
  * record is live, and conflict if that was changed. After a conflict begin a new transaction and do
  * the work again.
  *
- * @param txn  the transaction; one that wrote nothing, as a snapshot, makes no commit and is
- *     OURDB_OK
+ * A transaction that wrote nothing makes no commit, but tells in the same way whether what it has
+ * read is still so. A snapshot is always OURDB_OK.
+ *
+ * @param txn  the transaction
  *
  * @return OURDB_OK, or, and then nothing of it was written:
  * - OURDB_CONFLICT: something that it has read was changed since
@@ -1753,7 +1756,8 @@ int ourdb_iter_open(const ourdb *db, uint32_t lower, uint32_t upper, uint32_t fl
  * As ourdb_iter_open(), over what a transaction or snapshot sees: with the writes that the
  * transaction has made before this call, without later ones.
  *
- * The iterator doesn't need the transaction: it may be used after that has ended.
+ * Of what the transaction itself has written, commit and time_us are 0: there is no commit yet. The
+ * iterator doesn't need the transaction, and may be used after that has ended.
  *
  * @param txn    the transaction
  * @param lower  the lowest id; 0 to begin with the first
@@ -1951,9 +1955,9 @@ typedef struct ourdb_stats {
     size_t size;
     /** Live records, as ourdb_count(). */
     uint64_t live;
-    /** Versions in the data files, deletions among them. */
+    /** Versions that are kept, deletions among them; of what herolib wrote only the newest ones. */
     uint64_t versions;
-    /** Deletions among the versions. */
+    /** Deletions among the versions. Those of an ourdb_clear() count from the next compaction on. */
     uint64_t deletions;
     /** Bytes in the data files that the newest versions of live records take. */
     uint64_t bytes_live;
@@ -1964,10 +1968,7 @@ typedef struct ourdb_stats {
     uint64_t bytes_dead;
     /** Data files. */
     uint64_t data_files;
-    /**
-     * Bytes that the files of the database take on disk, space that is reserved ahead included. 0
-     * in memory.
-     */
+    /** Their bytes; space that is reserved ahead is not counted. */
     uint64_t bytes_on_disk;
     /** The last commit, as ourdb_last_commit(). */
     uint64_t last_commit;
@@ -1975,7 +1976,10 @@ typedef struct ourdb_stats {
     uint64_t synced_commit;
     /** The first commit that ourdb_txn_begin_at() has a snapshot of: a compaction drops the past. */
     uint64_t oldest_commit;
-    /** The id that the next ourdb_insert() gives out; 0 in a key-value database. */
+    /**
+     * The id that the next ourdb_insert() gives out; in a key-value database the one after the
+     * highest that was ever set.
+     */
     uint64_t next_id;
     /** Transactions, snapshots and iterators that are open on this handle. */
     uint64_t transactions;
@@ -2008,7 +2012,7 @@ int ourdb_stats_init(ourdb_stats *stats, size_t size);
  * - OURDB_INVALID_ARGUMENT: out is NULL, or was not prepared by ourdb_stats_init(); it is untouched
  * - a code that any read can return (see Errors)
  *
- * Cost: a question to the file system for each file of the database; the rest is kept.
+ * Cost: a walk over the lookup, a few nanoseconds for each id.
  */
 int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
 

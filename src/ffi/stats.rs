@@ -16,9 +16,9 @@ pub struct ourdb_stats {
     pub size: usize,
     /// Live records, as ourdb_count().
     pub live: u64,
-    /// Versions in the data files, deletions among them.
+    /// Versions that are kept, deletions among them; of what herolib wrote only the newest ones.
     pub versions: u64,
-    /// Deletions among the versions.
+    /// Deletions among the versions. Those of an ourdb_clear() count from the next compaction on.
     pub deletions: u64,
     /// Bytes in the data files that the newest versions of live records take.
     pub bytes_live: u64,
@@ -27,8 +27,7 @@ pub struct ourdb_stats {
     pub bytes_dead: u64,
     /// Data files.
     pub data_files: u64,
-    /// Bytes that the files of the database take on disk, space that is reserved ahead included. 0
-    /// in memory.
+    /// Their bytes; space that is reserved ahead is not counted.
     pub bytes_on_disk: u64,
     /// The last commit, as ourdb_last_commit().
     pub last_commit: u64,
@@ -36,7 +35,8 @@ pub struct ourdb_stats {
     pub synced_commit: u64,
     /// The first commit that ourdb_txn_begin_at() has a snapshot of: a compaction drops the past.
     pub oldest_commit: u64,
-    /// The id that the next ourdb_insert() gives out; 0 in a key-value database.
+    /// The id that the next ourdb_insert() gives out; in a key-value database the one after the
+    /// highest that was ever set.
     pub next_id: u64,
     /// Transactions, snapshots and iterators that are open on this handle.
     pub transactions: u64,
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn ourdb_stats_init(stats: *mut ourdb_stats, size: usize) 
 /// - OURDB_INVALID_ARGUMENT: out is NULL, or was not prepared by ourdb_stats_init(); it is untouched
 /// - a code that any read can return (see Errors)
 ///
-/// Cost: a question to the file system for each file of the database; the rest is kept.
+/// Cost: a walk over the lookup, a few nanoseconds for each id.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_stats_get(db: *const ourdb, out: *mut ourdb_stats) -> c_int {
     // SAFETY: the caller's handle, and struct of the size that it says.

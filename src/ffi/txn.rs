@@ -106,8 +106,10 @@ unsafe fn issue(
 /// record is live, and conflict if that was changed. After a conflict begin a new transaction and do
 /// the work again.
 ///
-/// @param txn  the transaction; one that wrote nothing, as a snapshot, makes no commit and is
-///     OURDB_OK
+/// A transaction that wrote nothing makes no commit, but tells in the same way whether what it has
+/// read is still so. A snapshot is always OURDB_OK.
+///
+/// @param txn  the transaction
 ///
 /// @return OURDB_OK, or, and then nothing of it was written:
 /// - OURDB_CONFLICT: something that it has read was changed since
