@@ -297,8 +297,8 @@
  *
  * The writes of a transaction are in memory until it commits. Of several writes to one record one
  * version is made, the last. All versions of a transaction have the same commit number and time. A
- * transaction that wrote nothing makes no commit, but conflicts like any other: to read only, take a
- * snapshot, which never does.
+ * transaction that wrote nothing makes no commit, but conflicts like any other: to read only, take
+ * a snapshot, which never does.
  *
  * A transaction costs the others nothing while it is open, but for the space that a compaction
  * can't give back. Do keep it short: the longer it is, the likelier is a conflict.
