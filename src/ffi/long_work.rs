@@ -48,7 +48,7 @@ unsafe fn tell(
 pub struct ourdb_retention {
     /// sizeof(ourdb_retention), as ourdb_retention_init() set it.
     pub size: usize,
-    /// The last so many versions of each record, deletions counted. 1 after ourdb_retention_init().
+    /// The last so many versions of each record, deletions counted; at first 1.
     pub keep_versions: u64,
     /// Versions whose time is this or later, in microseconds since the Unix epoch.
     pub keep_since_us: u64,
