@@ -1833,7 +1833,7 @@ void ourdb_iter_close(ourdb_iter *iter);
 typedef struct ourdb_retention {
     /** sizeof(ourdb_retention), as ourdb_retention_init() set it. */
     size_t size;
-    /** The last so many versions of each record, deletions counted. 1 after ourdb_retention_init(). */
+    /** The last so many versions of each record, deletions counted; at first 1. */
     uint64_t keep_versions;
     /** Versions whose time is this or later, in microseconds since the Unix epoch. */
     uint64_t keep_since_us;
@@ -1957,7 +1957,7 @@ typedef struct ourdb_stats {
     uint64_t live;
     /** Versions that are kept, deletions among them; of what herolib wrote only the newest ones. */
     uint64_t versions;
-    /** Deletions among the versions. Those of an ourdb_clear() count from the next compaction on. */
+    /** Deletions among the versions; those of an ourdb_clear() from the next compaction on. */
     uint64_t deletions;
     /** Bytes in the data files that the newest versions of live records take. */
     uint64_t bytes_live;
@@ -1974,7 +1974,7 @@ typedef struct ourdb_stats {
     uint64_t last_commit;
     /** The last commit that is known to be on disk. */
     uint64_t synced_commit;
-    /** The first commit that ourdb_txn_begin_at() has a snapshot of: a compaction drops the past. */
+    /** The first commit that ourdb_txn_begin_at() has a snapshot of. */
     uint64_t oldest_commit;
     /**
      * The id that the next ourdb_insert() gives out; in a key-value database the one after the

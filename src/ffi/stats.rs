@@ -18,7 +18,7 @@ pub struct ourdb_stats {
     pub live: u64,
     /// Versions that are kept, deletions among them; of what herolib wrote only the newest ones.
     pub versions: u64,
-    /// Deletions among the versions. Those of an ourdb_clear() count from the next compaction on.
+    /// Deletions among the versions; those of an ourdb_clear() from the next compaction on.
     pub deletions: u64,
     /// Bytes in the data files that the newest versions of live records take.
     pub bytes_live: u64,
@@ -33,7 +33,7 @@ pub struct ourdb_stats {
     pub last_commit: u64,
     /// The last commit that is known to be on disk.
     pub synced_commit: u64,
-    /// The first commit that ourdb_txn_begin_at() has a snapshot of: a compaction drops the past.
+    /// The first commit that ourdb_txn_begin_at() has a snapshot of.
     pub oldest_commit: u64,
     /// The id that the next ourdb_insert() gives out; in a key-value database the one after the
     /// highest that was ever set.
