@@ -451,12 +451,12 @@ fn what_reads_only_says_so() {
     assert!(matches!(snapshot.set(1, b""), Err(Error::ReadOnly { .. })));
     assert!(matches!(snapshot.delete(1), Err(Error::ReadOnly { .. })));
     assert!(matches!(snapshot.insert(b""), Err(Error::ReadOnly { .. })));
-    assert!(matches!(db.check_idle(), Err(Error::Busy(_))));
+    assert!(matches!(db.check_idle(), Err(Error::Busy { .. })));
     assert_eq!(snapshot.get(1).expect("get"), [1]);
     db.set(1, b"new").expect("set");
     assert!(!conflicts(snapshot));
     let scan = db.scan(0, 9, UP).expect("scan");
-    assert!(matches!(db.check_idle(), Err(Error::Busy(_))));
+    assert!(matches!(db.check_idle(), Err(Error::Busy { .. })));
     drop(scan);
     db.check_idle().expect("nothing is open");
 }
