@@ -285,7 +285,7 @@ fn check_seed(
         let threads: Vec<_> = (0..threads)
             .map(|thread| {
                 let (db, begin) = (&db, &begin);
-                let mut random = Random::new(seed << 8 | thread + 1);
+                let mut random = Random::new((seed << 8) | (thread + 1));
                 scope.spawn(move || {
                     begin.wait();
                     let mut write = thread << 40;
