@@ -228,6 +228,10 @@ write_pairs(void *argument)
         values[0].data = values[1].data = (const uint8_t *)&number;
         values[0].len = values[1].len = sizeof number;
         VERIFY_OK(ourdb_set_many(in->db, ids, values, 2));
+        if (number % 16 == 0) {
+            /* Else there are data files by the ten thousand before the last backup is made. */
+            test_sleep_us(500);
+        }
         pthread_mutex_lock(&in->mutex);
         over = in->over;
         pthread_mutex_unlock(&in->mutex);

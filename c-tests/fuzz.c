@@ -827,7 +827,7 @@ call_open_wrongly(model *m)
         options.io = 3 + below(100);
         break;
     case 6:
-        options.size = below((uint32_t)sizeof options);
+        options.size = below((uint32_t)offsetof(ourdb_options, auto_compact_percent));
         break;
     case 7:
         options.record_size_max = (UINT32_C(1) << 31) + below(10);

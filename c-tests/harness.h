@@ -589,9 +589,11 @@ test_join(const char *directory, const char *name)
     static char paths[16][TEST_PATH_MAX];
     static unsigned next;
     char *path = paths[next++ % 16];
+    char joined[TEST_PATH_MAX];
 
-    test_join_into(path, directory, name);
-    return path;
+    /* `directory` may be one of them. */
+    test_join_into(joined, directory, name);
+    return strcpy(path, joined);
 }
 
 /* `name` in the program's own directory. Good until sixteen more were asked for. */

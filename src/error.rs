@@ -73,7 +73,7 @@ pub enum Error {
         path: String,
     },
     /// A write on a read-only handle or transaction.
-    #[error("this handle is for reading only, and {action} would write")]
+    #[error("this handle is read-only, and {action} would write")]
     ReadOnly {
         /// What was asked for.
         action: &'static str,

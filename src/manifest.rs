@@ -298,6 +298,10 @@ impl Manifest {
         if bytes[40] > 1 || flags & !known != 0 {
             return Err(damaged(40, "there is no such mode or flag"));
         }
+        let copying = matches!(state, State::Unfinished | State::Extending);
+        if copying && flags & FLAG_BACKUP == 0 {
+            return Err(damaged(42, "only a backup can be in this state"));
+        }
         let count = u32_at(bytes, 100) as usize;
         let files_end = HEADER + FILE_ENTRY * count;
         let (oldest, clears, end) = if features & FEATURE_EXTENDED == 0 {
@@ -467,11 +471,14 @@ mod tests {
             plain
         );
         for state in [State::Unfinished, State::Extending] {
-            let manifest = Manifest { state, ..sample() };
+            let mut manifest = Manifest { state, ..sample() };
+            manifest.backup = true;
             assert_eq!(
                 Manifest::decode(&manifest.encode(), "m").expect("valid"),
                 manifest
             );
+            manifest.backup = false;
+            assert!(Manifest::decode(&manifest.encode(), "m").is_err());
         }
     }
 

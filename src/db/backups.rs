@@ -96,7 +96,7 @@ pub(crate) fn remove_leftovers(
         let ours = before.file(number).is_some()
             || (interrupted
                 && match FileHeader::of(storage, number)? {
-                    Some(header) => header.uuid == before.uuid,
+                    Some(header) => header.uuid == before.uuid && header.number == number,
                     None => FileHeader::is_unfinished(storage, number, &before.uuid)?,
                 });
         if ours {

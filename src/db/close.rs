@@ -96,7 +96,7 @@ impl Shared {
             commit: writer.commit,
             time_us: writer.time_us,
             dump,
-            clears: Vec::clone(&world.clears()),
+            clears: world.clears().to_vec(),
             files: data_files(&writer.manifest, &world),
             ..writer.manifest.clone()
         };
@@ -137,11 +137,11 @@ impl Shared {
     /// Before a checkpoint: that stands for a log with clears in it, and doesn't say so. The log must
     /// be on disk.
     fn note_clears(&self, writer: &mut Writer, world: &World) -> Result<()> {
-        let clears = world.clears();
-        if writer.manifest.clears == *clears || planted!(clears_not_noted) {
+        let clears = world.clears().to_vec();
+        if writer.manifest.clears == clears || planted!(clears_not_noted) {
             return Ok(());
         }
-        writer.manifest.clears = Vec::clone(&clears);
+        writer.manifest.clears = clears;
         writer.manifest.write(&*self.storage)
     }
 

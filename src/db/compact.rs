@@ -574,7 +574,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         if !shared.volatile {
             let _ = storage.rename(place.0, place.1);
         }
-        let clears = writer.manifest.clears.clone();
+        let clears = &writer.manifest.clears;
         let world = World::new(log, lookup, clears, self.start.commit, self.oldest);
         let world = Arc::new(world);
         writer.tail = tail;

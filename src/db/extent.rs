@@ -99,7 +99,7 @@ impl Db {
             limit: world.lookup.limit(),
             parts: parts.collect(),
             world: Arc::clone(&world),
-            clears: Vec::clone(&world.clears()),
+            clears: world.clears().to_vec(),
             base: writer.manifest.base,
             manifest: writer.manifest.clone(),
             commit: writer.commit,

@@ -112,9 +112,6 @@ impl Shared {
         }
         writer.commit = outcome.commit;
         writer.time_us = outcome.time_us;
-        self.counters
-            .next_id
-            .store(writer.next_id, Ordering::Release);
         let mut now = writer.now();
         now.end = outcome.end;
         self.make_visible(writer, now);
@@ -139,9 +136,6 @@ impl Shared {
         (now.commit, now.live, now.end) = (visible, live, end);
         self.counters.appended.store(visible, Ordering::Release);
         self.counters.show(&now);
-        self.counters
-            .next_id
-            .store(writer.next_id, Ordering::Release);
         // Last: by the new counters the old world reads as it was, and not the other way round.
         let replaced = self.world.replace(world);
         drop(snapshots);

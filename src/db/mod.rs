@@ -9,6 +9,7 @@
 
 mod apply;
 mod backups;
+mod clears;
 mod close;
 mod compact;
 mod erase;
@@ -108,6 +109,7 @@ struct Counters {
 impl Counters {
     /// Makes a moment the visible one. Under the writer lock.
     fn show(&self, moment: &Moment) {
+        self.give_out_from(moment.next_id);
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         // Who sees one of these sees that the version is odd, or even and later.
@@ -116,6 +118,14 @@ impl Counters {
             .store(LogEnd::to_word(moment.end), Ordering::Release);
         self.visible.store(moment.commit, Ordering::Release);
         self.version.store(version + 2, Ordering::Release);
+    }
+
+    /// Ids below `next` are given out. Under the writer lock.
+    fn give_out_from(&self, next: u64) {
+        // By transactions, too, whatever becomes of them: a moment doesn't take that back.
+        if next > self.next_id.load(Ordering::Relaxed) {
+            self.next_id.store(next, Ordering::Release);
+        }
     }
 
     /// The visible commit, the records that are live as of it, and where the log ends then.

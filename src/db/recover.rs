@@ -143,7 +143,7 @@ impl<'a> Opening<'a> {
                     // still be: a crash has left it so, or it is damaged.
                     let header = FileHeader::of(storage, file.number)?;
                     let ours = header.is_some_and(|header| self.is_ours(&header));
-                    if header.is_some_and(|header| self.is_leftover(&header)) {
+                    if header.is_some_and(|header| self.is_leftover(&header, file.number)) {
                         self.leftovers.push(file.number);
                         continue;
                     }
@@ -187,8 +187,8 @@ impl<'a> Opening<'a> {
     }
 
     /// Whether an unlisted data file is of an earlier generation, or of the next one, which the
-    /// manifest has announced.
-    fn is_leftover(&self, header: &FileHeader) -> bool {
+    /// manifest has announced. What is under another number than its own was not left but put there.
+    fn is_leftover(&self, header: &FileHeader, number: u16) -> bool {
         let Manifest {
             uuid,
             generation,
@@ -196,7 +196,9 @@ impl<'a> Opening<'a> {
             ..
         } = self.manifest;
         let is_next = is_compacting && header.generation == generation + 1;
-        header.uuid == uuid && (header.generation < generation || is_next)
+        header.uuid == uuid
+            && header.number == number
+            && (header.generation < generation || is_next)
     }
 
     fn missing(&self, file: &DataFile) -> Result<()> {
@@ -529,7 +531,7 @@ impl<'a> Opening<'a> {
         let unsynced = outcome.has_unsynced() && self.options.sync != Sync::Commit;
         let group = GroupSync::new(outcome.commit.saturating_sub(u64::from(unsynced)));
         let (base, oldest) = (self.base_commit(), self.manifest.oldest);
-        let world = World::new(log, recovered.lookup, recovered.clears, base, oldest);
+        let world = World::new(log, recovered.lookup, &recovered.clears, base, oldest);
         let shared = Arc::new(Shared {
             storage,
             world: Swap::new(Arc::new(world)),

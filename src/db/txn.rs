@@ -17,7 +17,6 @@ use crate::error::{Error, Neighbour, NotFound, Result};
 use crate::log::record::Kind;
 use crate::log::tail::NewRecord;
 use crate::planted::planted;
-use crate::sync::atomic::Ordering;
 
 /// What a transaction is going to write, by id; `None` deletes.
 pub(super) type Writes = BTreeMap<u32, Option<Box<[u8]>>>;
@@ -387,9 +386,7 @@ impl Shared {
         writer.next_id += 1;
         // So that a clean close keeps it.
         writer.changed = true;
-        self.counters
-            .next_id
-            .store(writer.next_id, Ordering::Release);
+        self.counters.give_out_from(writer.next_id);
         Ok(id)
     }
 }

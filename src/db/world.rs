@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::clears::Clears;
 use crate::error::Result;
 use crate::history::Chain;
 use crate::location::Location;
@@ -14,7 +15,7 @@ use crate::log::record::{Head, Kind};
 use crate::log::segment::{LogEnd, name};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::Clear;
-use crate::storage::{Swap, fork, remove_if_there, sync_directory};
+use crate::storage::{fork, remove_if_there, sync_directory};
 use crate::sync::OnceLock;
 
 /// The data files of one generation, and the lookup over them.
@@ -23,7 +24,7 @@ pub(crate) struct World {
     pub(crate) log: Log,
     pub(crate) lookup: Lookup,
     /// Ascending. A record that was live then is deleted since, without a record that says so.
-    clears: Swap<Vec<Clear>>,
+    clears: Clears,
     /// The last commit before the log: versions without a commit, which herolib wrote, are from
     /// before the first clear after it.
     base: u64,
@@ -36,17 +37,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(super) fn new(
-        log: Log,
-        lookup: Lookup,
-        clears: Vec<Clear>,
-        base: u64,
-        oldest: u64,
-    ) -> World {
+    pub(super) fn new(log: Log, lookup: Lookup, clears: &[Clear], base: u64, oldest: u64) -> World {
         World {
             log,
             lookup,
-            clears: Swap::new(Arc::new(clears)),
+            clears: Clears::new(clears),
             base,
             oldest,
             next: OnceLock::new(),
@@ -60,28 +55,24 @@ impl World {
 
     /// The first clear after commit `commit` and before commit `newer`.
     pub(crate) fn clear_between(&self, commit: u64, newer: Option<u64>) -> Option<Clear> {
-        let clears = self.clears.read();
         let commit = if commit == 0 { self.base } else { commit };
-        let index = clears.partition_point(|clear| clear.commit <= commit);
-        let clear = clears.get(index)?;
+        let clear = self.clears.first_after(commit)?;
         // What herolib wrote on top of ours is newer than any clear before it, and older than any
         // after it.
         let newer = newer.map(|newer| if newer == 0 { self.base + 1 } else { newer });
         newer
             .is_none_or(|newer| clear.commit < newer)
-            .then_some(*clear)
+            .then_some(clear)
     }
 
     /// The clears, ascending.
-    pub(super) fn clears(&self) -> Arc<Vec<Clear>> {
-        self.clears.load()
+    pub(super) fn clears(&self) -> &Clears {
+        &self.clears
     }
 
     /// Notes a clear. Under the writer lock.
     pub(super) fn add_clear(&self, clear: Clear) {
-        let mut clears = Vec::clone(&self.clears.load());
-        clears.push(clear);
-        self.clears.replace(Arc::new(clears));
+        self.clears.push(clear);
     }
 
     /// The log has been copied into `next`, where it goes on from `end`. The files of this one are

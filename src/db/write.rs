@@ -65,6 +65,7 @@ pub(super) struct Moment {
     pub(super) commit: u64,
     pub(super) time_us: u64,
     pub(super) live: u64,
+    pub(super) next_id: u64,
     pub(super) end: Option<LogEnd>,
 }
 
@@ -75,6 +76,7 @@ impl Writer {
             commit: self.commit,
             time_us: self.time_us,
             live: self.live,
+            next_id: self.next_id,
             end: self.tail.end(),
         }
     }
@@ -229,9 +231,6 @@ impl Shared {
             };
             self.take_in(&world, writer, &version);
         }
-        self.counters
-            .next_id
-            .store(writer.next_id, Ordering::Release);
         if self.sync != Sync::Commit || planted!(visible_before_synced) {
             let now = writer.now();
             self.make_visible(writer, now);
