@@ -864,6 +864,7 @@ hmdb_09_other_processes(void)
             ourdb_options reading = test_options(NULL, OURDB_OPEN_READ_ONLY);
             ourdb *reader;
 
+            CHECK_CODE(ourdb_close(db), OURDB_FORKED);
             CHECK_OPEN_FAILS(test_path("h09"), NULL, OURDB_LOCKED);
             reader = OPEN(test_path("h09"), &reading);
             CHECK_VALUE(reader, 1, "value", 5);

@@ -351,7 +351,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         if !self.shared.volatile && !self.lookup().is_on_disk() {
             self.write_checkpoint()?;
         }
-        Ok(())
+        // All is copied; the last time that it can be cancelled.
+        self.next_step = 0;
+        self.tell(self.total)
     }
 
     /// A checkpoint of what was copied so far, to be put in its place with the new generation.
