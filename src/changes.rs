@@ -2,14 +2,16 @@
 //! with every version, commit number and time.
 //!
 //! `chunk` knows the bytes on their way, `log::commits` reads them out of the log, `db::apply`
-//! writes them. What a log can't tell, a difference of states would have to: the versions of a
-//! base, which have no commit.
+//! writes them. Where the log doesn't tell any more what was committed, `difference` tells what is
+//! left of it.
 
 pub(crate) mod chunk;
+mod difference;
 
 use crate::db::{Db, Extent};
 use crate::error::{Error, Result};
 use crate::log::commits::Commits;
+use crate::manifest::FileKind;
 use chunk::{Change, Chunk, Draft};
 
 impl Db {
@@ -35,24 +37,24 @@ impl Db {
         }
         let extent = self.extent()?;
         let log = &extent.world.log;
-        self.check_since(&extent, since)?;
+        check_since(&extent, since)?;
         if since >= extent.visible {
             return Ok((Vec::new(), since));
         }
+        if let Some(goal) = difference::goal(&extent, since) {
+            return difference::part(self, &extent, since, goal, max_bytes);
+        }
         let mut commits = Commits::after(log, extent.log_parts().collect(), since)?;
         let mut end = commits.last();
-        let mut draft = Draft::new(since, end.time_us, extent.visible_next_id)?;
+        let base = extent.world.base();
+        let since_time_us = match since == base.commit {
+            true => base.time_us,
+            false => end.time_us,
+        };
+        let mut draft = Draft::new(since, since_time_us, extent.visible_next_id)?;
         while end.commit < extent.visible && draft.has_room() {
             let Some((head, value)) = commits.next()? else {
-                let last = extent.parts.last().map_or(0, |part| part.segment.number);
-                return Err(Error::corrupt(
-                    self.storage().describe(&crate::log::segment::name(last)),
-                    0,
-                    format!(
-                        "the log ends with commit {}, and commit {} was there",
-                        end.commit, extent.visible
-                    ),
-                ));
+                return Err(log_ends_early(self, &extent, end.commit));
             };
             let change = Change {
                 kind: head.kind,
@@ -97,17 +99,37 @@ impl Db {
         }
         self.apply_chunk(&Chunk::decode(changes)?)
     }
+}
 
-    /// Refuses to give out what follows commit `since` if not all of it is in the log.
-    fn check_since(&self, extent: &Extent, since: u64) -> Result<()> {
-        let from = extent.first_commit(self.storage())?;
-        let is_whole_log = from == 1 && !extent.has_base();
-        if since >= from || (since == 0 && is_whole_log) {
-            return Ok(());
-        }
-        Err(Error::incompatible(format!(
-            "the log begins with commit {from} upon what was there before, so there are no changes \
-             after commit {since}; copy the directory, and go on from the copy's last commit"
-        )))
+/// Refuses to give out what follows commit `since` if it builds upon versions that no commit stands
+/// for, and that who has commit `since` need not have.
+fn check_since(extent: &Extent, since: u64) -> Result<()> {
+    let base = extent.world.base().commit;
+    let is_frozen = |kind| matches!(kind, FileKind::Frozen { .. });
+    let is_taken_over =
+        extent.base.is_some() || extent.parts.iter().any(|part| is_frozen(part.kind));
+    match extent.has_base() && since <= base && (is_taken_over || base == 0) {
+        true => Err(not_in_the_log(since, base)),
+        false => Ok(()),
     }
+}
+
+fn not_in_the_log(since: u64, base: u64) -> Error {
+    Error::incompatible(format!(
+        "commit {} builds upon what herolib wrote, which no commit stands for, so there are no \
+         changes after commit {since}; copy the directory, and go on from the copy's last commit",
+        base.saturating_add(1)
+    ))
+}
+
+fn log_ends_early(db: &Db, extent: &Extent, commit: u64) -> Error {
+    let last = extent.parts.last().map_or(0, |part| part.segment.number);
+    Error::corrupt(
+        db.storage().describe(&crate::log::segment::name(last)),
+        0,
+        format!(
+            "the log ends with commit {commit}, and commit {} was there",
+            extent.visible
+        ),
+    )
 }

@@ -506,9 +506,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             self.commit = head.commit;
             self.time_us = head.time_us;
         }
-        if head.kind == Kind::Clear {
-            self.clear();
-            return;
+        match head.kind {
+            Kind::Clear => return self.clear(),
+            Kind::Empty => return,
+            Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::SyncMark => {}
         }
         self.report.versions += 1;
         let before = self.newest(head.id);
@@ -536,30 +537,29 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         if self.gap {
             return Ok(());
         }
-        let expected = match (head.kind, self.pending) {
-            (Kind::SyncMark, None) if head.commit <= self.commit => return Ok(()),
+        let fits = match (head.kind, self.pending) {
+            (Kind::SyncMark, None) if head.commit <= self.commit => true,
             (Kind::SyncMark, _) => {
                 return Err("a sync mark stands within a commit, or names a later one".into());
             }
             (_, Some((commit, time_us))) if head.time_us != time_us => {
                 return Err(format!("records of commit {commit} have different times"));
             }
-            (_, Some((commit, _))) => Some(commit),
+            (_, Some((commit, _))) => head.commit == commit,
             (_, None) if head.time_us < self.time_us => {
                 return Err(format!(
                     "commit {} has an earlier time than the one before it",
                     head.commit
                 ));
             }
-            (_, None) => self.commit.checked_add(1),
+            (_, None) => head.follows(self.commit),
         };
-        if Some(head.commit) == expected {
+        if fits {
             return Ok(());
         }
         Err(format!(
-            "a record of commit {} stands where commit {} goes on",
-            head.commit,
-            expected.unwrap_or(u64::MAX)
+            "a record of commit {} stands where the log goes on after commit {}",
+            head.commit, self.commit
         ))
     }
 

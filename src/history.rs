@@ -86,6 +86,7 @@ impl<'a> Chain<'a> {
             let deletion = Head {
                 kind: Kind::Delete,
                 last: true,
+                skips: false,
                 id: self.id,
                 commit: clear.commit,
                 time_us: clear.time_us,

@@ -29,6 +29,7 @@
 //! 112 16n data files, ascending: number u16, kind u16 (0 log, 1 frozen, 2 compacted), 4 bytes 0,
 //!         own_until u32, length u32
 //! +    8  oldest commit from which on every version is kept
+//! +    8  time of the last commit before the log
 //! +    4  number of clears m
 //! +    4  0
 //! + 16 m  clears, ascending: commit u64, time u64
@@ -51,7 +52,7 @@ const MAGIC: &[u8; 8] = b"OURDBMAN";
 const FORMAT: u32 = 1;
 const HEADER: usize = 112;
 const FILE_ENTRY: usize = 16;
-const EXTENSION: usize = 16;
+const EXTENSION: usize = 24;
 const CLEAR_ENTRY: usize = 16;
 /// After so many clears the next one deletes record by record.
 pub(crate) const MOST_CLEARS: usize = 4096;
@@ -152,8 +153,11 @@ pub(crate) struct Manifest {
     pub(crate) files: Vec<DataFile>,
     /// A compaction is making data files of the next generation.
     pub(crate) is_compacting: bool,
-    /// From this commit on every version is kept; 0 before the first compaction.
+    /// From this commit on every version is kept; 0 before the first compaction. Beyond the last
+    /// commit in the middle of a difference that is being applied, which ends with it.
     pub(crate) oldest: u64,
+    /// Time of the last commit before the log; 0 before the first compaction.
+    pub(crate) base_time_us: u64,
     /// Commits that deleted every record, as far as the log was on disk when this was written;
     /// ascending.
     pub(crate) clears: Vec<Clear>,
@@ -178,6 +182,7 @@ impl Manifest {
             files: Vec::new(),
             is_compacting: false,
             oldest: 0,
+            base_time_us: 0,
             clears: Vec::new(),
         }
     }
@@ -215,7 +220,7 @@ impl Manifest {
         let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * self.files.len() + 4);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        let extended = self.oldest != 0 || !self.clears.is_empty();
+        let extended = self.oldest != 0 || self.base_time_us != 0 || !self.clears.is_empty();
         let features = if extended { FEATURE_EXTENDED } else { 0 };
         bytes.extend_from_slice(&features.to_le_bytes());
         bytes.extend_from_slice(&self.uuid);
@@ -247,6 +252,7 @@ impl Manifest {
         }
         if extended {
             bytes.extend_from_slice(&self.oldest.to_le_bytes());
+            bytes.extend_from_slice(&self.base_time_us.to_le_bytes());
             bytes.extend_from_slice(&(self.clears.len() as u32).to_le_bytes());
             bytes.extend_from_slice(&0u32.to_le_bytes());
             for clear in &self.clears {
@@ -304,14 +310,15 @@ impl Manifest {
         }
         let count = u32_at(bytes, 100) as usize;
         let files_end = HEADER + FILE_ENTRY * count;
-        let (oldest, clears, end) = if features & FEATURE_EXTENDED == 0 {
-            (0, 0, files_end)
+        let (oldest, base_time_us, clears, end) = if features & FEATURE_EXTENDED == 0 {
+            (0, 0, 0, files_end)
         } else if files_end + EXTENSION > body {
-            (0, 0, usize::MAX)
+            (0, 0, 0, usize::MAX)
         } else {
-            let clears = u32_at(bytes, files_end + 8) as usize;
+            let clears = u32_at(bytes, files_end + 16) as usize;
             let end = files_end + EXTENSION + CLEAR_ENTRY * clears;
-            (u64_at(bytes, files_end), clears, end)
+            let (oldest, time_us) = (u64_at(bytes, files_end), u64_at(bytes, files_end + 8));
+            (oldest, time_us, clears, end)
         };
         if body != end {
             return Err(damaged(
@@ -381,6 +388,7 @@ impl Manifest {
             files,
             is_compacting: flags & FLAG_COMPACTING != 0,
             oldest,
+            base_time_us,
             clears,
         })
     }
@@ -451,6 +459,7 @@ mod tests {
         manifest.files[1].kind = FileKind::Compacted;
         manifest.is_compacting = true;
         manifest.oldest = 31;
+        manifest.base_time_us = 32;
         let clear = |commit| Clear {
             commit,
             time_us: 7 * commit,

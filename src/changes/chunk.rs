@@ -5,19 +5,26 @@
 //!  8   4  format version, 1
 //! 12   4  flags; bit 0: part of a difference of states
 //! 16   8  since: the commit that these follow
-//! 24   8  its time; 0 for commit 0
+//! 24   8  its time; 0 for commit 0, and in a difference where it isn't known
 //! 32   8  upto: the last commit in here
 //! 40   8  next id of the sender
 //! 48   4  number of commits
-//! 52   4  0
-//! 56      the commits
+//! 52   4  number of ranges of ids; 0 but in the last part of a difference
+//! 56  16  in a difference: the commit that it leads to, and the time of `upto`
+//!         the commits
+//!         the ranges: first id (4), last id (4)
 //!      4  CRC32 of everything before
 //! ```
 //!
 //! A commit is its number (8), its time (8), the number of its records (4) and 4 bytes of 0, then
 //! the records: kind (1), 3 bytes of 0, id (4), length of the value (4), the value. Little-endian.
+//!
+//! The numbers of commits go up by 1, but in a difference, which has what is left of them: there
+//! they ascend. Its last part is the one whose `upto` is the commit that it leads to, which need not
+//! be among its commits. The ranges are the ids of which the sender has a version then, deleted or
+//! not; all others are deleted by it.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use crate::bytes::{reserve, u32_at, u64_at};
 use crate::error::{Error, Result};
@@ -32,6 +39,8 @@ const DELETE: u8 = 2;
 const HEADER: usize = 56;
 const COMMIT: usize = 24;
 const RECORD: usize = 12;
+const DIFFERENCE: usize = 16;
+const RANGE: usize = 8;
 const CRC: usize = 4;
 
 /// What stands in front of the commits.
@@ -45,6 +54,26 @@ pub(crate) struct Header {
     pub(crate) upto: u64,
     /// The sender's.
     pub(crate) next_id: u64,
+}
+
+/// What a part of a difference says besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// The commit that it leads to.
+    pub(crate) goal: u64,
+    /// The time of the last commit of this part.
+    pub(crate) upto_time_us: u64,
+    /// In the last part: all ids that have a version as of the goal, ascending.
+    pub(crate) ids: Option<Vec<RangeInclusive<u32>>>,
+}
+
+/// The end of a difference.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Goal<'a> {
+    pub(super) commit: u64,
+    pub(super) time_us: u64,
+    /// All ids that have a version by then.
+    pub(super) ids: &'a [RangeInclusive<u32>],
 }
 
 /// One commit, without its records.
@@ -70,7 +99,11 @@ pub(super) struct Draft {
     bytes: Vec<u8>,
     /// Whole commits.
     commits: u32,
+    /// The last one of them.
     upto: u64,
+    /// The one that is under way, and its time.
+    pending: (u64, u64),
+    is_difference: bool,
     /// Where the whole commits end.
     whole: usize,
     /// Records of the commit that is under way.
@@ -92,8 +125,66 @@ impl Draft {
             bytes,
             commits: 0,
             upto: since,
+            pending: (since, since_time_us),
+            is_difference: false,
             records: 0,
         })
+    }
+
+    /// A part of the difference that leads to commit `goal`.
+    pub(super) fn of_difference(
+        since: u64,
+        since_time_us: u64,
+        next_id: u64,
+        goal: u64,
+    ) -> Result<Draft> {
+        let mut draft = Draft::new(since, since_time_us, next_id)?;
+        draft.is_difference = true;
+        draft.bytes[12..16].copy_from_slice(&FLAG_DIFFERENCE.to_le_bytes());
+        reserve(&mut draft.bytes, DIFFERENCE)?;
+        for number in [goal, since_time_us] {
+            draft.bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        draft.whole = draft.bytes.len();
+        Ok(draft)
+    }
+
+    /// Makes it the last part of its difference. The commit that is under way, if one is, is that
+    /// one.
+    pub(super) fn end_difference(&mut self, goal: Goal<'_>) -> Result<()> {
+        reserve(&mut self.bytes, goal.ids.len() * RANGE)?;
+        if self.records > 0 {
+            self.end_commit();
+        }
+        self.pending = (goal.commit, goal.time_us);
+        self.note_upto();
+        for ids in goal.ids {
+            self.bytes.extend_from_slice(&ids.start().to_le_bytes());
+            self.bytes.extend_from_slice(&ids.end().to_le_bytes());
+        }
+        let count = goal.ids.len() as u32;
+        self.bytes[52..56].copy_from_slice(&count.to_le_bytes());
+        self.whole = self.bytes.len();
+        Ok(())
+    }
+
+    fn note_upto(&mut self) {
+        let (upto, time_us) = self.pending;
+        self.upto = upto;
+        self.bytes[32..40].copy_from_slice(&upto.to_le_bytes());
+        if self.is_difference {
+            self.bytes[64..72].copy_from_slice(&time_us.to_le_bytes());
+        }
+    }
+
+    /// The last whole commit.
+    pub(super) fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    /// How long it would be as the last part of its difference.
+    pub(super) fn len_with(&self, ids: &[RangeInclusive<u32>]) -> usize {
+        self.len() + ids.len() * RANGE
     }
 
     /// Adds a record to the commit that is under way, or begins it.
@@ -115,7 +206,7 @@ impl Draft {
         bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
         bytes.extend_from_slice(value);
         self.records += 1;
-        self.upto = commit;
+        self.pending = (commit, time_us);
         Ok(())
     }
 
@@ -123,7 +214,7 @@ impl Draft {
     pub(super) fn end_commit(&mut self) {
         let count = self.whole + 16;
         self.bytes[count..count + 4].copy_from_slice(&self.records.to_le_bytes());
-        self.bytes[32..40].copy_from_slice(&self.upto.to_le_bytes());
+        self.note_upto();
         self.commits += 1;
         self.bytes[48..52].copy_from_slice(&self.commits.to_le_bytes());
         self.records = 0;
@@ -161,6 +252,7 @@ impl Draft {
 pub(crate) struct Chunk<'a> {
     pub(crate) header: Header,
     pub(crate) commits: Vec<Commit>,
+    pub(crate) difference: Option<Difference>,
     records: Vec<Change<'a>>,
 }
 
@@ -183,27 +275,40 @@ impl<'a> Chunk<'a> {
             )));
         }
         let flags = u32_at(header, 12);
-        if flags & FLAG_DIFFERENCE != 0 {
-            return Err(Error::incompatible(
-                "the changes are a part of a difference of states, which this library can't apply",
-            ));
-        }
-        if flags != 0 {
+        if flags & !FLAG_DIFFERENCE != 0 {
             return Err(Error::incompatible(format!(
                 "the changes have flags {flags:#x}, which this library doesn't know"
             )));
         }
-        let (commits, zero) = (u32_at(header, 48), u32_at(header, 52));
+        let (commits, ranges) = (u32_at(header, 48), u32_at(header, 52));
         let header = Header {
             since: u64_at(header, 16),
             since_time_us: u64_at(header, 24),
             upto: u64_at(header, 32),
             next_id: u64_at(header, 40),
         };
+        let mut rest = Rest {
+            bytes: &bytes[HEADER..covered],
+            at: HEADER,
+        };
+        let mut difference = None;
+        if flags & FLAG_DIFFERENCE != 0 {
+            difference = Some(rest.difference()?);
+        }
         let counted = header.since.checked_add(u64::from(commits));
-        if zero != 0
-            || commits == 0
-            || counted != Some(header.upto)
+        let fits = match &difference {
+            Some(Difference {
+                goal, upto_time_us, ..
+            }) => {
+                let is_last = header.upto == *goal;
+                header.since < header.upto
+                    && header.upto <= *goal
+                    && header.since_time_us <= *upto_time_us
+                    && (is_last || (commits != 0 && ranges == 0))
+            }
+            None => commits != 0 && ranges == 0 && counted == Some(header.upto),
+        };
+        if !fits
             || (header.since == 0 && header.since_time_us != 0)
             || !(1..=1 << 32).contains(&header.next_id)
         {
@@ -212,15 +317,22 @@ impl<'a> Chunk<'a> {
         let mut chunk = Chunk {
             header,
             commits: Vec::new(),
+            difference,
             records: Vec::new(),
         };
-        let mut rest = Rest {
-            bytes: &bytes[HEADER..covered],
-            at: HEADER,
-        };
-        let mut time_us = header.since_time_us;
-        for commit in header.since + 1..=header.upto {
-            time_us = chunk.read_commit(&mut rest, commit, time_us)?;
+        let mut last = (header.since, header.since_time_us);
+        for _ in 0..commits {
+            last = chunk.read_commit(&mut rest, last)?;
+        }
+        if let Some(difference) = &mut chunk.difference {
+            let upto = (header.upto, difference.upto_time_us);
+            let is_last = header.upto == difference.goal;
+            if last != upto && (!is_last || last.0 == upto.0 || last.1 > upto.1) {
+                return Err(damaged(32, "the last commit is another one"));
+            }
+            if is_last {
+                difference.ids = Some(rest.ranges(ranges, header.next_id)?);
+            }
         }
         if rest.bytes.is_empty() {
             Ok(chunk)
@@ -229,17 +341,19 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Reads the commit that must come now, not before `earliest`; its time.
-    fn read_commit(&mut self, rest: &mut Rest<'a>, expected: u64, earliest: u64) -> Result<u64> {
+    /// Reads the commit that comes now, after one with this number and time; its own.
+    fn read_commit(&mut self, rest: &mut Rest<'a>, before: (u64, u64)) -> Result<(u64, u64)> {
         let at = rest.at;
         let head = rest.take(COMMIT)?;
         let (commit, time_us) = (u64_at(head, 0), u64_at(head, 8));
         let (count, zero) = (u32_at(head, 16), u32_at(head, 20));
-        if commit != expected || time_us < earliest || count == 0 || zero != 0 {
-            return Err(damaged(
-                at,
-                format!("commit {expected} does not begin here"),
-            ));
+        let follows = match self.difference {
+            Some(_) => before.0 < commit && commit <= self.header.upto,
+            None => before.0.checked_add(1) == Some(commit),
+        };
+        if !follows || time_us < before.1 || count == 0 || zero != 0 {
+            let what = format!("what comes after commit {} does not begin here", before.0);
+            return Err(damaged(at, what));
         }
         let first = self.records.len();
         for _ in 0..count {
@@ -253,7 +367,7 @@ impl<'a> Chunk<'a> {
             time_us,
             records: first..self.records.len(),
         });
-        Ok(time_us)
+        Ok((commit, time_us))
     }
 
     /// The records of a commit of this chunk.
@@ -276,6 +390,33 @@ impl<'a> Rest<'a> {
         self.bytes = rest;
         self.at += len;
         Ok(taken)
+    }
+
+    fn difference(&mut self) -> Result<Difference> {
+        let bytes = self.take(DIFFERENCE)?;
+        Ok(Difference {
+            goal: u64_at(bytes, 0),
+            upto_time_us: u64_at(bytes, 8),
+            ids: None,
+        })
+    }
+
+    /// Ranges of ids below `limit`.
+    fn ranges(&mut self, count: u32, limit: u64) -> Result<Vec<RangeInclusive<u32>>> {
+        let at = self.at;
+        let bytes = self.take((count as usize).saturating_mul(RANGE))?;
+        let mut ranges = Vec::new();
+        reserve(&mut ranges, count as usize)?;
+        let read = bytes.chunks_exact(RANGE);
+        ranges.extend(read.map(|range| u32_at(range, 0)..=u32_at(range, 4)));
+        let ascend = ranges.windows(2).all(|two| two[0].end() < two[1].start());
+        let below = ranges
+            .last()
+            .is_none_or(|last| u64::from(*last.end()) < limit);
+        if !ascend || !below || ranges.iter().any(RangeInclusive::is_empty) {
+            return Err(damaged(at, "the ranges of ids are not in order"));
+        }
+        Ok(ranges)
     }
 
     fn record(&mut self) -> Result<Change<'a>> {

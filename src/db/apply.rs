@@ -1,10 +1,18 @@
 //! Applying the commits of another database, with their numbers and times.
+//!
+//! In a difference of states commits are left out. While one is applied this database is between two
+//! states; that it is, and which commit ends it, is noted durably before the first one is written:
+//! it is the commit from which on every version is kept, and there it isn't yet.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::write::{Stamp, Writer};
 use super::{Db, Shared};
 use crate::bytes::reserve;
-use crate::changes::chunk::{Chunk, Commit, damaged};
+use crate::changes::chunk::{Chunk, Commit, Difference, damaged};
 use crate::error::{Error, Result};
+use crate::location::Location;
 use crate::log::commits::Commits;
 use crate::log::record::{HEAD, Kind};
 use crate::log::tail::{NewRecord, check_commit_len};
@@ -41,9 +49,15 @@ impl Db {
             }
             let new = shared.new_commits(&writer, chunk)?;
             self.check_own_base(&writer)?;
+            shared.check_between_states(&writer, chunk)?;
             let next_id = shared.check_changes(&writer, chunk, new)?;
-            shared.raise_next_id(&mut writer, chunk.header.next_id, next_id)?;
+            let gone = shared.check_gone(chunk, new)?;
+            let goal = chunk.difference.as_ref().map_or(0, |it| it.goal);
+            shared.raise(&mut writer, chunk.header.next_id, next_id, goal)?;
             shared.append_commits(&mut writer, chunk, new)?;
+            if let Some(gone) = gone {
+                shared.append_end(&mut writer, chunk, new, &gone)?;
+            }
         }
         shared.finish(upto)
     }
@@ -59,8 +73,13 @@ impl Db {
         }
         let log = &extent.world.log;
         let commits = Commits::after(log, extent.log_parts().collect(), upto)?;
-        log.ends.note(commits.last());
-        check_time(upto, time_in(chunk, upto), commits.last().time_us)
+        let last = commits.last();
+        if last.commit != upto {
+            // It was left out.
+            return Ok(());
+        }
+        log.ends.note(last);
+        check_time(upto, time_in(chunk, upto), last.time_us)
     }
 
     /// Refuses changes for a database that holds versions which no commit number stands for.
@@ -84,14 +103,44 @@ impl Shared {
     fn new_commits<'c>(&self, writer: &Writer, chunk: &'c Chunk<'_>) -> Result<&'c [Commit]> {
         let last = writer.commit;
         let since = chunk.header.since;
-        let Some(known) = last.checked_sub(since) else {
+        if since > last {
             return Err(Error::incompatible(format!(
                 "the changes go on from commit {since}, and this database ends with commit {last}: \
                  ask for those after commit {last}"
             )));
-        };
+        }
         check_time(last, time_in(chunk, last), writer.time_us)?;
-        Ok(&chunk.commits[known as usize..])
+        let known = chunk.commits.partition_point(|one| one.commit <= last);
+        let new = &chunk.commits[known..];
+        if let Some(difference) = &chunk.difference {
+            // The last one here may be one that is left out there.
+            let next = new
+                .first()
+                .map_or(difference.upto_time_us, |one| one.time_us);
+            if next < writer.time_us {
+                return Err(Error::incompatible(format!(
+                    "these changes are of another database: what comes after commit {last}, which \
+                     is of {} microseconds since the Unix epoch, is of {next} there",
+                    writer.time_us
+                )));
+            }
+        }
+        Ok(new)
+    }
+
+    /// Refuses in the middle of a difference what doesn't lead to its end.
+    fn check_between_states(&self, writer: &Writer, chunk: &Chunk<'_>) -> Result<()> {
+        let end = self.read().oldest();
+        let leads_there = |difference: &Difference| difference.goal >= end;
+        if end <= writer.commit || chunk.difference.as_ref().is_some_and(leads_there) {
+            return Ok(());
+        }
+        Err(Error::incompatible(format!(
+            "this database has a part of a difference that leads to commit {end}, and these changes \
+             are not the next part: ask the database that gave it, or one that was compacted later, \
+             for those after commit {}",
+            writer.commit
+        )))
     }
 
     /// Refuses commits that can't all be applied; one more than the highest id in them.
@@ -125,7 +174,8 @@ impl Shared {
                 Some(before) => before.kind == Kind::Put,
                 None => self.read().lookup.get(id).is_live(),
             };
-            if touch.kind == Kind::Delete && !live {
+            // Of a difference what came before may be left out.
+            if touch.kind == Kind::Delete && !live && chunk.difference.is_none() {
                 return Err(Error::incompatible(format!(
                     "commit {commit} of the changes deletes id {id}, which is not live by then"
                 )));
@@ -143,16 +193,58 @@ impl Shared {
         Ok(highest.max(writer.next_id))
     }
 
+    /// The ids that are live until the end of a difference and deleted by it, ascending; `None` if
+    /// these changes don't end with that.
+    fn check_gone(&self, chunk: &Chunk<'_>, new: &[Commit]) -> Result<Option<Vec<u32>>> {
+        let ids = chunk.difference.as_ref().and_then(|it| it.ids.as_deref());
+        let Some(ids) = ids else {
+            return Ok(None);
+        };
+        // Whether these changes leave an unknown id live: it can have been erased while they were
+        // read. What the last commit says of it stands.
+        let mut unknown = BTreeMap::new();
+        let mut len = 0;
+        for commit in new {
+            let is_end = commit.commit == chunk.header.upto;
+            for change in chunk.changes(commit) {
+                if !is_in(ids, change.id) {
+                    unknown.insert(change.id, change.kind == Kind::Put && !is_end);
+                }
+                if is_end {
+                    len += (HEAD + change.value.len()) as u64;
+                }
+            }
+        }
+        let mut gone = Vec::new();
+        for (id, entry) in self.read().lookup.entries() {
+            if entry.is_live() && !is_in(ids, id) && !unknown.contains_key(&id) {
+                reserve(&mut gone, 1)?;
+                gone.push(id);
+            }
+        }
+        gone.extend(unknown.iter().filter(|(_, live)| **live).map(|(id, _)| *id));
+        gone.sort_unstable();
+        check_commit_len(len + (HEAD * gone.len()) as u64)?;
+        Ok(Some(gone))
+    }
+
     /// Takes over the sender's next id, where it is above `proven`, which follows from the ids that
-    /// are in the log by the end of the changes. Only the manifest keeps it then.
-    fn raise_next_id(&self, writer: &mut Writer, next_id: u64, proven: u64) -> Result<()> {
-        if next_id <= proven {
+    /// are in the log by the end of the changes; and the commit up to which versions are going to be
+    /// missing. Only the manifest keeps both then.
+    fn raise(&self, writer: &mut Writer, next_id: u64, proven: u64, oldest: u64) -> Result<()> {
+        let next_id = match next_id > proven {
+            true => next_id,
+            false => writer.next_id,
+        };
+        let world = self.read();
+        if next_id == writer.next_id && oldest <= world.oldest() {
             return Ok(());
         }
         self.prepare(writer)?;
         if !self.volatile {
             let manifest = Manifest {
-                next_id,
+                next_id: next_id.max(writer.manifest.next_id),
+                oldest: oldest.max(world.oldest()),
                 ..writer.manifest.clone()
             };
             manifest
@@ -161,28 +253,22 @@ impl Shared {
             writer.manifest = manifest;
         }
         writer.next_id = next_id;
+        world.raise_oldest(oldest);
         Ok(())
     }
 
+    /// Appends whole commits. The one that a difference ends with is not among them.
     fn append_commits(
         &self,
         writer: &mut Writer,
         chunk: &Chunk<'_>,
         commits: &[Commit],
     ) -> Result<()> {
+        let end = chunk.difference.as_ref().map(|difference| difference.goal);
         let mut records = Vec::new();
-        for commit in commits {
-            let changes = chunk.changes(commit);
+        for commit in commits.iter().filter(|one| Some(one.commit) != end) {
             records.clear();
-            reserve(&mut records, changes.len())?;
-            for change in changes {
-                records.push(NewRecord {
-                    kind: change.kind,
-                    id: change.id,
-                    previous: self.read().lookup.get(change.id).location(),
-                    value: change.value,
-                });
-            }
+            self.add_records(chunk, commit, &mut records)?;
             let stamp = Stamp {
                 commit: commit.commit,
                 time_us: commit.time_us,
@@ -191,21 +277,91 @@ impl Shared {
         }
         Ok(())
     }
+
+    fn add_records<'c>(
+        &self,
+        chunk: &Chunk<'c>,
+        commit: &Commit,
+        records: &mut Vec<NewRecord<'c>>,
+    ) -> Result<()> {
+        let changes = chunk.changes(commit);
+        reserve(records, changes.len())?;
+        for change in changes {
+            records.push(NewRecord {
+                kind: change.kind,
+                id: change.id,
+                previous: self.newest(change.id),
+                value: change.value,
+            });
+        }
+        Ok(())
+    }
+
+    fn newest(&self, id: u32) -> Location {
+        self.read().lookup.get(id).location()
+    }
+
+    /// Appends the commit that a difference ends with: what is left of it, and the deletions of what
+    /// is gone by then.
+    fn append_end(
+        &self,
+        writer: &mut Writer,
+        chunk: &Chunk<'_>,
+        new: &[Commit],
+        gone: &[u32],
+    ) -> Result<()> {
+        let (Some(difference), upto) = (&chunk.difference, chunk.header.upto) else {
+            return Ok(());
+        };
+        let mut records = Vec::new();
+        if let Some(commit) = new.last().filter(|last| last.commit == upto) {
+            self.add_records(chunk, commit, &mut records)?;
+        }
+        reserve(&mut records, gone.len() + 1)?;
+        records.extend(gone.iter().map(|&id| NewRecord {
+            kind: Kind::Delete,
+            id,
+            previous: self.newest(id),
+            value: &[],
+        }));
+        if records.is_empty() {
+            records.push(NewRecord::EMPTY);
+        }
+        let stamp = Stamp {
+            commit: upto,
+            time_us: difference.upto_time_us,
+        };
+        self.append(writer, &records, Some(stamp)).map(drop)
+    }
 }
 
-/// The time that a chunk gives for a commit, which is one of its own or the one before them.
-fn time_in(chunk: &Chunk<'_>, commit: u64) -> u64 {
-    match commit.checked_sub(chunk.header.since + 1) {
-        Some(index) => chunk.commits[index as usize].time_us,
-        None => chunk.header.since_time_us,
+/// Whether an id is in one of some ranges, which ascend.
+fn is_in(ranges: &[RangeInclusive<u32>], id: u32) -> bool {
+    let index = ranges.partition_point(|range| *range.end() < id);
+    ranges.get(index).is_some_and(|range| range.contains(&id))
+}
+
+/// The time that a chunk gives for a commit, which is one of its own or the one before them. In a
+/// difference it may not be known, or left out.
+fn time_in(chunk: &Chunk<'_>, commit: u64) -> Option<u64> {
+    let header = &chunk.header;
+    if commit == header.since {
+        let is_known = chunk.difference.is_none() || header.since_time_us != 0;
+        return is_known.then_some(header.since_time_us);
     }
+    if let Some(difference) = chunk.difference.as_ref().filter(|_| commit == header.upto) {
+        return Some(difference.upto_time_us);
+    }
+    let commits = &chunk.commits;
+    let found = commits.binary_search_by_key(&commit, |one| one.commit);
+    found.ok().map(|index| commits[index].time_us)
 }
 
 /// Two databases that have the same commit made it at the same time.
-fn check_time(commit: u64, theirs: u64, ours: u64) -> Result<()> {
-    if theirs == ours || commit == 0 {
+fn check_time(commit: u64, theirs: Option<u64>, ours: u64) -> Result<()> {
+    let Some(theirs) = theirs.filter(|&theirs| theirs != ours && commit != 0) else {
         return Ok(());
-    }
+    };
     Err(Error::incompatible(format!(
         "these changes are of another database: commit {commit} was made at {theirs} microseconds \
          since the Unix epoch there, and at {ours} here"

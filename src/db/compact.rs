@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::write::Writer;
+use super::write::{Stamp, Writer};
 use super::{Db, Shared, World};
 use crate::error::{Error, Result};
 use crate::history::Chain;
@@ -99,7 +99,7 @@ impl Db {
 struct Start {
     world: Arc<World>,
     /// The last commit that is copied version by version.
-    commit: u64,
+    commit: Stamp,
     /// Where the log ends then.
     end: Option<LogEnd>,
     next_file: u32,
@@ -115,11 +115,15 @@ impl Shared {
             self.prepare(&mut writer)?;
             let world = self.world.load();
             let files = super::close::data_files(&writer.manifest, &world);
-            (writer.commit, files, world, writer.tail.end())
+            let commit = Stamp {
+                commit: writer.commit,
+                time_us: writer.time_us,
+            };
+            (commit, files, world, writer.tail.end())
         };
         // The lengths count sync marks.
         if planted!(announced_before_synced) {
-            self.sync_to(commit)?;
+            self.sync_to(commit.commit)?;
         } else {
             self.sync_log()?;
         }
@@ -227,10 +231,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             live: 0,
             tally: Tally::default(),
             followed: start.end,
-            commit: start.commit,
+            commit: start.commit.commit,
             clears: Vec::new(),
             pending: Vec::new(),
-            oldest: world.oldest,
+            oldest: world.oldest(),
             start,
         })
     }
@@ -278,6 +282,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             };
             let head = Head {
                 last: true,
+                skips: false,
                 previous: newest,
                 ..without_zeros(head)
             };
@@ -308,7 +313,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         while let Some((location, head)) = chain.next()? {
             bytes += Copy::len_of(&head);
             // What came since follows with the log.
-            if head.commit > self.start.commit {
+            if head.commit > self.start.commit.commit {
                 continue;
             }
             let newer = (kept.len() + undecided.len()) as u64;
@@ -326,7 +331,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         }
         if let Some(commit) = dropped_after {
             let last = kept.last().map_or(commit, |(_, head)| head.commit);
-            let commit = if last == 0 { world.base() } else { last };
+            let commit = if last == 0 { world.base().commit } else { last };
             self.oldest = self.oldest.max(commit);
         }
         Ok((kept, bytes))
@@ -411,11 +416,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let Some(&(_, first)) = pending.first() else {
             return Ok(());
         };
-        self.log.reserve(&mut self.numbers, len, first.commit)?;
+        self.log.reserve(&mut self.numbers, len, self.commit + 1)?;
         for (place, head) in &pending {
             let location = place.location();
             let previous = match head.kind {
-                Kind::Clear => Location::NONE,
+                Kind::Clear | Kind::Empty => Location::NONE,
                 _ if planted!(previous_of_old_generation) => head.previous,
                 _ => self.lookup().get(head.id).location(),
             };
@@ -432,6 +437,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             };
             let copy = self.log.push(&moved, &value)?;
             self.tally.count(head.kind);
+            if head.kind == Kind::Empty {
+                continue;
+            }
             if head.kind == Kind::Clear {
                 self.clears.push(Clear {
                     commit: head.commit,
@@ -518,6 +526,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let mut files = list(&self.base, FileKind::Compacted);
         files.extend(list(&self.log, FileKind::Log));
         let (next_id, commit, time_us) = (writer.next_id, writer.commit, writer.time_us);
+        // Changes may have been applied meanwhile.
+        self.oldest = self.oldest.max(self.start.world.oldest());
+        let base = self.start.commit;
         let Compaction { clears, oldest, .. } = self;
         self.shared.write_manifest(writer, |manifest| {
             manifest.generation += 1;
@@ -530,6 +541,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             manifest.dump = None;
             manifest.files = files;
             manifest.oldest = *oldest;
+            manifest.base_time_us = base.time_us;
             manifest.clears = std::mem::take(clears);
         })
     }

@@ -47,7 +47,9 @@ impl Shared {
         let Some(manifest) = Manifest::read(&**storage)? else {
             return Ok(false);
         };
-        let is_same = manifest.uuid == log.uuid && manifest.generation == log.generation;
+        let is_same = manifest.uuid == log.uuid
+            && manifest.generation == log.generation
+            && manifest.oldest == world.oldest();
         let has_room = manifest.limits.record_nr_max <= world.lookup.limit();
         let last = log.segments().filter(|segment| segment.is_log()).last();
         let (Some(last), true, false) = (last, is_same && has_room, self.options.salvage) else {

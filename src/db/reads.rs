@@ -78,6 +78,9 @@ impl Reads {
             }
             return self.points.values().any(|&found| found) || ranges.any(|range| range.found);
         }
+        if head.kind == Kind::Empty {
+            return false;
+        }
         if self.points.contains_key(&head.id) {
             return true;
         }
@@ -139,6 +142,7 @@ mod tests {
         Head {
             kind,
             last: true,
+            skips: false,
             id,
             commit: 9,
             time_us: 0,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::erase::Erasures;
 use super::snapshot::Snapshots;
 use super::sync::{GroupSync, Ticker};
-use super::write::Writer;
+use super::write::{Stamp, Writer};
 use super::{Counters, Db, Shared, World};
 use crate::base;
 use crate::error::{Error, FailedSync, Result};
@@ -287,6 +287,9 @@ impl<'a> Opening<'a> {
         let apply = |records: &[Replayed]| {
             for record in records {
                 tally.count(record.kind);
+                if record.kind == Kind::Empty {
+                    continue;
+                }
                 if record.kind == Kind::Clear {
                     let Replayed {
                         commit, time_us, ..
@@ -530,7 +533,11 @@ impl<'a> Opening<'a> {
         // What was recovered may not be on disk yet.
         let unsynced = outcome.has_unsynced() && self.options.sync != Sync::Commit;
         let group = GroupSync::new(outcome.commit.saturating_sub(u64::from(unsynced)));
-        let (base, oldest) = (self.base_commit(), self.manifest.oldest);
+        let base = Stamp {
+            commit: self.base_commit(),
+            time_us: self.manifest.base_time_us,
+        };
+        let oldest = self.manifest.oldest;
         let world = World::new(log, recovered.lookup, &recovered.clears, base, oldest);
         let shared = Arc::new(Shared {
             storage,

@@ -77,8 +77,13 @@ impl Db {
             let mut writer = shared.writer();
             let mut cleared = false;
             since.each(|head| {
-                cleared |= head.kind == Kind::Clear;
-                differing.insert(head.id);
+                match head.kind {
+                    Kind::Clear => cleared = true,
+                    Kind::SyncMark | Kind::Empty => {}
+                    Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased => {
+                        differing.insert(head.id);
+                    }
+                }
                 Ok(())
             })?;
             let world = shared.read();

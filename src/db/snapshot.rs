@@ -88,7 +88,7 @@ impl Snapshot {
         let mut open = shared.snapshots.lock();
         let world = shared.world.load();
         let (last, _, _) = shared.counters.shown();
-        let oldest = world.oldest;
+        let oldest = world.oldest();
         if at < oldest || at > last {
             return Err(Error::NotFound(NotFound::Commit {
                 commit: at,
@@ -129,7 +129,7 @@ impl Snapshot {
 
     /// The version of `id` that is seen, deletions included.
     pub(super) fn version(&self, id: u32, entry: Entry) -> Result<Option<(Location, Head)>> {
-        if self.is_past() && self.at < self.world.base() {
+        if self.is_past() && self.at < self.world.base().commit {
             let compare = |head: &Head| head.commit.cmp(&self.at);
             return self.world.version_as_of(id, entry, u64::MAX, compare);
         }

@@ -81,7 +81,7 @@ impl Db {
             } else {
                 shared.group.last_synced()
             },
-            oldest_commit: world.oldest,
+            oldest_commit: world.oldest(),
             next_id: shared.counters.next_id.load(Ordering::Acquire),
             transactions: shared.snapshots.count(),
             last_time_us,

@@ -7,16 +7,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::clears::Clears;
+use super::write::Stamp;
 use crate::error::Result;
 use crate::history::Chain;
 use crate::location::Location;
 use crate::log::Log;
+use crate::log::kept::KeptIndex;
 use crate::log::record::{Head, Kind};
 use crate::log::segment::{LogEnd, name};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::Clear;
 use crate::storage::{fork, remove_if_there, sync_directory};
 use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The data files of one generation, and the lookup over them.
 #[derive(Debug)]
@@ -27,9 +30,12 @@ pub(crate) struct World {
     clears: Clears,
     /// The last commit before the log: versions without a commit, which herolib wrote, are from
     /// before the first clear after it.
-    base: u64,
-    /// From this commit on every version is kept.
-    pub(super) oldest: u64,
+    base: Stamp,
+    /// From this commit on every version is kept. Beyond the last commit in the middle of a
+    /// difference that is being applied, which ends with it.
+    oldest: AtomicU64,
+    /// The versions before the log, for who asks for changes from then.
+    pub(crate) kept: KeptIndex,
     /// The world that came after this one, and where the log of that one goes on from here.
     next: OnceLock<(Arc<World>, Option<LogEnd>)>,
     /// Its files are not the database's any more, and this process, before it forked, removes them.
@@ -37,29 +43,48 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(super) fn new(log: Log, lookup: Lookup, clears: &[Clear], base: u64, oldest: u64) -> World {
+    pub(super) fn new(
+        log: Log,
+        lookup: Lookup,
+        clears: &[Clear],
+        base: Stamp,
+        oldest: u64,
+    ) -> World {
         World {
             log,
             lookup,
             clears: Clears::new(clears),
             base,
-            oldest,
+            oldest: AtomicU64::new(oldest),
+            kept: KeptIndex::default(),
             next: OnceLock::new(),
             doomed: OnceLock::new(),
         }
     }
 
-    pub(super) fn base(&self) -> u64 {
+    /// The last commit before the log. Of the beginning of all, number and time are 0.
+    pub(crate) fn base(&self) -> Stamp {
         self.base
+    }
+
+    /// The commit from which on every version is kept.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.oldest.load(Ordering::Acquire)
+    }
+
+    /// From commit `oldest` on every version will be kept. Under the writer lock.
+    pub(super) fn raise_oldest(&self, oldest: u64) {
+        self.oldest.fetch_max(oldest, Ordering::Release);
     }
 
     /// The first clear after commit `commit` and before commit `newer`.
     pub(crate) fn clear_between(&self, commit: u64, newer: Option<u64>) -> Option<Clear> {
-        let commit = if commit == 0 { self.base } else { commit };
+        let base = self.base.commit;
+        let commit = if commit == 0 { base } else { commit };
         let clear = self.clears.first_after(commit)?;
         // What herolib wrote on top of ours is newer than any clear before it, and older than any
         // after it.
-        let newer = newer.map(|newer| if newer == 0 { self.base + 1 } else { newer });
+        let newer = newer.map(|newer| if newer == 0 { base + 1 } else { newer });
         newer
             .is_none_or(|newer| clear.commit < newer)
             .then_some(clear)

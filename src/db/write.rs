@@ -52,11 +52,11 @@ pub(super) struct Deletion {
     record: Option<(u32, Location)>,
 }
 
-/// What a commit of another database has already.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stamp {
-    pub(super) commit: u64,
-    pub(super) time_us: u64,
+/// A commit's number and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) commit: u64,
+    pub(crate) time_us: u64,
 }
 
 /// The counters as of one commit.
@@ -159,7 +159,7 @@ impl Shared {
     }
 
     /// Appends one commit: with the next number, now; or one of another database with its `stamp`,
-    /// which follows the last one here. The ids of `records` are all different. Failing, it changes
+    /// which comes after the last one here, with others left out in between or not. The ids of `records` are all different. Failing, it changes
     /// nothing that a reader or a later opening could see.
     pub(super) fn append(
         &self,
@@ -187,7 +187,8 @@ impl Shared {
             None => writer.commit.checked_add(1),
         };
         let commit = next.ok_or(Error::Full("all commit numbers are used".into()))?;
-        let reserved = writer.tail.reserve(&world.log, len, commit);
+        let skips = Some(commit) != writer.commit.checked_add(1);
+        let reserved = writer.tail.reserve(&world.log, len, writer.commit + 1);
         reserved.map_err(|error| match error {
             // Somebody has cut the log off.
             Error::Corrupt { .. } => self.poison_with(error),
@@ -200,7 +201,9 @@ impl Shared {
         };
         // Another attempt after a failed one must have another time, see `Tail`.
         writer.earliest_us = writer.earliest_us.max(time_us.saturating_add(1));
-        let first = writer.tail.append(&world.log, commit, time_us, records);
+        let first = writer
+            .tail
+            .append(&world.log, commit, skips, time_us, records);
         let first = first.map_err(|(error, intact)| {
             if intact || planted!(failed_write_forgotten) {
                 error
@@ -249,6 +252,9 @@ impl Shared {
             time_us,
         } = *version;
         writer.tally.count(kind);
+        if kind == Kind::Empty {
+            return;
+        }
         if kind == Kind::Clear {
             self.clear(world, writer, Clear { commit, time_us });
             return;

@@ -92,12 +92,13 @@ pub(crate) struct Commits<'a> {
     reader: Option<Reader>,
     at: u64,
     last: CommitEnd,
-    /// The commit that is under way has this time.
-    pending: Option<u64>,
+    /// The commit that is under way, and its time.
+    pending: Option<(u64, u64)>,
 }
 
 impl<'a> Commits<'a> {
-    /// The log in `parts` behind commit `since`, which is in it, or is the one before its first.
+    /// The log in `parts` behind commit `since`: behind the last commit that is in it and not after
+    /// that, which is [`Commits::last`]; or from its beginning on, where it has no such commit.
     pub(crate) fn after(log: &'a Log, parts: Vec<LogPart>, since: u64) -> Result<Commits<'a>> {
         let mut commits = Commits {
             log,
@@ -114,13 +115,23 @@ impl<'a> Commits<'a> {
         };
         commits.begin(since)?;
         while commits.last.commit < since {
-            if commits.next()?.is_none() {
+            let (part, at, last) = (commits.part, commits.at, commits.last);
+            let Some((head, _)) = commits.next()? else {
                 let file = commits.parts.last().map(|part| name(part.number));
                 return Err(Error::corrupt(
                     log.storage.describe(&file.unwrap_or_default()),
                     commits.at,
                     format!("commit {since} should be here, and the log ends"),
                 ));
+            };
+            if head.commit > since {
+                // It is one of those that are left out here.
+                if commits.part != part {
+                    commits.reader = None;
+                }
+                (commits.part, commits.at, commits.last) = (part, at, last);
+                commits.pending = None;
+                break;
             }
         }
         Ok(commits)
@@ -171,6 +182,14 @@ impl<'a> Commits<'a> {
         self.last
     }
 
+    /// Whether a record's commit is the one that is under way, or the next.
+    fn is_of_pending(&self, head: &Head) -> bool {
+        match self.pending {
+            Some((commit, _)) => commit == head.commit,
+            None => head.follows(self.last.commit),
+        }
+    }
+
     /// The next put or deletion, verified in every respect; `None` where the log ends.
     pub(crate) fn next(&mut self) -> Result<Option<(Head, &[u8])>> {
         let (at, head) = loop {
@@ -207,9 +226,11 @@ impl<'a> Commits<'a> {
             if head.kind == Kind::SyncMark {
                 continue;
             }
-            let continues = self.last.commit.checked_add(1) == Some(head.commit)
+            let continues = self.is_of_pending(&head)
                 && head.time_us >= self.last.time_us
-                && self.pending.is_none_or(|time_us| time_us == head.time_us);
+                && self
+                    .pending
+                    .is_none_or(|(_, time_us)| time_us == head.time_us);
             if !continues {
                 let what = format!(
                     "a record of commit {} stands here, and the log goes on behind commit {}",
@@ -217,7 +238,7 @@ impl<'a> Commits<'a> {
                 );
                 return Err(damaged(at, what));
             }
-            self.pending = (!head.last).then_some(head.time_us);
+            self.pending = (!head.last).then_some((head.commit, head.time_us));
             if head.last {
                 self.last = CommitEnd {
                     commit: head.commit,

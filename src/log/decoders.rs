@@ -61,6 +61,7 @@ fn a_record_is_what_encodes_to_its_bytes() {
         let good = Head {
             kind: Kind::Put,
             last: true,
+            skips: false,
             id: 5,
             commit: 6,
             time_us: 7,

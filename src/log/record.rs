@@ -3,9 +3,9 @@
 //! ```text
 //!  0  4  CRC32 of bytes 4..40, going on from: the CRC32 of database uuid and file number (u16,
 //!        little-endian), XORed with the position of this record
-//!  4  1  kind: 1 put, 2 delete, 3 sync mark, 4 erase, 5 erased, 6 clear; 0 = nothing was written
-//!        here
-//!  5  1  flags: bit 0 = last record of its commit
+//!  4  1  kind: 1 put, 2 delete, 3 sync mark, 4 erase, 5 erased, 6 clear, 7 empty; 0 = nothing was
+//!        written here
+//!  5  1  flags: bit 0 = last record of its commit, bit 1 = commits before its own are left out
 //!  6  2  length of the value, high 16 bits
 //!  8  4  id
 //! 12  8  commit number
@@ -30,6 +30,7 @@ pub(crate) const HEAD: usize = 40;
 pub(crate) const HEROLIB_HEADER: u64 = 28;
 
 const FLAG_COMMIT: u8 = 1;
+const FLAG_SKIPS: u8 = 2;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(crate) enum Kind {
     Erased,
     /// The deletion of every record that was live, by one commit; its id is 0.
     Clear,
+    /// A commit of which nothing is left, alone in it; its id is 0.
+    Empty,
 }
 
 impl Kind {
@@ -58,6 +61,7 @@ impl Kind {
             Kind::Erase => 4,
             Kind::Erased => 5,
             Kind::Clear => 6,
+            Kind::Empty => 7,
         }
     }
 
@@ -69,6 +73,7 @@ impl Kind {
             4 => Some(Kind::Erase),
             5 => Some(Kind::Erased),
             6 => Some(Kind::Clear),
+            7 => Some(Kind::Empty),
             _ => None,
         }
     }
@@ -80,6 +85,9 @@ pub(crate) struct Head {
     pub(crate) kind: Kind,
     /// Last record of its commit.
     pub(crate) last: bool,
+    /// Commits between the one before and this one are left out: this one came from a database that
+    /// had dropped them. Without it a number that is not the next one is a hole.
+    pub(crate) skips: bool,
     pub(crate) id: u32,
     pub(crate) commit: u64,
     pub(crate) time_us: u64,
@@ -146,7 +154,8 @@ impl Head {
         let mut bytes = [0u8; HEAD];
         let len = self.len.to_le_bytes();
         bytes[4] = self.kind.to_byte();
-        bytes[5] = if self.last { FLAG_COMMIT } else { 0 };
+        bytes[5] =
+            if self.last { FLAG_COMMIT } else { 0 } | if self.skips { FLAG_SKIPS } else { 0 };
         bytes[6..8].copy_from_slice(&len[2..]);
         bytes[8..12].copy_from_slice(&self.id.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.commit.to_le_bytes());
@@ -179,12 +188,13 @@ impl Head {
     #[inline(always)]
     fn parse(bytes: &[u8; HEAD]) -> Option<Head> {
         let kind = Kind::from_byte(bytes[4])?;
-        if bytes[5] & !FLAG_COMMIT != 0 {
+        if bytes[5] & !(FLAG_COMMIT | FLAG_SKIPS) != 0 {
             return None;
         }
         Some(Head {
             kind,
             last: bytes[5] & FLAG_COMMIT != 0,
+            skips: bytes[5] & FLAG_SKIPS != 0,
             id: u32_at(bytes, 8),
             commit: u64_at(bytes, 12),
             time_us: u64_at(bytes, 20),
@@ -195,6 +205,11 @@ impl Head {
                 position: u32::from_be_bytes(array_at(bytes, 36)),
             },
         })
+    }
+
+    /// Whether this may be of the commit that comes after commit `before`.
+    pub(crate) fn follows(&self, before: u64) -> bool {
+        Some(self.commit) == before.checked_add(1) || (self.skips && self.commit > before)
     }
 
     /// The fields of a record that begins at `position`, if its envelope verifies.
@@ -230,6 +245,7 @@ mod tests {
         Head {
             kind: Kind::Put,
             last: true,
+            skips: false,
             id: 0x0102_0304,
             commit: 7,
             time_us: 1_700_000_000_000_000,

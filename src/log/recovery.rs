@@ -351,6 +351,14 @@ impl Replay<'_> {
         Ok(broke)
     }
 
+    /// Whether a record's commit is the one that is under way, or the next.
+    fn is_of_pending(&self, head: &Head, outcome: &Outcome) -> bool {
+        match self.pending.last() {
+            Some(before) => before.commit == head.commit,
+            None => head.follows(outcome.commit),
+        }
+    }
+
     /// Whether a valid record is the one that must come now.
     fn continues(&self, head: &Head, outcome: &Outcome) -> bool {
         if self.salvage {
@@ -360,8 +368,8 @@ impl Replay<'_> {
             Kind::SyncMark => self.pending.is_empty() && head.commit <= outcome.commit,
             // One commit, one time: what is left of an attempt that failed in the same place has
             // another one.
-            Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::Clear => {
-                Some(head.commit) == outcome.commit.checked_add(1)
+            Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::Clear | Kind::Empty => {
+                self.is_of_pending(head, outcome)
                     && (self.pending.is_empty() || head.time_us == self.pending_time_us)
             }
         }

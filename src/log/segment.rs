@@ -9,7 +9,7 @@
 //! 30   2  number of the data file before; 0xffff with end 0 if this is the first
 //! 32   4  length of that file's log: where it ends and this one goes on
 //! 36   8  generation
-//! 44   8  number of the first commit in this file
+//! 44   8  number of the commit after the last one before this file
 //! 52   8  0
 //! 60   4  CRC32 of bytes 0..60
 //! ```
@@ -101,6 +101,7 @@ pub(crate) struct FileHeader {
     /// Where the log goes on from; `None` in the first data file.
     pub(crate) after: Option<LogEnd>,
     pub(crate) generation: u64,
+    /// The commit after the last one before this file. Its own first one is that, or a later one.
     pub(crate) first_commit: u64,
 }
 
@@ -380,6 +381,7 @@ impl Segment {
             return Ok(Head {
                 kind: Kind::Put,
                 last: true,
+                skips: false,
                 id,
                 commit: 0,
                 time_us: 0,
@@ -393,7 +395,7 @@ impl Segment {
             .filter(|&start| start >= FILE_HEADER as u64);
         let start = start.ok_or_else(|| self.corrupt(position, "no record can begin here"))?;
         let head = self.head_at(start as u32)?;
-        if head.id != id || matches!(head.kind, Kind::SyncMark | Kind::Clear) {
+        if head.id != id || matches!(head.kind, Kind::SyncMark | Kind::Clear | Kind::Empty) {
             return Err(self.corrupt(
                 start,
                 format!(

@@ -34,6 +34,12 @@ pub(crate) struct NewRecord<'a> {
 }
 
 impl NewRecord<'_> {
+    /// A commit of nothing.
+    pub(crate) const EMPTY: NewRecord<'static> = NewRecord {
+        kind: Kind::Empty,
+        ..NewRecord::CLEAR
+    };
+
     /// Deletes every record.
     pub(crate) const CLEAR: NewRecord<'static> = NewRecord {
         kind: Kind::Clear,
@@ -379,6 +385,7 @@ impl Tail {
         &mut self,
         log: &Log,
         commit: u64,
+        skips: bool,
         time_us: u64,
         records: &[NewRecord<'_>],
     ) -> std::result::Result<Location, (Error, bool)> {
@@ -387,7 +394,7 @@ impl Tail {
         };
         let start = active.end;
         active.unsynced = true;
-        match write(active, &mut self.gathered, commit, time_us, records) {
+        match write(active, &mut self.gathered, commit, skips, time_us, records) {
             Ok(end) => {
                 active.end = end;
                 active.segment.view().extend_to(end);
@@ -438,7 +445,7 @@ impl Tail {
             value: &[],
         };
         // Failing, it leaves remains, which the next append clears away or fails for.
-        let _ = self.append(log, commit, time_us, &[mark]);
+        let _ = self.append(log, commit, false, time_us, &[mark]);
     }
 
     /// What must be synced for everything appended so far to be on disk. Taking it says that it
@@ -494,6 +501,7 @@ fn write(
     active: &Active,
     gathered: &mut Vec<u8>,
     commit: u64,
+    skips: bool,
     time_us: u64,
     records: &[NewRecord<'_>],
 ) -> std::io::Result<u64> {
@@ -502,6 +510,7 @@ fn write(
         let head = Head {
             kind: record.kind,
             last,
+            skips,
             id: record.id,
             commit,
             time_us,

@@ -72,7 +72,7 @@ impl Tally {
                 self.versions += 1;
                 self.deletions += 1;
             }
-            Kind::SyncMark | Kind::Clear => {}
+            Kind::SyncMark | Kind::Clear | Kind::Empty => {}
         }
     }
 }

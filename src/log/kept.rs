@@ -1,0 +1,91 @@
+//! The versions that a compaction has kept, in the order of their commits: in its data files they
+//! are ordered by id.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::segment::{FILE_HEADER, LogEnd, Segment};
+use crate::bytes::reserve;
+use crate::error::Result;
+use crate::sync::{Mutex, PoisonError};
+
+/// A version that was kept, and where its record begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version {
+    pub(crate) commit: u64,
+    pub(crate) place: LogEnd,
+}
+
+/// All ids that had a version as of a commit, as ranges that ascend.
+type Ids = Arc<Vec<RangeInclusive<u32>>>;
+
+/// What is found out once, for the first one who asks, and stays in memory: 16 bytes for each
+/// version that was kept, 8 for each range of ids.
+#[derive(Debug, Default)]
+pub(crate) struct KeptIndex {
+    versions: Mutex<Option<Arc<Vec<Version>>>>,
+    /// As of that commit.
+    ids: Mutex<Option<(u64, Ids)>>,
+}
+
+impl KeptIndex {
+    /// The versions, by commit; `find` finds them if nobody has asked before.
+    pub(crate) fn versions(
+        &self,
+        find: impl FnOnce() -> Result<Vec<Version>>,
+    ) -> Result<Arc<Vec<Version>>> {
+        let mut known = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return Ok(Arc::clone(known));
+        }
+        let mut found = find()?;
+        // Of one commit those with lower ids come first, as they lie there.
+        found.sort_unstable();
+        found.shrink_to_fit();
+        Ok(Arc::clone(known.insert(Arc::new(found))))
+    }
+
+    /// The ids as of a commit; `find` finds them if nobody has asked for that commit before.
+    pub(crate) fn ids(
+        &self,
+        commit: u64,
+        find: impl FnOnce() -> Result<Vec<RangeInclusive<u32>>>,
+    ) -> Result<Ids> {
+        let mut known = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, ids)) = &*known
+            && *of == commit
+        {
+            return Ok(Arc::clone(ids));
+        }
+        let (_, ids) = known.insert((commit, Arc::new(find()?)));
+        Ok(Arc::clone(ids))
+    }
+}
+
+/// Adds the versions in a data file that a compaction wrote. `held_off` calls what it is given
+/// while nothing is overwritten.
+pub(crate) fn add_versions(
+    segment: &Segment,
+    versions: &mut Vec<Version>,
+    held_off: impl Fn(&mut dyn FnMut() -> Result<()>) -> Result<()>,
+) -> Result<()> {
+    let end = segment.view().end();
+    let mut at = FILE_HEADER as u64;
+    while at < end {
+        held_off(&mut || {
+            // No data file is longer than its positions reach.
+            let head = segment.head_at(at as u32)?;
+            reserve(versions, 1)?;
+            versions.push(Version {
+                commit: head.commit,
+                place: LogEnd {
+                    file: segment.number,
+                    position: at as u32,
+                },
+            });
+            at += head.record_len();
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
