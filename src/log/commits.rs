@@ -144,14 +144,17 @@ impl<'a> Commits<'a> {
             self.go_on_from(noted);
             return Ok(());
         }
-        // The last data file that begins with `since` or before.
+        // The last data file that begins with `since` or before, or else the first one.
         let storage = &*self.log.storage;
-        let (mut low, mut high) = (0, self.parts.len());
-        let mut first = 0;
+        let (mut low, mut high) = (1, self.parts.len());
+        let mut first = match self.parts.first() {
+            Some(part) => part.first_commit(storage)?,
+            None => 0,
+        };
         while low < high {
             let middle = low + (high - low) / 2;
             let begins_with = self.parts[middle].first_commit(storage)?;
-            if begins_with <= since.max(1) {
+            if begins_with <= since {
                 first = begins_with;
                 low = middle + 1;
             } else {
@@ -162,7 +165,7 @@ impl<'a> Commits<'a> {
         match noted.filter(|noted| noted.commit > before) {
             Some(noted) => self.go_on_from(noted),
             None => {
-                self.part = low.saturating_sub(1);
+                self.part = low - 1;
                 self.at = FILE_HEADER as u64;
                 self.last.commit = before;
             }
