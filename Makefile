@@ -7,6 +7,8 @@
 #   make interleavings     the threads of a handle under schedulers that choose whose turn it is
 #   make tsan              races in memory; needs a nightly compiler
 #   make bench-quick       the basic speeds, as a table [ARGS="--ids-disk RECORDS ROUNDS"]
+#   make bench-versions    compactions beside writers, scans, large commits, check
+#                          [ARGS="RECORDS ROUNDS"]
 #   make install           library, header and ourdb.pc below PREFIX; make uninstall takes them away
 #   make check             formatting, lints, documentation
 #   make header            writes include/ourdb.h anew from src/ffi; make check-header compares
@@ -36,8 +38,8 @@ C_LINK    = $(LDFLAGS) -L$(LIB) -lourdb -Wl,-rpath,$(abspath $(LIB))
 FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/allkeys.txt \
 	/usr/share/common-licenses/GPL-3 docs/FORMAT.md README.md 2>/dev/null | head -n 1)
 
-.PHONY: lib demo test torture interleavings tsan bench-quick install uninstall check header \
-	check-header clean
+.PHONY: lib demo test torture interleavings tsan bench-quick bench-versions install uninstall \
+	check header check-header clean
 
 # Each library by itself, because link-time optimization happens only so. cargo decides whether
 # there is anything to do.
@@ -56,6 +58,10 @@ test: lib
 bench-quick: lib
 	$(C_COMPILE) -pthread bench/quick.c -o $(LIB)/quick $(C_LINK)
 	cd $(CARGO_TARGET_DIR) && release/quick $(ARGS)
+
+bench-versions: lib
+	$(C_COMPILE) -pthread bench/versions.c -o $(LIB)/versions $(C_LINK)
+	cd $(CARGO_TARGET_DIR) && release/versions $(ARGS)
 
 # Not built again here: whoever installs may be root, and have no cargo.
 $(LIB)/libourdb.so:

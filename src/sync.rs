@@ -59,6 +59,15 @@ pub(crate) fn wait_timeout<'a, T>(
     waited.unwrap_or_else(PoisonError::into_inner).0
 }
 
+/// Does nothing for so long.
+pub(crate) fn sleep(duration: Duration) {
+    if cfg!(ourdb_shuttle) {
+        thread::yield_now();
+    } else {
+        std::thread::sleep(duration);
+    }
+}
+
 /// Gives the lock back and takes it again.
 fn pause<'a, T>(mutex: &'a Mutex<T>, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     drop(guard);

@@ -41,7 +41,7 @@ impl Db {
         let shared = &*self.shared;
         let upto = chunk.header.upto;
         {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             if upto <= writer.commit {
                 drop(writer);
                 self.check_known(chunk)?;

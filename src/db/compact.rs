@@ -5,12 +5,15 @@
 //! Until the manifest is replaced nothing of the old generation is touched, and a crash leaves data
 //! files of a generation that the manifest has announced: the next opening removes them. After it
 //! the old files are removed when the last snapshot that reads in them is gone, or by the next
-//! opening. The writer lock is held for the last mebibyte of the log only.
+//! opening. The writer lock is held for what is written during one sync only: the log is followed
+//! in rounds, each up to where it ended when the round began, and where the rounds don't get shorter
+//! because it is written to quicker than it is copied, each commit waits a little.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::write::{Stamp, Writer};
+use super::write::{Deletion, Stamp, Writer};
 use super::{Db, Shared, World};
 use crate::error::{Error, Result};
 use crate::history::Chain;
@@ -25,13 +28,19 @@ use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, DataFile, FileKind, Manifest, State};
 use crate::planted::planted;
 use crate::retention::Retention;
-use crate::storage::{Replaced, remove_if_there};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::storage::{Replaced, View, remove_if_there};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// The writer lock is taken for good when no more of the log is left to be copied, in bytes.
+/// The log is caught up with when a round copies no more than this, in bytes.
 const LITTLE: u64 = 1 << 20;
-/// Or after so many rounds of following the log, if it is written to quicker than it is copied.
-const MOST_ROUNDS: u32 = 16;
+/// Or after so many rounds, should even writers that pause leave more than that to copy.
+const MOST_ROUNDS: u32 = 40;
+/// After so many rounds that copied hardly less than the one before, writers pause.
+const MOST_LONG_ROUNDS: u32 = 3;
+/// So long at each commit, in microseconds; twice as long after each further such round, up to the
+/// longest.
+const PAUSE_US: u32 = 200;
+const LONGEST_PAUSE_US: u32 = 12_800;
 /// Progress is told after so many bytes.
 const STEP: u64 = 1 << 20;
 /// Beyond this number for the next data file, compaction begins anew with the lowest free one.
@@ -58,6 +67,35 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// Has writers pause. Dropped, they don't any more.
+#[derive(Debug)]
+struct Brake<'a>(&'a AtomicU32);
+
+impl Brake<'_> {
+    /// From now on they do.
+    fn touch(&self) {
+        self.0.fetch_max(PAUSE_US, Ordering::Relaxed);
+    }
+
+    /// And longer than before.
+    fn press(&self) {
+        let pause = self.0.load(Ordering::Relaxed);
+        let longer = (2 * pause).clamp(PAUSE_US, LONGEST_PAUSE_US);
+        self.0.store(longer, Ordering::Relaxed);
+    }
+
+    /// From now on they don't.
+    fn release(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Brake<'_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 impl Db {
     /// Drops all versions that `retention` doesn't keep, and gives back their space. Reading and
     /// writing go on; so do open snapshots, in the files as they were, whose space comes back when
@@ -68,7 +106,9 @@ impl Db {
     /// [`Error::Cancelled`]. With any error the database is as it was before.
     ///
     /// Cost: reads everything and writes what is kept, as much space as that takes is needed
-    /// meanwhile, and 8 bytes of memory per id. Writers wait for a few syncs at its end.
+    /// meanwhile, and 8 bytes of memory per id. Writers wait for two syncs at its beginning and for
+    /// three at its end; before that each commit waits 0.2 ms for the time of a sync or two, or longer
+    /// where they write quicker than it can copy.
     pub fn compact(
         &self,
         retention: &Retention,
@@ -172,6 +212,13 @@ impl Shared {
     }
 }
 
+/// What is not needed any more after a compaction: it takes its time to drop it.
+struct Left {
+    _world: Replaced<World>,
+    _tail: Tail,
+    _forget: VecDeque<Deletion>,
+}
+
 struct Compaction<'a, P> {
     shared: &'a Shared,
     start: Start,
@@ -194,6 +241,7 @@ struct Compaction<'a, P> {
     clears: Vec<Clear>,
     /// The records of a commit whose last one has not come yet.
     pending: Vec<(LogEnd, Head)>,
+    brake: Brake<'a>,
     /// From this commit on all versions are kept.
     oldest: u64,
 }
@@ -234,6 +282,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             commit: start.commit.commit,
             clears: Vec::new(),
             pending: Vec::new(),
+            brake: Brake(&shared.pause_us),
             oldest: world.oldest(),
             start,
         })
@@ -345,20 +394,47 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
 
     /// Copies the log that was written meanwhile, until little of it is left.
     fn follow(&mut self) -> Result<()> {
-        for _ in 0..MOST_ROUNDS {
-            let from = self.log.bytes();
-            self.copy_log()?;
-            if self.log.bytes() - from < LITTLE {
-                break;
-            }
-        }
-        self.log.sync()?;
+        self.catch_up()?;
         if !self.shared.volatile && !self.lookup().is_on_disk() {
             self.write_checkpoint()?;
+            self.catch_up()?;
         }
-        // All is copied; the last time that it can be cancelled.
+        // The last of it is short: what comes during one sync from writers that pause. They do so
+        // until the lock is had, too, which who waits for it rarely gets from one who asks for it
+        // again at once.
+        self.brake.touch();
+        self.copy_round()?;
+        // The last time that it can be cancelled.
         self.next_step = 0;
         self.tell(self.total)
+    }
+
+    /// Follows the log, and syncs the copy, until a round copies only little.
+    fn catch_up(&mut self) -> Result<()> {
+        let mut before = u64::MAX;
+        let mut long_rounds = 0;
+        for _ in 0..MOST_ROUNDS {
+            let copied = self.copy_round()?;
+            if copied < LITTLE {
+                break;
+            }
+            if copied > before / 4 * 3 {
+                long_rounds += 1;
+            }
+            if long_rounds >= MOST_LONG_ROUNDS {
+                self.brake.press();
+            }
+            before = copied;
+        }
+        Ok(())
+    }
+
+    /// Copies what is in the log by now and was not copied yet, and syncs it; how many bytes.
+    fn copy_round(&mut self) -> Result<u64> {
+        let from = self.log.bytes();
+        self.copy_log(Self::tell)?;
+        self.log.sync()?;
+        Ok(self.log.bytes() - from)
     }
 
     /// A checkpoint of what was copied so far, to be put in its place with the new generation.
@@ -381,13 +457,16 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         )
     }
 
-    /// Copies the commits that are in the log by now and were not copied yet.
-    fn copy_log(&mut self) -> Result<()> {
+    /// Copies the commits that are in the log by now and were not copied yet. `tell` is told how many
+    /// bytes that were, every now and then.
+    fn copy_log(&mut self, tell: impl Fn(&mut Self, u64) -> Result<()>) -> Result<()> {
         if planted!(last_commits_not_copied) {
             return Ok(());
         }
+        let shared = self.shared;
         let world = Arc::clone(&self.start.world);
-        let _held_off = self.shared.erasures.hold_off();
+        let mut held_off = Some(shared.erasures.hold_off());
+        let mut untold = 0;
         let mut copied = self.followed;
         // Up to the last whole commit: the end of the files may be within one.
         let last = self.shared.counters.appended.load(Ordering::Acquire);
@@ -397,24 +476,32 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             }
             self.pending.push((place, *head));
             if head.last {
-                self.copy_commit(&world)?;
+                untold += self.copy_commit(&world)?;
                 copied = Some(LogEnd {
                     file: place.file,
                     position: (u64::from(place.position) + head.record_len()) as u32,
                 });
+                if untold >= STEP {
+                    // An erasure gets its turn. Besides, who is told may erase.
+                    held_off = None;
+                    tell(self, std::mem::take(&mut untold))?;
+                    held_off = Some(shared.erasures.hold_off());
+                }
             }
             Ok(())
         })?;
+        drop(held_off);
         self.followed = copied;
         Ok(())
     }
 
-    fn copy_commit(&mut self, world: &World) -> Result<()> {
-        let pending = std::mem::take(&mut self.pending);
+    /// Copies the records that were gathered of a commit; how many bytes.
+    fn copy_commit(&mut self, world: &World) -> Result<u64> {
+        let mut pending = std::mem::take(&mut self.pending);
         let heads = pending.iter().map(|(_, head)| without_zeros(head));
         let len = heads.map(|head| Copy::len_of(&head)).sum();
         let Some(&(_, first)) = pending.first() else {
-            return Ok(());
+            return Ok(0);
         };
         self.log.reserve(&mut self.numbers, len, self.commit + 1)?;
         for (place, head) in &pending {
@@ -453,7 +540,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             }
         }
         self.commit = first.commit;
-        Ok(())
+        pending.clear();
+        self.pending = pending;
+        Ok(len)
     }
 
     /// Overwrites the versions of a record that were copied already.
@@ -478,11 +567,14 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
     /// Copies the rest of the log, and replaces the old generation by the new one.
     fn finish(&mut self) -> Result<()> {
         let shared = self.shared;
-        let replaced = {
+        let log = self.open_base()?;
+        let left = {
             let mut writer = shared.writer();
             let writer = &mut *writer;
+            self.brake.release();
             shared.check_poison()?;
-            self.copy_log()?;
+            // Nobody is told: who is might write.
+            self.copy_log(|_, _| Ok(()))?;
             self.log.sync()?;
             if self.base.is_changed() {
                 self.base.sync()?;
@@ -506,10 +598,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             if let Err(error) = self.write_generation(writer) {
                 return Err(self.settle(error));
             }
-            self.go_over(writer)?
+            self.go_over(writer, log)?
         };
-        // Waits for those who still read in the old files.
-        drop(replaced);
+        // Not under the lock: it waits for those who still read in the old files, and gives back what
+        // may be gigabytes.
+        drop(left);
         Ok(())
     }
 
@@ -563,20 +656,20 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         }
     }
 
-    /// Lets readers and the writer go over to the new generation, which is on disk.
-    fn go_over(&mut self, writer: &mut Writer) -> Result<Replaced<World>> {
+    /// Lets readers and the writer go over to the new generation, which is on disk: to `log`, in which
+    /// the data files of the base are. Returns what is not needed any more.
+    fn go_over(&mut self, writer: &mut Writer, log: Log) -> Result<Left> {
         let shared = self.shared;
         let storage = &shared.storage;
         let old = &self.start.world;
-        let log = Log::new(Arc::clone(storage), old.log.uuid, old.log.generation + 1);
         let empty = || Copy::new(&old.log, 0, false);
-        let base = std::mem::replace(&mut self.base, empty()).keep();
+        std::mem::replace(&mut self.base, empty()).keep();
         let copied = std::mem::replace(&mut self.log, empty()).keep();
         let mut tail = Tail::new(self.numbers.next, shared.limits.file_size);
         // From here on the old files are not the database any more: whatever fails, this handle
         // must not write to them.
-        let went = self.open_files(&log, &mut tail, base, copied);
-        went.map_err(|error| shared.poison_with(error))?;
+        let opened = self.open_log(&log, &mut tail, copied);
+        opened.map_err(|error| shared.poison_with(error))?;
         let Some(lookup) = self.lookup.take() else {
             unreachable!("it is handed on once")
         };
@@ -591,9 +684,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let clears = &writer.manifest.clears;
         let world = World::new(log, lookup, clears, self.start.commit, self.oldest);
         let world = Arc::new(world);
-        writer.tail = tail;
+        let tail = std::mem::replace(&mut writer.tail, tail);
         writer.tally = self.tally;
-        writer.forget.clear();
+        let forget = std::mem::take(&mut writer.forget);
         let snapshots = shared.snapshots.lock();
         old.end(&world, writer.tail.end());
         shared.erasures.add_replaced(old);
@@ -602,26 +695,32 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         drop(snapshots);
         // All of it is on disk.
         shared.group.synced(writer.commit);
-        Ok(replaced)
+        Ok(Left {
+            _world: replaced,
+            _tail: tail,
+            _forget: forget,
+        })
     }
 
-    fn open_files(
-        &self,
-        log: &Log,
-        tail: &mut Tail,
-        base: Vec<Copied>,
-        copied: Vec<Copied>,
-    ) -> Result<()> {
-        let storage = &*self.shared.storage;
-        let view = |file: &Copied, reserve| {
-            let view = file.file.view(reserve);
-            let failed = |error| Error::from_io("map", storage.describe(&name(file.number)), error);
-            view.map_err(failed)
-                .inspect(|view| view.extend_to(file.end))
-        };
-        for file in &base {
-            log.add(Segment::own(file.number, log, view(file, file.end)?));
+    /// The log of the next generation, with the data files of the base.
+    fn open_base(&self) -> Result<Log> {
+        let old = &self.start.world.log;
+        let log = Log::new(Arc::clone(&old.storage), old.uuid, old.generation + 1);
+        for file in self.base.files() {
+            log.add(Segment::own(file.number, &log, self.view(file, file.end)?));
         }
+        Ok(log)
+    }
+
+    fn view(&self, file: &Copied, reserve: u64) -> Result<View> {
+        let storage = &*self.shared.storage;
+        let view = file.file.view(reserve);
+        let failed = |error| Error::from_io("map", storage.describe(&name(file.number)), error);
+        view.map_err(failed)
+            .inspect(|view| view.extend_to(file.end))
+    }
+
+    fn open_log(&self, log: &Log, tail: &mut Tail, copied: Vec<Copied>) -> Result<()> {
         let last = copied.len().saturating_sub(1);
         for (index, file) in copied.into_iter().enumerate() {
             let reserve = if index == last {
@@ -629,7 +728,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             } else {
                 file.end
             };
-            let segment = log.add(Segment::of_log(file.number, log, view(&file, reserve)?));
+            let view = self.view(&file, reserve)?;
+            let segment = log.add(Segment::of_log(file.number, log, view));
             if index == last {
                 tail.resume(segment, file.file, file.end, false);
             }

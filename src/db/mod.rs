@@ -31,14 +31,15 @@ mod world;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::log::segment::LogEnd;
 use crate::options::{Limits, Options, Sync};
 use crate::storage::{Lock, Reading, Storage, Swap, fork};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, thread};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, sleep, thread};
 pub(crate) use backups::{check_untouched, open_copy, remove_leftovers};
 pub(crate) use close::LOCK;
 use erase::Erasures;
@@ -80,6 +81,9 @@ struct Shared {
     writer: Mutex<Writer>,
     group: GroupSync,
     is_compacting: AtomicBool,
+    /// For so many microseconds each commit waits before it takes the writer lock, while a compaction
+    /// is about to overtake the writers.
+    pause_us: AtomicU32,
     /// How it was opened, for a handle that follows a writer.
     options: Options,
     /// Why no more may be written.
@@ -190,6 +194,15 @@ impl Shared {
         // A panic under the lock poisons the handle (see the C boundary); the state that it left
         // is only read from then on.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer lock for a commit: after a pause, where a compaction asks for one.
+    fn writer_to_commit(&self) -> MutexGuard<'_, Writer> {
+        let pause = self.pause_us.load(Ordering::Relaxed);
+        if pause != 0 {
+            sleep(Duration::from_micros(u64::from(pause)));
+        }
+        self.writer()
     }
 
     #[inline]

@@ -27,7 +27,7 @@ use crate::options::{Limits, LookupKind, Options, Sync};
 use crate::planted::planted;
 use crate::reader::Reader;
 use crate::storage::{Access, File, Lock, Storage, Swap, fork, remove_if_there};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Mutex, OnceLock};
 
 /// After the death of a writer the part of the log that was perhaps not synced is written again,
@@ -554,6 +554,7 @@ impl<'a> Opening<'a> {
             writer: Mutex::new(writer),
             group,
             is_compacting: AtomicBool::new(false),
+            pause_us: AtomicU32::new(0),
             options: self.options.clone(),
             poisoned: OnceLock::new(),
             _lock: lock,

@@ -37,7 +37,7 @@ impl Db {
         let value = past.world.value(location, &head)?;
         shared.check_len(&value)?;
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             let record = NewRecord {
                 kind: Kind::Put,
                 id,
@@ -74,7 +74,7 @@ impl Db {
             end: now.end,
         };
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             let mut cleared = false;
             since.each(|head| {
                 match head.kind {

@@ -336,7 +336,7 @@ impl Txn {
         let mut records = Vec::new();
         reserve_exact(&mut records, work.writes.len())?;
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             if !planted!(checked_before_the_lock_only) {
                 let _held_off = shared.erasures.hold_off();
                 reads.check(&mut since)?;

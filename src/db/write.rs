@@ -380,7 +380,7 @@ impl Db {
         shared.check_incremental("insert")?;
         shared.check_len(value)?;
         let (id, commit) = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             let id = shared.id_from(writer.next_id)?;
             let record = NewRecord {
                 kind: Kind::Put,
@@ -399,7 +399,7 @@ impl Db {
         let shared = &*self.shared;
         shared.check_writable("set")?;
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             let record = shared.put(id, value)?;
             shared.append(&mut writer, &[record], None)?
         };
@@ -411,7 +411,7 @@ impl Db {
         let shared = &*self.shared;
         shared.check_writable("delete")?;
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             let record = shared.deletion(id)?;
             shared.append(&mut writer, &[record], None)?
         };
@@ -424,7 +424,7 @@ impl Db {
         let shared = &*self.shared;
         shared.check_writable("clear")?;
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             if writer.live == 0 {
                 return Ok(());
             }
@@ -459,7 +459,7 @@ impl Db {
         let mut ids = Vec::new();
         reserve_exact(&mut ids, values.len())?;
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             let first = shared.id_from(writer.next_id)?;
             shared.id_from(u64::from(first) + values.len() as u64 - 1)?;
             for (value, id) in values.iter().zip(first..) {
@@ -512,7 +512,7 @@ impl Db {
         let mut records: Vec<NewRecord<'a>> = Vec::new();
         reserve_exact(&mut records, ids.len())?;
         let commit = {
-            let mut writer = shared.writer();
+            let mut writer = shared.writer_to_commit();
             let mut ascending = true;
             for (index, id) in ids.enumerate() {
                 ascending &= records.last().is_none_or(|last| last.id < id);

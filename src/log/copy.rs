@@ -64,6 +64,8 @@ pub(crate) struct Copy {
     kept: bool,
     /// Something was overwritten since the last sync.
     changed: bool,
+    /// A file was made since the last sync.
+    unnamed: bool,
 }
 
 impl Copy {
@@ -79,6 +81,7 @@ impl Copy {
             gathered: Vec::new(),
             kept: false,
             changed: false,
+            unnamed: false,
         }
     }
 
@@ -99,6 +102,7 @@ impl Copy {
             seed: Seed::new(&self.uuid, number),
             synced: false,
         });
+        self.unnamed = true;
         let header = FileHeader {
             uuid: self.uuid,
             number,
@@ -135,6 +139,7 @@ impl Copy {
         }
         if let Some(file) = self.files.last_mut() {
             file.end += bytes.len() as u64;
+            file.synced = false;
         }
         if self.gathered.len() >= GATHER {
             self.flush()?;
@@ -241,25 +246,19 @@ impl Copy {
         self.flush()?;
         self.changed = false;
         let storage = Arc::clone(&self.storage);
-        let mut is_new = false;
-        let last = self.files.len().saturating_sub(1);
-        for (index, file) in self.files.iter_mut().enumerate() {
-            if file.synced {
-                continue;
-            }
+        for file in self.files.iter_mut().filter(|file| !file.synced) {
             let name = name(file.number);
             let failed = |error| Error::from_io("sync", storage.describe(&name), error);
             if !planted!(copies_not_synced) {
                 file.file.sync().map_err(failed)?;
             }
-            // The last one may still grow.
-            file.synced = index < last;
-            is_new = true;
+            file.synced = true;
         }
-        if is_new && !planted!(names_of_copies_not_synced) {
+        if self.unnamed && !planted!(names_of_copies_not_synced) {
             let failed = |error| Error::from_io("sync", storage.describe(""), error);
             sync_directory(&*storage, "").map_err(failed)?;
         }
+        self.unnamed = false;
         Ok(())
     }
 

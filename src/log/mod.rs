@@ -92,27 +92,29 @@ impl Log {
     }
 
     /// Calls `f` with the place and the head of every version in the log from `from` on, which is an
-    /// earlier end of it, or the beginning; its end now.
+    /// earlier end of it, or the beginning, up to where it ended when this was called: that is after
+    /// a whole commit, and is returned. What comes meanwhile is left for the next time, or a fast
+    /// writer would be followed for ever.
     pub(crate) fn each_since(
         &self,
         from: Option<LogEnd>,
         mut f: impl FnMut(LogEnd, &Head) -> Result<()>,
     ) -> Result<Option<LogEnd>> {
-        let mut end = from;
-        let mut segments = self
-            .segments()
-            .filter(|segment| segment.is_log())
-            .peekable();
-        while let Some(segment) = segments.next() {
-            // Looked at before the end of this one: where there is a next one, that end is its last.
-            // Read the other way round, what is appended to both meanwhile would be passed over here.
-            let _ = segments.peek();
+        let Some(end) = self.end() else {
+            return Ok(from);
+        };
+        let segments = self.segments().filter(|segment| segment.is_log());
+        for segment in segments.take_while(|segment| segment.number <= end.file) {
             let mut position = match from {
                 Some(from) if segment.number < from.file => continue,
                 Some(from) if segment.number == from.file => from.position,
                 _ => FILE_HEADER as u32,
             };
-            let stop = segment.view().end();
+            // A file before the last one was finished when that was found.
+            let stop = match segment.number == end.file {
+                true => u64::from(end.position),
+                false => segment.view().end(),
+            };
             while u64::from(position) < stop {
                 let head = segment.head_at(position)?;
                 let place = LogEnd {
@@ -125,12 +127,18 @@ impl Log {
                 // No data file is longer than its positions reach.
                 position = (u64::from(position) + head.record_len()) as u32;
             }
-            end = Some(LogEnd {
-                file: segment.number,
-                position,
-            });
         }
-        Ok(end)
+        Ok(Some(end))
+    }
+
+    /// Where the log ends.
+    fn end(&self) -> Option<LogEnd> {
+        let last = self.segments().filter(|segment| segment.is_log()).last()?;
+        Some(LogEnd {
+            file: last.number,
+            // No data file is longer than its positions reach.
+            position: last.view().end() as u32,
+        })
     }
 
     /// All data files, ascending.

@@ -1,0 +1,486 @@
+/*
+ * What OurDB does with many records and versions, seen from C: `make bench-versions`.
+ *
+ *     versions [RECORDS [ROUNDS [DIRECTORY]]]
+ *
+ * Each round makes new databases of RECORDS records with OURDB_SYNC_OS, works on them and removes
+ * them. The table gives median, lowest and highest of the rounds.
+ *
+ * Compactions are of RECORDS values of 20 bytes, each written twice, while one thread, and then two,
+ * set random ids as fast as they can; the longest of these calls counts, in which the system's own
+ * pauses are included: the first row is the longest of the same calls for as long without a
+ * compaction. Scans are over RECORDS values of 100 bytes, stored in the order of their ids, all of
+ * which are looked at. A check is compared with reading the same files with read(2).
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <ourdb.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    SMALL = 20,
+    VALUE = 100,
+    FILL_BATCH = 10000,
+    SMALL_COMMIT = 100000,
+    LARGE_COMMIT = 1000000,
+    SNAPSHOTS = 100000,
+    SCAN_BATCH = 1000,
+    READ_AT_ONCE = 1 << 20,
+    MAX_WRITERS = 2,
+    MAX_ROUNDS = 99
+};
+
+/* ---- the table ------------------------------------------------------------------------------ */
+
+enum row {
+    WAIT_ALONE,
+    WAIT_ONE,
+    WAIT_TWO,
+    COMPACT_ALONE,
+    COMPACT_ONE,
+    COMPACT_TWO,
+    KEYS_UP,
+    KEYS_DOWN,
+    KEYS_MANY,
+    NEXT_UP,
+    NEXT_DOWN,
+    MANY_UP,
+    MANY_DOWN,
+    COMMIT_SMALL,
+    COMMIT_LARGE,
+    SNAPSHOT,
+    CHECK,
+    READ,
+    CHECK_OVER_READ,
+    ROWS
+};
+
+static const struct {
+    const char *name;
+    const char *unit;
+} TABLE[ROWS] = {
+    [WAIT_ALONE] = {"longest set, no compaction", "ms"},
+    [WAIT_ONE] = {"longest set while compacting", "ms"},
+    [WAIT_TWO] = {"the same, two writers", "ms"},
+    [COMPACT_ALONE] = {"compaction, nobody writes", "ms"},
+    [COMPACT_ONE] = {"compaction beside one writer", "ms"},
+    [COMPACT_TWO] = {"compaction beside two writers", "ms"},
+    [KEYS_UP] = {"scan of ids, next, upwards", "M/s"},
+    [KEYS_DOWN] = {"scan of ids, next, downwards", "M/s"},
+    [KEYS_MANY] = {"scan of ids, next_many, upwards", "M/s"},
+    [NEXT_UP] = {"scan, next, upwards", "M/s"},
+    [NEXT_DOWN] = {"scan, next, downwards", "M/s"},
+    [MANY_UP] = {"scan, next_many, upwards", "M/s"},
+    [MANY_DOWN] = {"scan, next_many, downwards", "M/s"},
+    [COMMIT_SMALL] = {"commit of 100,000 records, each", "ns"},
+    [COMMIT_LARGE] = {"commit of 1,000,000 records, each", "ns"},
+    [SNAPSHOT] = {"opening and closing a snapshot", "ns"},
+    [CHECK] = {"check", "MB/s"},
+    [READ] = {"reading the same files", "MB/s"},
+    [CHECK_OVER_READ] = {"check over reading", "x"},
+};
+
+static double samples[ROWS][MAX_ROUNDS];
+static size_t sample_count[ROWS];
+
+static void sample(enum row row, double value)
+{
+    samples[row][sample_count[row]++] = value;
+}
+
+static int by_value(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+
+    return (a > b) - (a < b);
+}
+
+static void print_table(void)
+{
+    int row;
+
+    printf("%-41s %10s %10s %10s\n", "", "median", "lowest", "highest");
+    for (row = 0; row < ROWS; row++) {
+        double *values = samples[row];
+        size_t n = sample_count[row];
+
+        if (n == 0)
+            continue;
+        qsort(values, n, sizeof *values, by_value);
+        printf("%-41s %10.2f %10.2f %10.2f %s\n", TABLE[row].name,
+               (values[(n - 1) / 2] + values[n / 2]) / 2, values[0], values[n - 1],
+               TABLE[row].unit);
+    }
+}
+
+/* ---- checks, time and chance ---------------------------------------------------------------- */
+
+static void ok(int code, const char *what)
+{
+    if (code != OURDB_OK) {
+        fprintf(stderr, "versions: %s: %s\n", what, ourdb_errmsg());
+        exit(EXIT_FAILURE);
+    }
+}
+
+static void expect(int holds, const char *what)
+{
+    if (!holds) {
+        fprintf(stderr, "versions: wrong: %s\n", what);
+        exit(EXIT_FAILURE);
+    }
+}
+
+static void *allocate(size_t count, size_t size)
+{
+    void *memory = calloc(count, size);
+
+    expect(memory != NULL, "out of memory");
+    return memory;
+}
+
+static double now(void) /* in nanoseconds */
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+static uint64_t mix(uint64_t x) /* SplitMix64 */
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* ---- databases ------------------------------------------------------------------------------ */
+
+static ourdb *open_new(const char *directory, uint32_t records)
+{
+    ourdb_options options;
+    ourdb *db;
+
+    ok(ourdb_options_init(&options, sizeof options), "options_init");
+    options.flags = OURDB_OPEN_RESET | OURDB_OPEN_KEY_VALUE;
+    if (records >= 16777215) /* the default */
+        options.record_nr_max = records;
+    ok(ourdb_open(directory, &options, &db), "open, new");
+    return db;
+}
+
+/* Sets ids 0 … records - 1 to values of so many bytes, which begin with the id. */
+static void fill(ourdb *db, uint32_t records, size_t len)
+{
+    uint8_t *values = allocate(FILL_BATCH, len);
+    ourdb_slice *slices = allocate(FILL_BATCH, sizeof *slices);
+    uint32_t *ids = allocate(FILL_BATCH, sizeof *ids), done, count, i;
+
+    for (done = 0; done < records; done += count) {
+        count = records - done < FILL_BATCH ? records - done : FILL_BATCH;
+        for (i = 0; i < count; i++) {
+            ids[i] = done + i;
+            memcpy(values + i * len, &ids[i], sizeof ids[i]);
+            slices[i] = (ourdb_slice){values + i * len, len};
+        }
+        ok(ourdb_set_many(db, ids, slices, count), "set_many");
+    }
+    free(values);
+    free(slices);
+    free(ids);
+}
+
+/* ---- compaction beside writers -------------------------------------------------------------- */
+
+struct writer {
+    ourdb *db;
+    pthread_t thread;
+    uint32_t records;
+    uint64_t seed;
+    const volatile int *stop;
+    double longest; /* nanoseconds */
+    uint64_t sets;
+};
+
+static void *write_on(void *argument)
+{
+    struct writer *writer = argument;
+    uint8_t value[SMALL] = {0};
+    double before = now();
+
+    while (!*writer->stop) {
+        uint32_t id = (uint32_t)(mix(writer->seed + writer->sets) % writer->records);
+        double after;
+
+        memcpy(value, &id, sizeof id);
+        ok(ourdb_set(writer->db, id, value, SMALL), "set");
+        after = now();
+        if (after - before > writer->longest)
+            writer->longest = after - before;
+        before = after;
+        writer->sets++;
+    }
+    return NULL;
+}
+
+static void sleep_ns(double duration)
+{
+    struct timespec time;
+
+    time.tv_sec = (time_t)(duration / 1e9);
+    time.tv_nsec = (long)(duration - (double)time.tv_sec * 1e9);
+    nanosleep(&time, NULL);
+}
+
+/* Compacts beside so many writers, or, given a duration, only lets them write for so long; how long
+   the longest set took, in *longest, and all, in nanoseconds. */
+static double beside_writers(ourdb *db, uint32_t records, int count, uint64_t seed,
+                             double only_for, double *longest)
+{
+    struct writer writers[MAX_WRITERS];
+    volatile int stop = 0;
+    double start, took;
+    int i;
+
+    for (i = 0; i < count; i++) {
+        writers[i] = (struct writer){db, 0, records, seed + ((uint64_t)i << 32), &stop, 0, 0};
+        expect(pthread_create(&writers[i].thread, NULL, write_on, &writers[i]) == 0,
+               "pthread_create");
+    }
+    start = now();
+    if (only_for > 0) {
+        sleep_ns(only_for);
+    } else {
+        ourdb_retention retention;
+
+        ok(ourdb_retention_init(&retention, sizeof retention), "retention_init");
+        ok(ourdb_compact(db, &retention, NULL, NULL), "compact");
+    }
+    took = now() - start;
+    stop = 1;
+    *longest = 0;
+    for (i = 0; i < count; i++) {
+        expect(pthread_join(writers[i].thread, NULL) == 0, "pthread_join");
+        expect(writers[i].sets > 0, "a writer that writes");
+        if (writers[i].longest > *longest)
+            *longest = writers[i].longest;
+    }
+    return took;
+}
+
+static void compactions(const char *directory, uint32_t records, uint64_t seed)
+{
+    static const enum row WAIT[] = {WAIT_ALONE, WAIT_ONE, WAIT_TWO};
+    static const enum row COMPACT[] = {COMPACT_ALONE, COMPACT_ONE, COMPACT_TWO};
+    ourdb *db = open_new(directory, records);
+    double longest, took = 0;
+    int writers;
+
+    fill(db, records, SMALL);
+    for (writers = 0; writers <= MAX_WRITERS; writers++) {
+        fill(db, records, SMALL);
+        took = beside_writers(db, records, writers, seed, 0, &longest);
+        sample(COMPACT[writers], took / 1e6);
+        if (writers > 0)
+            sample(WAIT[writers], longest / 1e6);
+    }
+    beside_writers(db, records, 1, seed, took, &longest);
+    sample(WAIT_ALONE, longest / 1e6);
+    ok(ourdb_destroy(db), "destroy");
+}
+
+/* ---- scans ---------------------------------------------------------------------------------- */
+
+static void check_record(const ourdb_record *record, uint32_t id, uint32_t flags)
+{
+    uint32_t content;
+
+    expect(record->id == id, "id of a scan");
+    if (flags & OURDB_ITER_KEYS)
+        return;
+    expect(record->len == VALUE, "length of a scan");
+    memcpy(&content, record->data, sizeof content);
+    expect(content == id, "value of a scan");
+}
+
+static void scan(const ourdb *db, uint32_t records, uint32_t flags, enum row row)
+{
+    double start = now();
+    ourdb_iter *iter;
+    ourdb_record record;
+    uint32_t seen;
+
+    ok(ourdb_iter_open(db, 0, UINT32_MAX, flags, &iter), "iter_open");
+    for (seen = 0; ourdb_iter_next(iter, &record) == OURDB_OK; seen++)
+        check_record(&record, flags & OURDB_ITER_REVERSE ? records - 1 - seen : seen, flags);
+    expect(seen == records, "records of a scan");
+    ourdb_iter_close(iter);
+    sample(row, records / (now() - start) * 1e3);
+}
+
+static void scan_many(const ourdb *db, uint32_t records, uint32_t flags, enum row row)
+{
+    double start = now();
+    uint32_t seen = 0;
+    ourdb_iter *iter;
+    ourdb_records block;
+    size_t i;
+
+    ok(ourdb_iter_open(db, 0, UINT32_MAX, flags, &iter), "iter_open");
+    while (ourdb_iter_next_many(iter, SCAN_BATCH, &block) == OURDB_OK) {
+        for (i = 0; i < block.count; i++, seen++)
+            check_record(&block.items[i], flags & OURDB_ITER_REVERSE ? records - 1 - seen : seen,
+                         flags);
+        ourdb_free_records(&block);
+    }
+    expect(seen == records, "records of a scan in blocks");
+    ourdb_iter_close(iter);
+    sample(row, records / (now() - start) * 1e3);
+}
+
+static void snapshots(ourdb *db)
+{
+    double start = now();
+    ourdb_txn *snapshot;
+    int i;
+
+    for (i = 0; i < SNAPSHOTS; i++) {
+        ok(ourdb_txn_begin(db, OURDB_TXN_READ_ONLY, &snapshot), "txn_begin");
+        ourdb_txn_abort(snapshot);
+    }
+    sample(SNAPSHOT, (now() - start) / SNAPSHOTS);
+}
+
+/* ---- check ---------------------------------------------------------------------------------- */
+
+/* Reads all data files; their bytes. */
+static double read_files(const char *directory)
+{
+    static uint8_t buffer[READ_AT_ONCE];
+    DIR *listing = opendir(directory);
+    struct dirent *entry;
+    double bytes = 0;
+
+    expect(listing != NULL, "opendir");
+    while ((entry = readdir(listing)) != NULL) {
+        const char *suffix = strrchr(entry->d_name, '.');
+        char path[4096];
+        int descriptor;
+        ssize_t got;
+
+        if (suffix == NULL || strcmp(suffix, ".db") != 0)
+            continue;
+        expect((size_t)snprintf(path, sizeof path, "%s/%s", directory, entry->d_name) <
+                   sizeof path,
+               "a shorter path");
+        descriptor = open(path, O_RDONLY);
+        expect(descriptor >= 0, "open of a data file");
+        while ((got = read(descriptor, buffer, sizeof buffer)) > 0)
+            bytes += (double)got;
+        expect(got == 0 && close(descriptor) == 0, "read of a data file");
+    }
+    closedir(listing);
+    return bytes;
+}
+
+static void checks(const ourdb *db, const char *directory)
+{
+    double start, bytes, check, reading;
+
+    read_files(directory);
+    start = now();
+    ok(ourdb_check(db, NULL, NULL), "check");
+    check = now() - start;
+    start = now();
+    bytes = read_files(directory);
+    reading = now() - start;
+    sample(CHECK, bytes / check * 1e3);
+    sample(READ, bytes / reading * 1e3);
+    sample(CHECK_OVER_READ, reading / check);
+}
+
+static void scans(const char *directory, uint32_t records)
+{
+    ourdb *db = open_new(directory, records);
+
+    fill(db, records, VALUE);
+    scan(db, records, OURDB_ITER_KEYS, KEYS_UP);
+    scan(db, records, OURDB_ITER_KEYS | OURDB_ITER_REVERSE, KEYS_DOWN);
+    scan_many(db, records, OURDB_ITER_KEYS, KEYS_MANY);
+    scan_many(db, records, 0, MANY_UP);
+    scan_many(db, records, OURDB_ITER_REVERSE, MANY_DOWN);
+    scan(db, records, 0, NEXT_UP);
+    scan(db, records, OURDB_ITER_REVERSE, NEXT_DOWN);
+    snapshots(db);
+    checks(db, directory);
+    ok(ourdb_destroy(db), "destroy");
+}
+
+/* ---- transactions --------------------------------------------------------------------------- */
+
+static void commit(const char *directory, uint32_t records, enum row row)
+{
+    ourdb *db = open_new(directory, records);
+    uint8_t value[VALUE] = {0};
+    ourdb_txn *txn;
+    double start;
+    uint32_t id;
+
+    ok(ourdb_txn_begin(db, 0, &txn), "txn_begin");
+    for (id = 0; id < records; id++) {
+        memcpy(value, &id, sizeof id);
+        ok(ourdb_txn_set(txn, id, value, VALUE), "txn_set");
+    }
+    start = now();
+    ok(ourdb_txn_commit(txn), "txn_commit");
+    sample(row, (now() - start) / records);
+    ok(ourdb_destroy(db), "destroy");
+}
+
+static uint32_t number(const char *text, uint32_t highest)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+
+    if (*text == '\0' || *end != '\0' || value == 0 || value > highest) {
+        fprintf(stderr, "versions: %s: not a number from 1 to %" PRIu32 "\n", text, highest);
+        exit(EXIT_FAILURE);
+    }
+    return (uint32_t)value;
+}
+
+int main(int argc, char **argv)
+{
+    uint32_t records = argc > 1 ? number(argv[1], 80000000) : 1000000;
+    int rounds = argc > 2 ? (int)number(argv[2], MAX_ROUNDS) : 5, round;
+    const char *directory = argc > 3 ? argv[3] : "bench.db";
+    struct utsname system;
+
+    if (argc > 4) {
+        fprintf(stderr, "usage: versions [RECORDS [ROUNDS [DIRECTORY]]]\n");
+        return EXIT_FAILURE;
+    }
+    uname(&system);
+    printf("OurDB %s: %" PRIu32 " records, OURDB_SYNC_OS, %d rounds; %s %s, %ld processors\n\n",
+           ourdb_version(), records, rounds, system.sysname, system.machine,
+           sysconf(_SC_NPROCESSORS_ONLN));
+
+    for (round = 0; round < rounds; round++) {
+        compactions(directory, records, (uint64_t)round << 40);
+        scans(directory, records);
+        commit(directory, SMALL_COMMIT, COMMIT_SMALL);
+        commit(directory, LARGE_COMMIT, COMMIT_LARGE);
+    }
+    print_table();
+    return EXIT_SUCCESS;
+}
