@@ -22,6 +22,7 @@ use crate::bytes::zeroed;
 use crate::db::{Db, Extent, LOCK, Part, check_untouched, open_copy, remove_leftovers};
 use crate::error::{Error, FailedSync, Result};
 use crate::herolib;
+use crate::log::erasure;
 use crate::log::record::{HEAD, Head, Kind};
 use crate::log::segment::{FILE_HEADER, name};
 use crate::lookup::checkpoint::{INDEX, TABLE};
@@ -52,7 +53,8 @@ impl Db {
     /// that is open for writing is [`Error::Locked`].
     ///
     /// `progress` is told how many bytes are copied and how many are to be, at the beginning, every
-    /// few MiB, and when all are copied. It may use the database. Where it breaks, the answer is
+    /// few MiB, and when all are copied. It may use the database, but not erase: erasures wait for
+    /// the end of the backup. Where it breaks, the answer is
     /// [`Error::Cancelled`].
     ///
     /// After a failure, a crash or a cancellation the directory holds the earlier backup, or
@@ -84,6 +86,7 @@ impl Db {
         destination: Arc<dyn Storage>,
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
+        let _no_erasure = self.without_erasures();
         // What is going to be refused is refused before anything is touched.
         let extent = self.extent()?;
         self.check_other_directory(&*destination)?;
@@ -242,9 +245,9 @@ impl<'a> Plan<'a> {
         earlier.generation == self.wanted.generation
     }
 
-    /// Whether the database has what the backup has: the same headers, and the same bytes from the
-    /// last commit on. Each commit has its number and its time in it, so histories that went apart
-    /// don't come together again.
+    /// Whether the database has what the backup has: the same headers, and the same last commit.
+    /// Each commit has its number and its time in it, so histories that went apart don't come
+    /// together again. Values may differ: they are erased here since.
     fn has_same_beginning(&self, earlier: &Manifest) -> Result<bool> {
         if earlier.base != self.wanted.base && self.wanted.base.is_some() {
             return Ok(false);
@@ -263,7 +266,8 @@ impl<'a> Plan<'a> {
                 return Ok(false);
             }
             let file = self.open(known.number, Access::Read)?;
-            if !self.is_same(&*file, part, 0, len.min(FILE_HEADER as u64))? {
+            let frozen = matches!(part.kind, FileKind::Frozen { .. });
+            if !frozen && !self.is_same(&*file, part, 0, len.min(FILE_HEADER as u64))? {
                 return Ok(false);
             }
             let mut stop = len;
@@ -271,18 +275,26 @@ impl<'a> Plan<'a> {
                 let start = stop.saturating_sub(COMPARED).max(FILE_HEADER as u64);
                 // A record's head may begin in this piece and end in the one behind it.
                 let end = (stop + HEAD as u64 - 1).min(len);
-                if !self.is_same(&*file, part, start, end)? {
-                    return Ok(false);
-                }
                 let bytes = part.segment.bytes(start, (end - start) as usize)?;
-                last_commit_found = bytes.windows(HEAD).enumerate().any(|(at, window)| {
-                    let head = window.first_chunk().and_then(|head| {
-                        Head::verify(head, part.segment.seed(), (start + at as u64) as u32)
-                    });
-                    head.is_some_and(|head| {
-                        head.kind != Kind::SyncMark && head.commit == earlier.commit
-                    })
-                });
+                let of_last = |at: usize, window: &[u8]| {
+                    let position = start + at as u64;
+                    let head = head_in(window, part, position)?;
+                    let is_it = head.kind != Kind::SyncMark && head.commit == earlier.commit;
+                    is_it.then_some((position, head))
+                };
+                let windows = bytes.windows(HEAD).enumerate();
+                if let Some((position, head)) =
+                    windows.rev().find_map(|(at, window)| of_last(at, window))
+                {
+                    let mut there = [0; HEAD];
+                    file.read_at(position, &mut there)
+                        .map_err(|error| self.failed("read", &name(known.number), error))?;
+                    let there = head_in(&there, part, position);
+                    if there.is_none_or(|there| !is_same_version(&there, &head)) {
+                        return Ok(false);
+                    }
+                    last_commit_found = true;
+                }
                 stop = start;
             }
         }
@@ -340,6 +352,11 @@ impl<'a> Plan<'a> {
             // Whoever made it may have died before its manifest was durable.
             return self.sync_names();
         }
+        let Manifest {
+            uuid, generation, ..
+        } = self.wanted;
+        // Of a backup that was interrupted at its end. What it overwrites may be copied anew.
+        erasure::redo(&**self.destination, &uuid, generation)?;
         let before = self.begin()?;
         for part in &self.extent.parts {
             self.copy(part, &mut tell)?;
@@ -514,7 +531,7 @@ impl<'a> Plan<'a> {
 
     /// Removes what the engine makes again by itself, and herolib's dump of what is no more.
     fn remove_derived(&self) -> Result<()> {
-        for name in [INDEX, TABLE] {
+        for name in [INDEX, TABLE, erasure::JOURNAL] {
             remove_if_there(&**self.destination, name)
                 .map_err(|error| self.failed("remove", name, error))?;
         }
@@ -557,6 +574,17 @@ impl<'a> Plan<'a> {
         }
         copy.close()
     }
+}
+
+/// The head of a record that begins at `position`, if there is one.
+fn head_in(bytes: &[u8], part: &Part, position: u64) -> Option<Head> {
+    Head::verify(bytes.first_chunk()?, part.segment.seed(), position as u32)
+}
+
+/// Whether two heads are of the same version, of which one may be erased.
+fn is_same_version(one: &Head, other: &Head) -> bool {
+    let identity = |head: &Head| (head.id, head.commit, head.time_us, head.len, head.previous);
+    identity(one) == identity(other)
 }
 
 /// Whether a backup, the first or a later one, was begun in this directory and not finished.

@@ -7,6 +7,7 @@ use super::Db;
 use super::recover::Opening;
 use crate::error::{Error, Result};
 use crate::herolib;
+use crate::log::erasure;
 use crate::log::segment::{FileHeader, name};
 use crate::lookup::checkpoint::INDEX;
 use crate::manifest::{Manifest, State};
@@ -51,6 +52,8 @@ pub(crate) fn check_untouched(storage: &Arc<dyn Storage>, manifest: &Manifest) -
 
 /// Makes a backup that a later one was being added to what it was; its manifest.
 pub(super) fn roll_back(storage: &dyn Storage, manifest: Manifest) -> Result<Manifest> {
+    // It may be within what is going to be cut off.
+    erasure::redo(storage, &manifest.uuid, manifest.generation)?;
     for known in &manifest.files {
         let name = name(known.number);
         let failed = |action, error| Error::from_io(action, storage.describe(&name), error);

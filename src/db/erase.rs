@@ -7,8 +7,9 @@
 //! writing, so that no checkpoint can hide the record from the recovery that goes on with it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
+use super::erasures::NoErasure;
 use super::{Db, Shared, World};
 use crate::error::{Error, NotFound, Result};
 use crate::location::Location;
@@ -17,62 +18,8 @@ use crate::log::record::Kind;
 use crate::log::tail::NewRecord;
 use crate::lookup::Entry;
 use crate::storage::grace;
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-
-/// What erasures share with those who read beside them.
-#[derive(Debug, Default)]
-pub(super) struct Erasures {
-    /// There is one at a time.
-    turn: Mutex<()>,
-    /// Held shared by who reads versions that no lookup leads to, and to overwrite exclusively.
-    overwriting: RwLock<()>,
-    /// How many there were, and how many times something was overwritten.
-    count: AtomicU64,
-    overwritten: AtomicU64,
-    /// Worlds that were replaced by a compaction; snapshots may read in them still.
-    replaced: Mutex<Vec<Weak<World>>>,
-}
-
-impl Erasures {
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nothing is overwritten as long as this is held. Not for long, and not twice in a thread;
-    /// what is held besides may be the writer lock.
-    pub(super) fn hold_off(&self) -> RwLockReadGuard<'_, ()> {
-        self.overwriting
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many there were, the last of them perhaps not finished.
-    pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// Changes whenever something was overwritten. While [held off](Erasures::hold_off), it stays.
-    pub(super) fn overwritten(&self) -> u64 {
-        self.overwritten.load(Ordering::Acquire)
-    }
-
-    fn replaced(&self) -> MutexGuard<'_, Vec<Weak<World>>> {
-        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a world is replaced. Under the writer lock.
-    pub(super) fn add_replaced(&self, world: &Arc<World>) {
-        let mut replaced = self.replaced();
-        replaced.retain(|world| world.strong_count() > 0);
-        replaced.push(Arc::downgrade(world));
-    }
-
-    /// The replaced worlds that are there still.
-    fn replaced_worlds(&self) -> Vec<Arc<World>> {
-        self.replaced().iter().filter_map(Weak::upgrade).collect()
-    }
-}
+use crate::sync::PoisonError;
+use crate::sync::atomic::Ordering;
 
 /// An erasure that is in the log and not finished. Left so, it stops all writing.
 struct Unfinished<'a>(&'a Shared);
@@ -96,6 +43,11 @@ struct Begun {
 }
 
 impl Db {
+    /// Waits for the erasure that is under way, and has others wait.
+    pub(crate) fn without_erasures(&self) -> NoErasure<'_> {
+        self.shared.erasures.none()
+    }
+
     /// Erases a record: it and all its versions become unreadable at once, for snapshots and scans
     /// that are open, too, and their bytes are overwritten with zeros in every data file before
     /// this returns. What remains is the erasure, a version of [`State::Erased`], and of each
@@ -110,8 +62,9 @@ impl Db {
     /// overwriting fails the handle stops writing, as after a failed sync, and the next opening for
     /// writing finishes it. Bytes in `torn-*` files and in copies made elsewhere stay.
     ///
-    /// It waits for reads that began before, and is refused with [`Error::Busy`] within one: in the
-    /// closure of a `get_with`, of any database.
+    /// It waits for reads that began before and for a backup that is being made, and is refused with
+    /// [`Error::Busy`] within one: in the closure of a `get_with`, of any database, and in that of a
+    /// [`Db::backup`] of this one.
     ///
     /// Cost: reads the heads of all versions; six syncs and one per data file that they lie in.
     ///
@@ -123,7 +76,7 @@ impl Db {
         if grace::is_reading() {
             return Err(within_a_read());
         }
-        let _turn = shared.erasures.turn();
+        let _turn = shared.erasures.turn()?;
         // The erasure before this one may have failed.
         shared.check_poison()?;
         let begun = shared.begin_erasure(id)?;
@@ -226,13 +179,19 @@ impl Shared {
             return Ok(());
         }
         targets.sort_unstable_by_key(Target::place);
-        let commit = {
+        let (commit, is_backup) = {
             let mut writer = self.writer();
-            self.prepare(&mut writer)?;
-            writer.commit
+            // All of a backup is on disk, and this doesn't make it anything else.
+            if !writer.manifest.backup {
+                self.prepare(&mut writer)?;
+            }
+            (writer.commit, writer.manifest.backup)
         };
-        self.sync_to(commit)
-            .and_then(|()| self.overwrite(&world, &targets, &[]))
+        if !is_backup {
+            self.sync_to(commit)
+                .map_err(|error| self.erasure_failed(error))?;
+        }
+        self.overwrite(&world, &targets, &[])
             .map_err(|error| self.erasure_failed(error))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::erase::Erasures;
+use super::erasures::Erasures;
 use super::snapshot::Snapshots;
 use super::sync::{GroupSync, Ticker};
 use super::write::{Stamp, Writer};

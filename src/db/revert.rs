@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::reads::Since;
 use super::snapshot::Snapshot;
@@ -32,12 +33,14 @@ impl Db {
         shared.check_id(id)?;
         let past = Snapshot::past(&self.shared, commit)?;
         let at_commit = || Error::NotFound(NotFound::AtCommit { id, commit });
-        let version = past.live(id, past.world.lookup.get(id))?;
-        let (location, head) = version.ok_or_else(at_commit)?;
-        let value = past.world.value(location, &head)?;
-        shared.check_len(&value)?;
         let commit = {
             let mut writer = shared.writer_to_commit();
+            // An erasure begins with the writer lock: what is found now is not erased.
+            let _held_off = shared.erasures.hold_off();
+            let version = past.live(id, past.world.lookup.get(id))?;
+            let (location, head) = version.ok_or_else(at_commit)?;
+            let value = past.world.value(location, &head)?;
+            shared.check_len(&value)?;
             let record = NewRecord {
                 kind: Kind::Put,
                 id,
@@ -56,10 +59,16 @@ impl Db {
     pub fn revert_all(&self, commit: u64) -> Result<()> {
         let shared = &*self.shared;
         shared.check_writable("revert")?;
-        let past = Snapshot::past(&self.shared, commit)?;
         // Most of the work is done beside other writers; what they change meanwhile is looked at
         // again.
-        let now = Snapshot::now(&self.shared)?;
+        let (past, now) = loop {
+            let past = Snapshot::past(&self.shared, commit)?;
+            let now = Snapshot::now(&self.shared)?;
+            // A compaction in between may have dropped an id of the past.
+            if Arc::ptr_eq(&past.world, &now.world) {
+                break (past, now);
+            }
+        };
         let mut differing = BTreeSet::new();
         let mut next = now.world.lookup.known_at_or_above(0);
         while let Some(id) = next {
@@ -75,6 +84,7 @@ impl Db {
         };
         let commit = {
             let mut writer = shared.writer_to_commit();
+            let _held_off = shared.erasures.hold_off();
             let mut cleared = false;
             since.each(|head| {
                 match head.kind {
