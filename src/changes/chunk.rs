@@ -21,8 +21,8 @@
 //!
 //! The numbers of commits go up by 1, but in a difference, which has what is left of them: there
 //! they ascend. Its last part is the one whose `upto` is the commit that it leads to, which need not
-//! be among its commits. The ranges are the ids of which the sender has a version then, deleted or
-//! not; all others are deleted by it.
+//! be among its commits. The ranges are the ids that are live as of that commit; all others are
+//! deleted by it.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -63,7 +63,7 @@ pub(crate) struct Difference {
     pub(crate) goal: u64,
     /// The time of the last commit of this part.
     pub(crate) upto_time_us: u64,
-    /// In the last part: all ids that have a version as of the goal, ascending.
+    /// In the last part: all ids that are live as of the goal, ascending.
     pub(crate) ids: Option<Vec<RangeInclusive<u32>>>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Difference {
 pub(super) struct Goal<'a> {
     pub(super) commit: u64,
     pub(super) time_us: u64,
-    /// All ids that have a version by then.
+    /// All ids that are live then, ascending.
     pub(super) ids: &'a [RangeInclusive<u32>],
 }
 

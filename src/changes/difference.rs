@@ -2,7 +2,9 @@
 //! dropped since, by a compaction here or before they came here.
 //!
 //! It leads to one commit, its goal, from which on every version is there again. Whoever has been
-//! given all of what is left up to then, and deletes what has no version then, has the same values.
+//! given all of what is left up to then, and deletes what isn't live then, has the same values:
+//! nobody drops the newest version of a live record, so that those of a part are there whoever gave
+//! it, and deletions are made up for at the end.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -13,7 +15,6 @@ use super::log_ends_early;
 use crate::bytes::reserve;
 use crate::db::{Db, Extent, World};
 use crate::error::Result;
-use crate::history::Chain;
 use crate::log::commits::{CommitEnd, Commits};
 use crate::log::kept::{self, Version};
 use crate::log::record::{Head, Kind};
@@ -82,7 +83,7 @@ pub(super) fn part(
         }
     };
     if is_end {
-        let ids = world.kept.ids(goal, || ids(db, world, goal))?;
+        let ids = world.kept.live_ids(goal, || live_ids(db, world, goal))?;
         if !draft.has_commit() || draft.len_with(&ids) <= max_bytes {
             let known = if goal == base.commit { base.time_us } else { 0 };
             draft.end_difference(Goal {
@@ -116,11 +117,12 @@ fn versions(db: &Db, extent: &Extent) -> Result<Vec<Version>> {
     Ok(versions)
 }
 
-/// The ids that have a version as of a commit, deleted ones too, as ranges.
-fn ids(db: &Db, world: &World, commit: u64) -> Result<Vec<RangeInclusive<u32>>> {
+/// The ids that are live as of a commit, as ranges. One that was erased since is none of them.
+fn live_ids(db: &Db, world: &World, commit: u64) -> Result<Vec<RangeInclusive<u32>>> {
     let mut ranges: Vec<RangeInclusive<u32>> = Vec::new();
     for (id, _) in world.lookup.entries() {
-        if !db.unchanged(|_| has_version(world, id, commit))? {
+        let found = db.unchanged(|_| world.live_at(id, world.lookup.get(id), commit))?;
+        if found.is_none() {
             continue;
         }
         match ranges.last_mut() {
@@ -132,17 +134,6 @@ fn ids(db: &Db, world: &World, commit: u64) -> Result<Vec<RangeInclusive<u32>>> 
         }
     }
     Ok(ranges)
-}
-
-fn has_version(world: &World, id: u32, commit: u64) -> Result<bool> {
-    let mut chain = Chain::new(world, id, world.lookup.get(id));
-    while let Some((_, head)) = chain.next()? {
-        // What an erasure hides had versions before; the erasure itself comes later.
-        if head.commit <= commit || head.kind == Kind::Erase {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// What is left, record by record: first the versions before the log, then the log.

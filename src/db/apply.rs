@@ -200,15 +200,14 @@ impl Shared {
         let Some(ids) = ids else {
             return Ok(None);
         };
-        // Whether these changes leave an unknown id live: it can have been erased while they were
-        // read. What the last commit says of it stands.
-        let mut unknown = BTreeMap::new();
+        // Whether these changes leave an id live that isn't to be. What the last commit says stands.
+        let mut changed = BTreeMap::new();
         let mut len = 0;
         for commit in new {
             let is_end = commit.commit == chunk.header.upto;
             for change in chunk.changes(commit) {
                 if !is_in(ids, change.id) {
-                    unknown.insert(change.id, change.kind == Kind::Put && !is_end);
+                    changed.insert(change.id, change.kind == Kind::Put && !is_end);
                 }
                 if is_end {
                     len += (HEAD + change.value.len()) as u64;
@@ -217,12 +216,12 @@ impl Shared {
         }
         let mut gone = Vec::new();
         for (id, entry) in self.read().lookup.entries() {
-            if entry.is_live() && !is_in(ids, id) && !unknown.contains_key(&id) {
+            if entry.is_live() && !is_in(ids, id) && !changed.contains_key(&id) {
                 reserve(&mut gone, 1)?;
                 gone.push(id);
             }
         }
-        gone.extend(unknown.iter().filter(|(_, live)| **live).map(|(id, _)| *id));
+        gone.extend(changed.iter().filter(|(_, live)| **live).map(|(id, _)| *id));
         gone.sort_unstable();
         check_commit_len(len + (HEAD * gone.len()) as u64)?;
         Ok(Some(gone))

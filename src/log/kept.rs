@@ -16,7 +16,7 @@ pub(crate) struct Version {
     pub(crate) place: LogEnd,
 }
 
-/// All ids that had a version as of a commit, as ranges that ascend.
+/// All ids that were live as of a commit, as ranges that ascend.
 type Ids = Arc<Vec<RangeInclusive<u32>>>;
 
 /// What is found out once, for the first one who asks, and stays in memory: 16 bytes for each
@@ -25,7 +25,7 @@ type Ids = Arc<Vec<RangeInclusive<u32>>>;
 pub(crate) struct KeptIndex {
     versions: Mutex<Option<Arc<Vec<Version>>>>,
     /// As of that commit.
-    ids: Mutex<Option<(u64, Ids)>>,
+    live_ids: Mutex<Option<(u64, Ids)>>,
 }
 
 impl KeptIndex {
@@ -45,13 +45,14 @@ impl KeptIndex {
         Ok(Arc::clone(known.insert(Arc::new(found))))
     }
 
-    /// The ids as of a commit; `find` finds them if nobody has asked for that commit before.
-    pub(crate) fn ids(
+    /// The ids that were live as of a commit; `find` finds them if it wasn't that one that was asked
+    /// for last.
+    pub(crate) fn live_ids(
         &self,
         commit: u64,
         find: impl FnOnce() -> Result<Vec<RangeInclusive<u32>>>,
     ) -> Result<Ids> {
-        let mut known = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.live_ids.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, ids)) = &*known
             && *of == commit
         {
