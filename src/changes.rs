@@ -23,13 +23,22 @@ impl Db {
     /// Only what readers see is given out: with [`Sync::Commit`](crate::Sync::Commit) nothing that
     /// a loss of power could take back.
     ///
+    /// After a compaction the commits before it are not all there any more. Who asks for them gets a
+    /// difference of states: the versions that were kept of them, with their commits and times, and
+    /// with the last part the ids that are live as of the compaction; every other one is deleted by
+    /// it. Who has applied all of it has the same values, and gets changes as before from there on.
+    /// The same goes for a database that has applied a difference, for what was left out of it.
+    ///
     /// A database that was taken over from herolib has versions without a commit. Before its first
-    /// own commit there are no changes to give, and that is [`Error::Incompatible`]: copy the
-    /// directory, then go on from there.
+    /// own commit there are no changes to give, nor, once it is compacted, from before that; that is
+    /// [`Error::Incompatible`]: copy the directory, then go on from there.
     ///
     /// Any number of threads may call it, beside readers and the writer. Cost: reads the data
     /// files from where the last calls ended, else from the beginning of the one that commit
-    /// `since` is in; memory for the answer and the longest value.
+    /// `since` is in; memory for the answer and the longest value. The first part of a difference
+    /// reads the heads of all versions that were kept, and the last one walks over all ids; both once
+    /// for all who ask. Until the next compaction, or the end of the handle, that takes 16 bytes of
+    /// memory for each of those versions, and 8 for each range of live ids.
     pub fn changes(&self, since: u64, max_bytes: usize) -> Result<(Vec<u8>, u64)> {
         // Who comes back for more and there isn't any: the most frequent call.
         if since == self.last_commit()? && self.world().log.ends.has(since) {
@@ -79,10 +88,17 @@ impl Db {
     /// here already are passed over, so that applying twice changes nothing. No bytes are no
     /// changes. Ask for the next ones with `since` = [`Db::last_commit`].
     ///
+    /// A difference of states leaves commits out. Afterwards records have the versions that the
+    /// sender has kept, and those that were here before; what the sender has dropped is deleted with
+    /// the commit that the difference leads to. In the middle of it the values are of no single
+    /// moment, and only what leads on to its end is taken: from the database that gave the part
+    /// before, or from one that was compacted later. [`Stats::oldest_commit`](crate::Stats) is that
+    /// commit from the first part on: beyond the last commit for as long as it isn't over.
+    ///
     /// All bytes are checked before the first commit is applied. [`Error::Corrupt`]: they are
     /// damaged. [`Error::Incompatible`]: commits are missing between the last one here and the first
-    /// one of the changes, or they are another database's, or of a kind that this library doesn't
-    /// know. [`Error::IdOutOfRange`], [`Error::RecordTooLarge`]: an id or a value is past the limits
+    /// one of the changes, or they are another database's, or not the next part of the difference
+    /// that was begun, or of a kind that this library doesn't know. [`Error::IdOutOfRange`], [`Error::RecordTooLarge`]: an id or a value is past the limits
     /// of this database. Mode doesn't matter: any id may be put, also in an incremental database.
     ///
     /// After another error, as a full disk, the commits before the one that failed are applied, and
@@ -91,7 +107,8 @@ impl Db {
     /// that changes are applied to should have no other writer: what it commits by itself takes a
     /// number, and the next changes don't fit.
     ///
-    /// Cost: as writing the records; 36 bytes of memory for each of them.
+    /// Cost: as writing the records; 36 bytes of memory for each of them. The last part of a difference
+    /// walks over all ids; 4 bytes of memory for each that it deletes.
     pub fn apply(&self, changes: &[u8]) -> Result<()> {
         self.check_appliable(changes.is_empty())?;
         if changes.is_empty() {

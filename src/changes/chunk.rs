@@ -576,10 +576,164 @@ mod tests {
         assert!(Chunk::decode(&mended(sample(), 0, b"OURDBCHG")).is_ok());
     }
 
+    const IDS: [RangeInclusive<u32>; 3] = [0..=0, 2..=2, 8..=11];
+
+    /// The last part of a difference with gaps between its commits, or one before it.
+    fn difference(is_last: bool) -> Vec<u8> {
+        let mut draft = Draft::of_difference(6, 1000, 12, 20).unwrap();
+        draft.push(9, 1001, put(1, b"one")).unwrap();
+        draft.push(9, 1001, delete(2)).unwrap();
+        draft.end_commit();
+        draft.push(15, 1003, delete(1)).unwrap();
+        draft.end_commit();
+        if is_last {
+            let goal = Goal {
+                commit: 20,
+                time_us: 1004,
+                ids: &IDS,
+            };
+            assert_eq!(draft.len_with(&IDS), draft.len() + 24);
+            draft.end_difference(goal).unwrap();
+            assert_eq!(draft.upto(), 20);
+        }
+        draft.finish().unwrap()
+    }
+
+    #[test]
+    fn a_difference_reads_back_as_written() {
+        for is_last in [false, true] {
+            let bytes = difference(is_last);
+            let chunk = Chunk::decode(&bytes).unwrap();
+            let header = Header {
+                since: 6,
+                since_time_us: 1000,
+                upto: if is_last { 20 } else { 15 },
+                next_id: 12,
+            };
+            let said = Difference {
+                goal: 20,
+                upto_time_us: if is_last { 1004 } else { 1003 },
+                ids: is_last.then(|| IDS.to_vec()),
+            };
+            assert_eq!(
+                (chunk.header, chunk.difference.as_ref()),
+                (header, Some(&said))
+            );
+            let commits = chunk.commits.iter();
+            let commits: Vec<_> = commits.map(|one| (one.commit, one.time_us)).collect();
+            assert_eq!(commits, [(9, 1001), (15, 1003)]);
+            assert_eq!(chunk.changes(&chunk.commits[1]), [delete(1)]);
+        }
+        // Nothing but its end; and an end with something of the commit itself.
+        let goal = Goal {
+            commit: 7,
+            time_us: 9,
+            ids: &[],
+        };
+        let mut draft = Draft::of_difference(6, 0, 1, 7).unwrap();
+        draft.end_difference(goal).unwrap();
+        let bytes = draft.finish().unwrap();
+        let chunk = Chunk::decode(&bytes).unwrap();
+        assert!(chunk.commits.is_empty());
+        assert_eq!(chunk.difference.unwrap().ids, Some(Vec::new()));
+        let mut draft = Draft::of_difference(6, 0, 1, 7).unwrap();
+        draft.push(7, 9, delete(0)).unwrap();
+        draft.end_difference(goal).unwrap();
+        let bytes = draft.finish().unwrap();
+        assert_eq!(Chunk::decode(&bytes).unwrap().commits.len(), 1);
+    }
+
+    #[test]
+    fn the_bytes_of_a_difference_are_those_of_the_format() {
+        let mut expected = b"OURDBCHG\x01\0\0\0\x01\0\0\0".to_vec();
+        for number in [6u64, 1000, 20, 12, 2 | 3 << 32, 20, 1004, 9, 1001, 2] {
+            expected.extend_from_slice(&number.to_le_bytes());
+        }
+        expected.extend_from_slice(b"\x01\0\0\0\x01\0\0\0\x03\0\0\0one");
+        expected.extend_from_slice(b"\x02\0\0\0\x02\0\0\0\0\0\0\0");
+        for number in [15u64, 1003, 1] {
+            expected.extend_from_slice(&number.to_le_bytes());
+        }
+        expected.extend_from_slice(b"\x02\0\0\0\x01\0\0\0\0\0\0\0");
+        for id in [0u32, 0, 2, 2, 8, 11] {
+            expected.extend_from_slice(&id.to_le_bytes());
+        }
+        let crc = crc32fast::hash(&expected);
+        expected.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(difference(true), expected);
+        for bit in 0..expected.len() * 8 {
+            let mut flipped = expected.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Chunk::decode(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    /// Every field of a difference wrong by itself, under a checksum that fits.
+    #[test]
+    fn a_difference_that_contradicts_itself_is_refused() {
+        const FIRST: usize = HEADER + DIFFERENCE;
+        const SECOND: usize = FIRST + COMMIT + 2 * RECORD + 3;
+        const RANGES: usize = SECOND + COMMIT + RECORD;
+        let number = |number: u64| number.to_le_bytes().to_vec();
+        let count = |count: u32| count.to_le_bytes().to_vec();
+        let of_both = [
+            ("no difference", 12, count(0)),
+            ("since after the first", 16, number(9)),
+            ("since past all commits", 16, number(u64::MAX)),
+            ("a time for commit 0", 16, number(0)),
+            ("time of since after that of the first", 24, number(1002)),
+            ("time of since after that of upto", 24, number(1005)),
+            ("upto before the last", 32, number(14)),
+            ("upto past the goal", 32, number(21)),
+            ("upto is since", 32, number(6)),
+            ("fewer commits", 48, count(1)),
+            ("more commits", 48, count(3)),
+            ("no commits", 48, count(0)),
+            ("all commits there can be", 48, count(u32::MAX)),
+            ("more ranges", 52, count(4)),
+            ("all ranges there can be", 52, count(u32::MAX)),
+            ("a goal before upto", 56, number(14)),
+            ("time of upto before that of the last", 64, number(1002)),
+            ("time of upto before all", 64, number(0)),
+            ("the first is since", FIRST, number(6)),
+            ("the first comes after the second", FIRST, number(16)),
+            ("the second is the first", SECOND, number(9)),
+            ("the second is past the goal", SECOND, number(21)),
+            ("a time that goes back", SECOND + 8, number(1000)),
+            ("no records", FIRST + 16, count(0)),
+        ];
+        let of_last = [
+            ("fewer ranges", 52, count(2)),
+            ("no ranges, and they are there", 52, count(0)),
+            ("a goal after upto", 56, number(21)),
+            ("an empty range", RANGES, count(1)),
+            ("ranges that meet", RANGES + 4, count(2)),
+            ("ranges in another order", RANGES + 4, count(5)),
+            ("ids past the sender's", RANGES + 20, count(12)),
+        ];
+        let of_other = [
+            ("ranges before the end", 52, count(1)),
+            ("another time of upto", 64, number(1004)),
+            ("the last is another one", SECOND, number(14)),
+        ];
+        for (is_last, cases) in [
+            (true, &of_both[..]),
+            (false, &of_both),
+            (true, &of_last),
+            (false, &of_other),
+        ] {
+            for (what, at, bytes) in cases {
+                let bytes = mended(difference(is_last), *at, bytes);
+                assert!(Chunk::decode(&bytes).is_err(), "{what}");
+            }
+            assert!(Chunk::decode(&mended(difference(is_last), 0, b"O")).is_ok());
+        }
+    }
+
     /// What a later library may give out is told from damage.
     #[test]
     fn what_is_not_known_yet_is_incompatible() {
-        for (at, byte) in [(8, 2), (12, 1), (12, 2), (HEADER + COMMIT, 4)] {
+        for (at, byte) in [(8, 2), (12, 2), (15, 128), (HEADER + COMMIT, 7)] {
             let bytes = mended(sample(), at, &[byte]);
             let refused = Chunk::decode(&bytes);
             assert!(matches!(refused, Err(Error::Incompatible(_))), "{at}");

@@ -27,7 +27,8 @@ pub struct Stats {
     pub last_commit: u64,
     /// Everything up to this commit is known to be on disk.
     pub synced_commit: u64,
-    /// [`Db::snapshot_at`] works from this commit on.
+    /// [`Db::snapshot_at`] works from this commit on. Beyond the last one in the middle of a difference
+    /// of states that is being applied ([`Db::apply`]), which leads to it.
     pub oldest_commit: u64,
     /// The id that the next insert gets; the one after the highest in a key-value database.
     pub next_id: u64,

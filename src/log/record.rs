@@ -306,6 +306,19 @@ mod tests {
     }
 
     #[test]
+    fn only_who_says_so_leaves_commits_out() {
+        let mut head = sample();
+        let seed = Seed::new(&[9; 16], 3);
+        assert_eq!(head.encode(seed, 64)[5], 1);
+        let after = |head: &Head| [0, 5, 6, 7, 8, u64::MAX].map(|before| head.follows(before));
+        assert_eq!(after(&head), [false, false, true, false, false, false]);
+        head.skips = true;
+        let bytes = head.encode(seed, 64);
+        assert_eq!((bytes[5], Head::verify(&bytes, seed, 64)), (3, Some(head)));
+        assert_eq!(after(&head), [true, true, true, false, false, false]);
+    }
+
+    #[test]
     fn zeros_are_no_record() {
         assert_eq!(Head::parse(&[0; HEAD]), None);
     }
