@@ -33,8 +33,9 @@ use super::pointer;
 ///     failure
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its first
-///   own commit, or was before a compaction: copy the directory, and go on from the copy
+/// - OURDB_INCOMPATIBLE: since_commit is beyond the last commit; or the database was taken over from
+///   herolib, and since_commit is before its first own commit, or before a compaction: then copy the
+///   directory, and go on from the copy
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads of
