@@ -470,9 +470,30 @@ fn live(seed: u64) -> Verdict {
             0 | 1 => sides[which].restart(&mut random, which > 0),
             2 => {
                 catch_up(sides[0].db(), &whole, usize::MAX);
+                let given = match which {
+                    0 => Vec::new(),
+                    _ => {
+                        let since = last_commit(sides[which].db());
+                        let given = sides[0].db().changes(since, 400);
+                        given.map_err(|error| said(error.to_string()))?.0
+                    }
+                };
                 let db = sides[which].db();
                 let retention = any_retention(db, &mut random);
-                compact(db, &retention);
+                let mut meanwhile = random.chance(50);
+                let compacted = db.compact(&retention, |_, _| {
+                    if std::mem::take(&mut meanwhile) {
+                        match which {
+                            0 => (0..3).for_each(|_| write(db, &mut random)),
+                            // Refused, it changes nothing.
+                            _ => drop(db.apply(&given)),
+                        }
+                    }
+                    ControlFlow::Continue(())
+                });
+                compacted.map_err(|error| said(error.to_string()))?;
+                catch_up(sides[0].db(), &whole, usize::MAX);
+                compare(&whole, sides[which].db()).map_err(said)?;
             }
             3 if which > 0 => sides[which].become_backup(&mut random),
             4..10 if which > 0 => {
