@@ -31,7 +31,7 @@ impl Db {
     /// open can't commit any more; who wants to know of them first asks [`Db::check_idle`].
     pub fn close(mut self) -> Result<()> {
         self.shared.check_process()?;
-        self.ticker = None;
+        self.tickers.clear();
         self.shared.close()
     }
 
@@ -44,7 +44,7 @@ impl Db {
             return Err(Error::ReadOnly { action: "destroy" });
         }
         self.check_idle()?;
-        self.ticker = None;
+        self.tickers.clear();
         let storage = Arc::clone(&self.shared.storage);
         remove_database(&*storage)?;
         let failed = |error| Error::from_io("remove", storage.describe(""), error);

@@ -43,6 +43,9 @@ const PAUSE_US: u32 = 200;
 const LONGEST_PAUSE_US: u32 = 12_800;
 /// Progress is told after so many bytes.
 const STEP: u64 = 1 << 20;
+/// The base is synced each time after so many bytes: gigabytes that wait to be written hold up all
+/// who write files, and nobody could cancel while they are.
+const SYNC_STEP: u64 = 64 << 20;
 /// Beyond this number for the next data file, compaction begins anew with the lowest free one.
 const HIGH_NUMBER: u32 = 49_152;
 
@@ -114,14 +117,24 @@ impl Db {
         retention: &Retention,
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
-        let shared = &*self.shared;
-        shared.check_writable("compact")?;
-        let _turn = Turn::begin(&shared.is_compacting)?;
-        if shared.read().log.segments().next().is_none() {
+        self.shared.compact(retention, progress)
+    }
+}
+
+impl Shared {
+    /// See [`Db::compact`].
+    pub(super) fn compact(
+        &self,
+        retention: &Retention,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.check_writable("compact")?;
+        let _turn = Turn::begin(&self.is_compacting)?;
+        if self.read().log.segments().next().is_none() {
             return Ok(());
         }
-        let start = shared.announce()?;
-        let mut compaction = Compaction::new(shared, start, *retention, progress)?;
+        let start = self.announce()?;
+        let mut compaction = Compaction::new(self, start, *retention, progress)?;
         let done = compaction
             .copy_base()
             .and_then(|()| compaction.follow())
@@ -129,7 +142,7 @@ impl Db {
         if done.is_err() {
             // What was copied is removed first: until then the manifest must announce it.
             drop(compaction);
-            shared.withdraw();
+            self.withdraw();
         }
         done
     }
@@ -270,7 +283,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             retention,
             progress,
             done: 0,
-            total: world.log.segments().map(|file| file.view().end()).sum(),
+            total: world.log.bytes(),
             next_step: 0,
             numbers: Numbers { next: first },
             base: Copy::new(&world.log, file_size, false),
@@ -311,9 +324,14 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
     /// Copies what is to be kept of each record as of the beginning.
     fn copy_base(&mut self) -> Result<()> {
         let world = Arc::clone(&self.start.world);
+        let mut synced = 0;
         for (id, _) in world.lookup.entries() {
             let bytes = self.copy_record(&world, id)?;
             self.tell(bytes)?;
+            if self.base.bytes() - synced >= SYNC_STEP {
+                self.base.sync()?;
+                synced = self.base.bytes();
+            }
         }
         self.base.sync()
     }

@@ -8,6 +8,7 @@
 //! records becomes visible in one step.
 
 mod apply;
+mod auto_compact;
 mod backups;
 mod clears;
 mod close;
@@ -27,6 +28,7 @@ mod snapshot;
 mod stats;
 mod sync;
 mod takeover;
+mod ticker;
 mod txn;
 mod world;
 mod write;
@@ -48,7 +50,8 @@ pub(crate) use extent::{Extent, Part};
 pub use scan::{Order, Scan};
 use snapshot::Snapshots;
 pub use stats::Stats;
-use sync::{GroupSync, Ticker};
+use sync::GroupSync;
+use ticker::Ticker;
 pub use txn::Txn;
 pub(crate) use world::World;
 use write::{Moment, Writer};
@@ -60,8 +63,8 @@ use write::{Moment, Writer};
 #[derive(Debug)]
 pub struct Db {
     shared: Arc<Shared>,
-    /// The thread of [`Sync::Interval`]; it stops when this is dropped.
-    ticker: Option<Ticker>,
+    /// The threads that sync and compact in the background; they stop when this is dropped.
+    tickers: Vec<Ticker>,
 }
 
 /// What the threads of one handle share.

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::auto_compact::compact_when_due;
 use super::erasures::Erasures;
 use super::snapshot::Snapshots;
-use super::sync::{GroupSync, Ticker};
+use super::sync::{GroupSync, sync_every};
 use super::write::{Stamp, Writer};
 use super::{Counters, Db, Shared, World};
 use crate::base;
@@ -571,14 +572,15 @@ impl<'a> Opening<'a> {
         {
             return Err(error);
         }
-        let ticker = match self.options.sync {
-            Sync::Interval(milliseconds) if !self.read_only => Some(Ticker::start(
-                &shared,
-                Duration::from_millis(u64::from(milliseconds)),
-            )?),
-            _ => None,
-        };
-        Ok(Db { shared, ticker })
+        let mut tickers = Vec::new();
+        if !self.read_only {
+            if let Sync::Interval(milliseconds) = self.options.sync {
+                let interval = Duration::from_millis(u64::from(milliseconds));
+                tickers.push(sync_every(&shared, interval)?);
+            }
+            tickers.extend(compact_when_due(&shared, self.options)?);
+        }
+        Ok(Db { shared, tickers })
     }
 
     /// Leaves on disk the log that was read, and nothing else: cuts what lies behind its end, and

@@ -1,6 +1,6 @@
 //! Figures about a database.
 
-use super::Db;
+use super::{Db, Shared, World};
 use crate::error::Result;
 use crate::log::record::HEAD;
 use crate::sync::atomic::Ordering;
@@ -38,6 +38,28 @@ pub struct Stats {
     pub last_time_us: u64,
 }
 
+impl Shared {
+    /// The bytes that the newest versions of live records take in the data files that `counts` says.
+    pub(super) fn bytes_live(&self, world: &World, counts: impl Fn(u16) -> bool) -> Result<u64> {
+        let mut bytes = 0;
+        for (id, entry) in world.lookup.entries() {
+            let location = entry.location();
+            if !entry.is_live() || !counts(location.file) {
+                continue;
+            }
+            let len = match entry.len() {
+                Some(len) => len as u64,
+                None => {
+                    let _reading = self.read();
+                    u64::from(world.log.segment_of(location)?.head(location, id)?.len)
+                }
+            };
+            bytes += HEAD as u64 + len;
+        }
+        Ok(bytes)
+    }
+}
+
 impl Db {
     /// Figures about the database. All are at hand but `bytes_live`, and what follows from it, for
     /// which the lookup is walked through: a few nanoseconds for each id; and the head of each
@@ -51,23 +73,8 @@ impl Db {
         };
         let world = shared.world.load();
         let (last_commit, live, _) = shared.counters.shown();
-        let mut bytes_live = 0;
-        for (id, entry) in world.lookup.entries() {
-            if !entry.is_live() {
-                continue;
-            }
-            let len = match entry.len() {
-                Some(len) => len as u64,
-                None => {
-                    let _reading = shared.read();
-                    let location = entry.location();
-                    u64::from(world.log.segment_of(location)?.head(location, id)?.len)
-                }
-            };
-            bytes_live += HEAD as u64 + len;
-        }
-        let ends = world.log.segments().map(|segment| segment.view().end());
-        let bytes_on_disk: u64 = ends.sum();
+        let bytes_live = shared.bytes_live(&world, |_| true)?;
+        let bytes_on_disk = world.log.bytes();
         Ok(Stats {
             live,
             versions: tally.versions,

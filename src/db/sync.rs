@@ -1,16 +1,15 @@
-//! Making commits durable: one sync for all who wait, and the thread of the interval mode.
+//! Making commits durable: one sync for all who wait, and those of the interval mode.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ticker::Ticker;
 use super::write::{Moment, Writer};
 use super::{Db, Shared};
 use crate::error::{Error, Result};
 use crate::manifest::State;
 use crate::planted::planted;
-use crate::storage::{self, fork};
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, wait, wait_timeout};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, wait};
 
 /// Who waits for a sync, and who does it: the first to come syncs for all that have appended by
 /// then, and those who come meanwhile wait for the next one.
@@ -176,65 +175,12 @@ impl Db {
     }
 }
 
-/// The thread that syncs in the background. It stops when this is dropped.
-#[derive(Debug)]
-pub(super) struct Ticker {
-    stop: Arc<Stop>,
-    thread: Option<JoinHandle<()>>,
-    fork_generation: u32,
-}
-
-#[derive(Debug, Default)]
-struct Stop {
-    asked: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Ticker {
-    /// Syncs every `interval`, as long as there is something to sync.
-    pub(super) fn start(shared: &Arc<Shared>, interval: Duration) -> Result<Ticker> {
-        let stop = Arc::new(Stop::default());
-        let thread = storage::spawn("ourdb-sync", {
-            // Only borrowed for a sync: in a forked child there is no thread to give it back.
-            let (stop, shared) = (Arc::clone(&stop), Arc::downgrade(shared));
-            move || {
-                let mut asked = stop.asked.lock().unwrap_or_else(PoisonError::into_inner);
-                while !*asked {
-                    asked = wait_timeout(&stop.asked, asked, &stop.changed, interval);
-                    if !*asked && let Some(shared) = shared.upgrade() {
-                        let commit = shared.writer().commit;
-                        // A failure poisons the handle, and the next write says so.
-                        let _ = shared.sync_to(commit);
-                    }
-                }
-            }
-        });
-        let thread =
-            thread.map_err(|error| Error::from_io("start", "the thread that syncs", error))?;
-        Ok(Ticker {
-            stop,
-            thread: Some(thread),
-            fork_generation: fork::generation(),
-        })
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        if self.fork_generation != fork::generation() {
-            // The thread stayed in the parent process; its handle leads nowhere here.
-            std::mem::forget(self.thread.take());
-            return;
-        }
-        *self
-            .stop
-            .asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It doesn't panic; if it did, there is nothing left to do for it.
-            let _ = thread.join();
-        }
-    }
+/// Syncs every `interval` by a thread in the background, as long as there is something to sync.
+pub(super) fn sync_every(shared: &Arc<Shared>, interval: Duration) -> Result<Ticker> {
+    Ticker::start("ourdb-sync", shared, interval, move |shared, _| {
+        let commit = shared.writer().commit;
+        // A failure poisons the handle, and the next write says so.
+        let _ = shared.sync_to(commit);
+        interval
+    })
 }

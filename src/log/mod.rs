@@ -141,6 +141,11 @@ impl Log {
         })
     }
 
+    /// How many bytes all data files have, space that is reserved ahead not counted.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments().map(|segment| segment.view().end()).sum()
+    }
+
     /// All data files, ascending.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
         let groups = self.groups.iter().filter_map(|group| group.get());
