@@ -4,11 +4,15 @@ mod support;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Options, Retention, State};
 use support::Random;
+use support::readers::{EndOnDrop, Place};
 
 fn open(storage: &Arc<MemoryStorage>, options: &Options) -> Db {
     Db::open_on(Arc::clone(storage) as Arc<dyn Storage>, options).expect("it opens")
@@ -142,6 +146,88 @@ fn what_the_rules_keep_is_kept_and_nothing_else() {
             }
             let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
             assert!(report.is_sound(), "{report}");
+        }
+    }
+}
+
+/// Writers that never pause: a compaction ends all the same, and takes over all that they wrote.
+#[test]
+fn a_compaction_beside_writers_that_never_pause_ends() {
+    const WRITERS: u32 = 2;
+    const IDS: u32 = 20_000;
+    /// Far more than it takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let options = Options {
+        key_value: true,
+        native: true,
+        record_nr_max: WRITERS * IDS,
+        file_size: 1 << 20,
+        ..Options::default()
+    };
+    for place in Place::ALL {
+        let (db, directory) = place.open(&options);
+        for id in 0..WRITERS * IDS {
+            db.set(id, b"before").expect("a set");
+        }
+        let done = AtomicBool::new(false);
+        let written: Vec<Vec<u64>> = thread::scope(|scope| {
+            let (db, done) = (&db, &done);
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|writer| {
+                    scope.spawn(move || {
+                        let mut last = vec![0; IDS as usize];
+                        let mut random = Random::new(u64::from(writer));
+                        let mut number = 0u64;
+                        while !done.load(Ordering::Acquire) {
+                            number += 1;
+                            let id = random.below(u64::from(IDS)) as u32;
+                            let value = [number.to_le_bytes(); 4].concat();
+                            db.set(writer * IDS + id, &value).expect("a set");
+                            last[id as usize] = number;
+                        }
+                        last
+                    })
+                })
+                .collect();
+            let _end = EndOnDrop(done);
+            for _ in 0..2 {
+                let begun = Instant::now();
+                let compacted = db.compact(&Retention::default(), |_, _| {
+                    match begun.elapsed() < PATIENCE {
+                        true => ControlFlow::Continue(()),
+                        false => ControlFlow::Break(()),
+                    }
+                });
+                compacted.unwrap_or_else(|error| panic!("{}: {error}", place.name));
+            }
+            done.store(true, Ordering::Release);
+            let writers = writers.into_iter();
+            writers
+                .map(|writer| writer.join().expect("no panic"))
+                .collect()
+        });
+        let check = |db: &Db| {
+            for (writer, last) in (0..).zip(&written) {
+                for (id, &number) in (0..).zip(last) {
+                    let expected = match number {
+                        0 => b"before".to_vec(),
+                        _ => [number.to_le_bytes(); 4].concat(),
+                    };
+                    let found = db.get(writer * IDS + id).ok();
+                    assert_eq!(found, Some(expected), "{}: id {id}", place.name);
+                }
+            }
+            let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+            assert!(report.is_sound(), "{}: {report}", place.name);
+        };
+        check(&db);
+        let commits = db.last_commit().expect("a number");
+        let is_on_disk = directory.path().join("MANIFEST").exists();
+        db.close().expect("a close");
+        if is_on_disk {
+            let db = Db::open(directory.path(), &Options::default()).expect("it opens again");
+            assert_eq!(db.last_commit().expect("a number"), commits);
+            check(&db);
         }
     }
 }
