@@ -166,9 +166,8 @@ fn a_compaction_beside_writers_that_never_pause_ends() {
     };
     for place in Place::ALL {
         let (db, directory) = place.open(&options);
-        for id in 0..WRITERS * IDS {
-            db.set(id, b"before").expect("a set");
-        }
+        let before: Vec<_> = (0..WRITERS * IDS).map(|id| (id, &b"before"[..])).collect();
+        db.set_many(&before).expect("sets");
         let done = AtomicBool::new(false);
         let written: Vec<Vec<u64>> = thread::scope(|scope| {
             let (db, done) = (&db, &done);

@@ -35,7 +35,12 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 const LITTLE: u64 = 1 << 20;
 /// Or after so many rounds, should even writers that pause leave more than that to copy.
 const MOST_ROUNDS: u32 = 40;
-/// After so many rounds that copied hardly less than the one before, writers pause.
+/// While the base is copied, writers pause where of so many versions more than half have come since it
+/// began, and are passed over on the way to older ones: were they many more for each record than the
+/// time before, there would be no end to it.
+const VERSIONS_AT_ONCE: u64 = 1 << 16;
+/// After so many rounds that copied more than half of what the one before did, writers pause; at once
+/// where one copied more than that.
 const MOST_LONG_ROUNDS: u32 = 3;
 /// So long at each commit, in microseconds; twice as long after each further such round, up to the
 /// longest.
@@ -85,6 +90,14 @@ impl Brake<'_> {
         let pause = self.0.load(Ordering::Relaxed);
         let longer = (2 * pause).clamp(PAUSE_US, LONGEST_PAUSE_US);
         self.0.store(longer, Ordering::Relaxed);
+    }
+
+    /// Half as long as before.
+    fn ease(&self) {
+        match self.0.load(Ordering::Relaxed) / 2 {
+            ..PAUSE_US => self.release(),
+            pause => self.0.store(pause, Ordering::Relaxed),
+        }
     }
 
     /// From now on they don't.
@@ -255,6 +268,9 @@ struct Compaction<'a, P> {
     /// The records of a commit whose last one has not come yet.
     pending: Vec<(LogEnd, Head)>,
     brake: Brake<'a>,
+    /// Versions that were looked at since the brake was set, and how many of them were passed over.
+    looked_at: u64,
+    passed_over: u64,
     /// From this commit on all versions are kept.
     oldest: u64,
 }
@@ -296,6 +312,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             clears: Vec::new(),
             pending: Vec::new(),
             brake: Brake(&shared.pause_us),
+            looked_at: 0,
+            passed_over: 0,
             oldest: world.oldest(),
             start,
         })
@@ -328,12 +346,26 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         for (id, _) in world.lookup.entries() {
             let bytes = self.copy_record(&world, id)?;
             self.tell(bytes)?;
+            self.set_brake();
             if self.base.bytes() - synced >= SYNC_STEP {
                 self.base.sync()?;
                 synced = self.base.bytes();
             }
         }
+        self.brake.release();
         self.base.sync()
+    }
+
+    /// Has writers pause, or no longer, as they let the base be copied.
+    fn set_brake(&mut self) {
+        if self.looked_at < VERSIONS_AT_ONCE {
+            return;
+        }
+        match self.passed_over > self.looked_at / 2 {
+            true => self.brake.press(),
+            false => self.brake.ease(),
+        }
+        (self.looked_at, self.passed_over) = (0, 0);
     }
 
     /// Copies what is to be kept of a record; how many bytes it looked at.
@@ -379,8 +411,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let mut dropped_after = None;
         while let Some((location, head)) = chain.next()? {
             bytes += Copy::len_of(&head);
+            self.looked_at += 1;
             // What came since follows with the log.
             if head.commit > self.start.commit.commit {
+                self.passed_over += 1;
                 continue;
             }
             let newer = (kept.len() + undecided.len()) as u64;
@@ -436,7 +470,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             if copied < LITTLE {
                 break;
             }
-            if copied > before / 4 * 3 {
+            if copied > before {
+                // Each would take longer than the one before.
+                long_rounds = MOST_LONG_ROUNDS;
+            } else if copied > before / 2 {
                 long_rounds += 1;
             }
             if long_rounds >= MOST_LONG_ROUNDS {
