@@ -75,8 +75,11 @@ fn erase_some(db: &Db, random: &mut Random, count: usize) -> Vec<Vec<u8>> {
     gone
 }
 
+/// Commit, time, state and value.
+type Version = (u64, u64, State, Vec<u8>);
+
 /// Everything that can be asked, of each id.
-fn content(db: &Db) -> Vec<(u32, Vec<(u64, u64, State, Vec<u8>)>)> {
+fn content(db: &Db) -> Vec<(u32, Vec<Version>)> {
     let mut content = Vec::new();
     for id in 0..IDS {
         let versions = match db.history(id, 0) {
@@ -247,10 +250,7 @@ fn a_crash_in_a_backup_across_erasures() {
     assert!(images > 200, "{images} images");
 }
 
-fn assert_earlier(
-    earlier: &[(u32, Vec<(u64, u64, State, Vec<u8>)>)],
-    found: &[(u32, Vec<(u64, u64, State, Vec<u8>)>)],
-) {
+fn assert_earlier(earlier: &[(u32, Vec<Version>)], found: &[(u32, Vec<Version>)]) {
     for ((id, before), (_, now)) in earlier.iter().zip(found) {
         assert_eq!(before.len(), now.len(), "id {id}");
         for (before, now) in before.iter().zip(now) {
