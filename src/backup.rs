@@ -86,7 +86,7 @@ impl Db {
         destination: Arc<dyn Storage>,
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
-        let _no_erasure = self.without_erasures();
+        let _no_erasure = self.without_erasures()?;
         // What is going to be refused is refused before anything is touched.
         let extent = self.extent()?;
         self.check_other_directory(&*destination)?;

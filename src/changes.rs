@@ -44,6 +44,17 @@ impl Db {
         if since == self.last_commit()? && self.world().log.ends.has(since) {
             return Ok((Vec::new(), since));
         }
+        // What an erasure overwrites meanwhile may be read half before and half after it.
+        let before = self.unchanged(|overwritten| overwritten);
+        let given = self.changes_beside_erasures(since, max_bytes);
+        if self.unchanged(|overwritten| overwritten) == before {
+            return given;
+        }
+        let _no_erasure = self.without_erasures()?;
+        self.changes_beside_erasures(since, max_bytes)
+    }
+
+    fn changes_beside_erasures(&self, since: u64, max_bytes: usize) -> Result<(Vec<u8>, u64)> {
         let extent = self.extent()?;
         let log = &extent.world.log;
         check_since(&extent, since)?;

@@ -261,3 +261,88 @@ fn assert_earlier(earlier: &[(u32, Vec<Version>)], found: &[(u32, Vec<Version>)]
         }
     }
 }
+
+/// Gives out and applies until there is no more.
+fn follow(db: &Db, follower: &Db, random: &mut Random) {
+    loop {
+        let since = follower.last_commit().expect("a commit");
+        let (changes, upto) = db
+            .changes(since, random.below(3000) as usize)
+            .expect("changes");
+        follower.apply(&changes).expect("applied");
+        assert_eq!(follower.last_commit().expect("a commit"), upto);
+        if upto == since {
+            break;
+        }
+    }
+}
+
+#[test]
+fn who_follows_erases_and_clears_too() {
+    for seed in 0..60 {
+        let mut random = Random::new(seed);
+        let db = Db::open_on(Arc::new(MemoryStorage::new()), &options()).expect("a database");
+        let place: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let mut follower = Db::open_on(Arc::clone(&place), &options()).expect("a database");
+        // One that begins late never sees what was there.
+        let mut gone = Vec::new();
+        for round in 0..6 {
+            let count = random.below(30) as usize;
+            write(&db, &mut random, count);
+            if random.chance(30) {
+                db.clear().expect("a clear");
+                write(&db, &mut random, 5);
+            }
+            let count = random.below(3) as usize;
+            gone.extend(erase_some(&db, &mut random, count));
+            if random.chance(70) {
+                follow(&db, &follower, &mut random);
+                assert_same(&db, &follower);
+                assert_gone(&*place, &gone);
+            }
+            if random.chance(30) {
+                follower.close().expect("a close");
+                follower = Db::open_on(Arc::clone(&place), &options()).expect("a database");
+            }
+            if round == 3 {
+                let late: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+                let late_follower = Db::open_on(Arc::clone(&late), &options()).expect("a database");
+                follow(&db, &late_follower, &mut random);
+                assert_same(&db, &late_follower);
+                assert_gone(&*late, &gone);
+                drop(late_follower);
+                let again = Db::open_on(Arc::clone(&late), &options()).expect("after a kill");
+                assert_same(&db, &again);
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_beside_erasures_are_whole() {
+    let db = Db::open_on(Arc::new(MemoryStorage::new()), &options()).expect("a database");
+    let place: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let follower = Db::open_on(Arc::clone(&place), &options()).expect("a database");
+    let stop = AtomicBool::new(false);
+    let (db, follower) = (&db, &follower);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random::new(3);
+            while !stop.load(Ordering::Relaxed) {
+                write(db, &mut random, 3);
+                erase_some(db, &mut random, 1);
+            }
+        });
+        let mut random = Random::new(4);
+        for _ in 0..300 {
+            let since = follower.last_commit().expect("a commit");
+            let (changes, _) = db
+                .changes(since, random.below(3000) as usize)
+                .expect("changes");
+            follower.apply(&changes).expect("applied");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    follow(db, follower, &mut Random::new(5));
+    assert_same(db, follower);
+}

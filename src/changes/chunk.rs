@@ -18,6 +18,8 @@
 //!
 //! A commit is its number (8), its time (8), the number of its records (4) and 4 bytes of 0, then
 //! the records: kind (1), 3 bytes of 0, id (4), length of the value (4), the value. Little-endian.
+//! The kinds are 1 put, 2 delete, 4 erase, 5 a put that was erased since, 6 clear, of id 0; only a put
+//! has a value. A clear is a commit of its own.
 //!
 //! The numbers of commits go up by 1, but in a difference, which has what is left of them: there
 //! they ascend. Its last part is the one whose `upto` is the commit that it leads to, which need not
@@ -36,6 +38,9 @@ const FORMAT: u32 = 1;
 const FLAG_DIFFERENCE: u32 = 1;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
+const ERASE: u8 = 4;
+const ERASED: u8 = 5;
+const CLEAR: u8 = 6;
 const HEADER: usize = 56;
 const COMMIT: usize = 24;
 const RECORD: usize = 12;
@@ -190,6 +195,17 @@ impl Draft {
     /// Adds a record to the commit that is under way, or begins it.
     pub(super) fn push(&mut self, commit: u64, time_us: u64, change: Change<'_>) -> Result<()> {
         let Change { kind, id, value } = change;
+        // Of a value that was erased there are zeros.
+        let (kind, value) = match kind {
+            Kind::Put => (PUT, value),
+            Kind::Delete => (DELETE, &[][..]),
+            Kind::Erase => (ERASE, &[][..]),
+            Kind::Erased => (ERASED, &[][..]),
+            Kind::Clear => (CLEAR, &[][..]),
+            Kind::SyncMark | Kind::Empty => {
+                return Err(damaged(self.bytes.len(), "no change is to be written here"));
+            }
+        };
         reserve(&mut self.bytes, COMMIT + RECORD + value.len())?;
         let bytes = &mut self.bytes;
         if self.records == 0 {
@@ -197,10 +213,6 @@ impl Draft {
             bytes.extend_from_slice(&time_us.to_le_bytes());
             bytes.extend_from_slice(&0u64.to_le_bytes());
         }
-        let kind = match kind {
-            Kind::Put => PUT,
-            _ => DELETE,
-        };
         bytes.extend_from_slice(&[kind, 0, 0, 0]);
         bytes.extend_from_slice(&id.to_le_bytes());
         bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
@@ -358,6 +370,9 @@ impl<'a> Chunk<'a> {
         let first = self.records.len();
         for _ in 0..count {
             let change = rest.record()?;
+            if count > 1 && change.kind == Kind::Clear {
+                return Err(damaged(at, "a clear is not the only record of its commit"));
+            }
             reserve(&mut self.records, 1)?;
             self.records.push(change);
         }
@@ -368,6 +383,11 @@ impl<'a> Chunk<'a> {
             records: first..self.records.len(),
         });
         Ok((commit, time_us))
+    }
+
+    /// Whether any of the commits erases.
+    pub(crate) fn erases(&self) -> bool {
+        self.records.iter().any(|it| it.kind == Kind::Erase)
     }
 
     /// The records of a commit of this chunk.
@@ -425,6 +445,9 @@ impl<'a> Rest<'a> {
         let kind = match head[0] {
             PUT => Kind::Put,
             DELETE => Kind::Delete,
+            ERASE => Kind::Erase,
+            ERASED => Kind::Erased,
+            CLEAR => Kind::Clear,
             kind => {
                 return Err(Error::incompatible(format!(
                     "the changes have a record of kind {kind}, which this library doesn't know"
@@ -432,7 +455,10 @@ impl<'a> Rest<'a> {
             }
         };
         let (id, len) = (u32_at(head, 4), u32_at(head, 8));
-        if head[1..4] != [0; 3] || (kind == Kind::Delete && len != 0) {
+        if head[1..4] != [0; 3]
+            || (kind != Kind::Put && len != 0)
+            || (kind == Kind::Clear && id != 0)
+        {
             return Err(damaged(at, "no record is here"));
         }
         let value = self.take(len as usize)?;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use super::erase::Unreadable;
 use super::write::{Stamp, Writer};
 use super::{Db, Shared};
 use crate::bytes::reserve;
@@ -40,7 +41,12 @@ impl Db {
     pub(crate) fn apply_chunk(&self, chunk: &Chunk<'_>) -> Result<()> {
         let shared = &*self.shared;
         let upto = chunk.header.upto;
-        {
+        let erases = chunk.erases();
+        let _turn = match erases {
+            true => Some(shared.turn_to_erase()?),
+            false => None,
+        };
+        let unreadable = {
             let mut writer = shared.writer_to_commit();
             if upto <= writer.commit {
                 drop(writer);
@@ -54,11 +60,23 @@ impl Db {
             let gone = shared.check_gone(chunk, new)?;
             let goal = chunk.difference.as_ref().map_or(0, |it| it.goal);
             shared.raise(&mut writer, chunk.header.next_id, next_id, goal)?;
-            shared.append_commits(&mut writer, chunk, new)?;
-            if let Some(gone) = gone {
-                shared.append_end(&mut writer, chunk, new, &gone)?;
-            }
+            let mut unreadable = shared.unreadable();
+            let appended = shared
+                .append_commits(&mut writer, chunk, new, &mut unreadable)
+                .and_then(|()| match gone {
+                    Some(gone) => {
+                        shared.append_end(&mut writer, chunk, new, &gone, &mut unreadable)
+                    }
+                    None => Ok(()),
+                });
+            (writer.commit, unreadable, appended)
+        };
+        // Also of those that came before a failure.
+        let (commit, unreadable, appended) = unreadable;
+        if erases {
+            shared.finish_erasing(commit, unreadable)?;
         }
+        appended?;
         shared.finish(upto)
     }
 
@@ -161,6 +179,16 @@ impl Shared {
             }
             check_commit_len(len)?;
         }
+        // A clear, of id 0, is of no record.
+        let clears: Vec<u32> = (touches.iter())
+            .filter(|touch| touch.kind == Kind::Clear)
+            .map(|touch| touch.commit)
+            .collect();
+        touches.retain(|touch| touch.kind != Kind::Clear);
+        let is_cleared = |after: Option<u32>, before: u32| {
+            let next = clears.partition_point(|&clear| after.is_some_and(|after| clear < after));
+            clears.get(next).is_some_and(|&clear| clear < before)
+        };
         touches.sort_unstable_by_key(|touch| (touch.id, touch.commit));
         let mut before: Option<&Touch> = None;
         for touch in &touches {
@@ -171,8 +199,9 @@ impl Shared {
                 return Err(damaged(0, format!("commit {commit} has id {id} twice")));
             }
             let live = match same {
-                Some(before) => before.kind == Kind::Put,
-                None => self.read().lookup.get(id).is_live(),
+                _ if is_cleared(same.map(|before| before.commit), touch.commit) => false,
+                Some(before) => matches!(before.kind, Kind::Put | Kind::Erased),
+                None => self.may_be_live(id)?,
             };
             // Of a difference what came before may be left out.
             if touch.kind == Kind::Delete && !live && chunk.difference.is_none() {
@@ -193,6 +222,18 @@ impl Shared {
         Ok(highest.max(writer.next_id))
     }
 
+    /// Whether a record is live, or was until its erasure, of which the newest version tells already.
+    fn may_be_live(&self, id: u32) -> Result<bool> {
+        let world = self.read();
+        let entry = world.lookup.get(id);
+        if entry.is_live() || !entry.is_known() {
+            return Ok(entry.is_live());
+        }
+        let location = entry.location();
+        let head = world.log.segment_of(location)?.head(location, id)?;
+        Ok(head.kind == Kind::Erased)
+    }
+
     /// The ids that are live until the end of a difference and deleted by it, ascending; `None` if
     /// these changes don't end with that.
     fn check_gone(&self, chunk: &Chunk<'_>, new: &[Commit]) -> Result<Option<Vec<u32>>> {
@@ -202,11 +243,15 @@ impl Shared {
         };
         // Whether these changes leave an id live that isn't to be. What the last commit says stands.
         let mut changed = BTreeMap::new();
+        let mut cleared = false;
         let mut len = 0;
         for commit in new {
             let is_end = commit.commit == chunk.header.upto;
             for change in chunk.changes(commit) {
-                if !is_in(ids, change.id) {
+                if change.kind == Kind::Clear {
+                    cleared = true;
+                    changed.clear();
+                } else if !is_in(ids, change.id) {
                     changed.insert(change.id, change.kind == Kind::Put && !is_end);
                 }
                 if is_end {
@@ -216,7 +261,7 @@ impl Shared {
         }
         let mut gone = Vec::new();
         for (id, entry) in self.read().lookup.entries() {
-            if entry.is_live() && !is_in(ids, id) && !changed.contains_key(&id) {
+            if entry.is_live() && !cleared && !is_in(ids, id) && !changed.contains_key(&id) {
                 reserve(&mut gone, 1)?;
                 gone.push(id);
             }
@@ -262,6 +307,7 @@ impl Shared {
         writer: &mut Writer,
         chunk: &Chunk<'_>,
         commits: &[Commit],
+        unreadable: &mut Unreadable,
     ) -> Result<()> {
         let end = chunk.difference.as_ref().map(|difference| difference.goal);
         let mut records = Vec::new();
@@ -272,7 +318,25 @@ impl Shared {
                 commit: commit.commit,
                 time_us: commit.time_us,
             };
-            self.append(writer, &records, Some(stamp))?;
+            self.append_one(writer, &records, stamp, unreadable)?;
+        }
+        Ok(())
+    }
+
+    fn append_one(
+        &self,
+        writer: &mut Writer,
+        records: &[NewRecord<'_>],
+        stamp: Stamp,
+        unreadable: &mut Unreadable,
+    ) -> Result<()> {
+        let erased = || records.iter().filter(|one| one.kind == Kind::Erase);
+        for one in erased() {
+            unreadable.add(one.id, one.previous)?;
+        }
+        self.append(writer, records, Some(stamp))?;
+        for one in erased() {
+            self.hide_erased(one.id, unreadable);
         }
         Ok(())
     }
@@ -286,11 +350,14 @@ impl Shared {
         let changes = chunk.changes(commit);
         reserve(records, changes.len())?;
         for change in changes {
-            records.push(NewRecord {
-                kind: change.kind,
-                id: change.id,
-                previous: self.newest(change.id),
-                value: change.value,
+            records.push(match change.kind {
+                Kind::Clear => NewRecord::CLEAR,
+                kind => NewRecord {
+                    kind,
+                    id: change.id,
+                    previous: self.newest(change.id),
+                    value: change.value,
+                },
             });
         }
         Ok(())
@@ -308,6 +375,7 @@ impl Shared {
         chunk: &Chunk<'_>,
         new: &[Commit],
         gone: &[u32],
+        unreadable: &mut Unreadable,
     ) -> Result<()> {
         let (Some(difference), upto) = (&chunk.difference, chunk.header.upto) else {
             return Ok(());
@@ -330,7 +398,7 @@ impl Shared {
             commit: upto,
             time_us: difference.upto_time_us,
         };
-        self.append(writer, &records, Some(stamp)).map(drop)
+        self.append_one(writer, &records, stamp, unreadable)
     }
 }
 

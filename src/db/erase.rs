@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::erasures::NoErasure;
+use super::erasures::{NoErasure, Turn};
 use super::{Db, Shared, World};
 use crate::error::{Error, NotFound, Result};
 use crate::location::Location;
@@ -31,9 +31,8 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// An erasure that was begun.
-struct Begun {
-    commit: u64,
+/// What erasures make unreadable, and what is to be overwritten then.
+pub(super) struct Unreadable {
     /// The world at that time, and those before it. Their files are there as long as they are.
     world: Arc<World>,
     replaced: Vec<Arc<World>>,
@@ -42,10 +41,35 @@ struct Begun {
     replaced_targets: Vec<Target>,
 }
 
+impl Unreadable {
+    /// Adds the versions of a record, of which this is the newest in the world of now.
+    pub(super) fn add(&mut self, id: u32, newest: Location) -> Result<()> {
+        add_targets(&self.world, id, newest, &mut self.targets)?;
+        self.add_replaced(id)
+    }
+
+    fn add_replaced(&mut self, id: u32) -> Result<()> {
+        for world in &self.replaced {
+            let newest = world.lookup.get(id).location();
+            add_targets(world, id, newest, &mut self.replaced_targets)?;
+        }
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        self.targets.sort_unstable_by_key(Target::place);
+        self.replaced_targets.sort_unstable_by_key(Target::place);
+    }
+}
+
 impl Db {
     /// Waits for the erasure that is under way, and has others wait.
-    pub(crate) fn without_erasures(&self) -> NoErasure<'_> {
-        self.shared.erasures.none()
+    pub(crate) fn without_erasures(&self) -> Result<NoErasure<'_>> {
+        // It may be this read that it waits for.
+        match grace::is_reading() {
+            true => Err(within_a_read()),
+            false => Ok(self.shared.erasures.none()),
+        }
     }
 
     /// Erases a record: it and all its versions become unreadable at once, for snapshots and scans
@@ -73,27 +97,17 @@ impl Db {
         let shared = &*self.shared;
         shared.check_writable("erase")?;
         shared.check_id(id)?;
-        if grace::is_reading() {
-            return Err(within_a_read());
-        }
-        let _turn = shared.erasures.turn()?;
+        let _turn = shared.turn_to_erase()?;
         // The erasure before this one may have failed.
         shared.check_poison()?;
-        let begun = shared.begin_erasure(id)?;
-        let unfinished = Unfinished(shared);
-        shared
-            .sync_to(begun.commit)
-            .and_then(|()| shared.overwrite(&begun.world, &begun.targets, &begun.replaced_targets))
-            .map_err(|error| shared.erasure_failed(error))?;
-        std::mem::forget(unfinished);
-        drop(begun.replaced);
-        Ok(())
+        let (commit, unreadable) = shared.begin_erasure(id)?;
+        shared.finish_erasing(commit, unreadable)
     }
 }
 
 impl Shared {
     /// Makes a record unreadable. All that can be wrong with it comes first.
-    fn begin_erasure(&self, id: u32) -> Result<Begun> {
+    fn begin_erasure(&self, id: u32) -> Result<(u64, Unreadable)> {
         // Without the writer lock, for a long history takes its time.
         let before = self.world.load();
         let (newest, targets) = newest_and_targets(&before, id)?;
@@ -104,16 +118,12 @@ impl Shared {
             true => (newest, targets),
             false => newest_and_targets(&world, id)?,
         };
-        let replaced = self.erasures.replaced_worlds();
-        let mut replaced_targets = Vec::new();
-        for world in &replaced {
-            let newest = world.lookup.get(id).location();
-            add_targets(world, id, newest, &mut replaced_targets)?;
-        }
-        for targets in [&mut targets, &mut replaced_targets] {
-            targets.sort_unstable_by_key(Target::place);
-            erasure::check_writable(&*self.storage, targets)?;
-        }
+        let mut unreadable = self.unreadable();
+        unreadable.targets.append(&mut targets);
+        unreadable.add_replaced(id)?;
+        unreadable.sort();
+        erasure::check_writable(&*self.storage, &unreadable.targets)?;
+        erasure::check_writable(&*self.storage, &unreadable.replaced_targets)?;
         let record = NewRecord {
             kind: Kind::Erase,
             id,
@@ -121,17 +131,52 @@ impl Shared {
             value: &[],
         };
         let commit = self.append(&mut writer, &[record], None)?;
-        for world in &replaced {
+        self.hide_erased(id, &unreadable);
+        Ok((commit, unreadable))
+    }
+
+    /// Waits until nobody else erases; refused where this would wait for itself.
+    pub(super) fn turn_to_erase(&self) -> Result<Turn<'_>> {
+        if grace::is_reading() {
+            return Err(within_a_read());
+        }
+        self.erasures.turn()
+    }
+
+    /// Nothing as yet. Under the writer lock.
+    pub(super) fn unreadable(&self) -> Unreadable {
+        Unreadable {
+            world: self.world.load(),
+            replaced: self.erasures.replaced_worlds(),
+            targets: Vec::new(),
+            replaced_targets: Vec::new(),
+        }
+    }
+
+    /// A record's erasure is in the log: hides it in the worlds before as well. Under the writer lock.
+    pub(super) fn hide_erased(&self, id: u32, unreadable: &Unreadable) {
+        for world in &unreadable.replaced {
             world.lookup.publish(id, Entry::NONE);
         }
         self.erasures.count.fetch_add(1, Ordering::Release);
-        Ok(Begun {
-            commit,
+    }
+
+    /// Overwrites what erasures up to `commit` have made unreadable. In their turn.
+    pub(super) fn finish_erasing(&self, commit: u64, mut unreadable: Unreadable) -> Result<()> {
+        let unfinished = Unfinished(self);
+        unreadable.sort();
+        let Unreadable {
             world,
             replaced,
             targets,
             replaced_targets,
-        })
+        } = unreadable;
+        self.sync_to(commit)
+            .and_then(|()| self.overwrite(&world, &targets, &replaced_targets))
+            .map_err(|error| self.erasure_failed(error))?;
+        std::mem::forget(unfinished);
+        drop(replaced);
+        Ok(())
     }
 
     /// Overwrites versions that no lookup leads to any more, and whose erasure is on disk: those
