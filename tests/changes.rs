@@ -604,7 +604,20 @@ fn what_does_not_fit_is_refused_as_a_whole() {
         &chunk(vec![(1, 1, vec![]), (2, 1, vec![])]),
         damaged,
     );
-    refused("an unknown kind", &chunk(vec![(4, 1, vec![])]), unfit);
+    for kind in [0, 3, 7, 8] {
+        refused("an unknown kind", &chunk(vec![(kind, 1, vec![])]), unfit);
+    }
+    refused(
+        "an erasure with a value",
+        &chunk(vec![(4, 1, vec![7])]),
+        damaged,
+    );
+    refused("a clear of an id", &chunk(vec![(6, 1, vec![])]), damaged);
+    refused(
+        "a clear and a deletion",
+        &chunk(vec![(6, 0, vec![]), (2, 1, vec![])]),
+        damaged,
+    );
     let mut deleted_twice = chunk(vec![(2, 9, vec![])]);
     deleted_twice
         .commits
