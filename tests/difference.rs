@@ -286,6 +286,47 @@ fn parts_are_applied_one_by_one() {
     }
 }
 
+/// The log of a compacted copy goes on with a commit that is not the next one, and what the copy
+/// gives out is the same after it was opened again.
+#[test]
+fn a_log_may_begin_with_a_gap() {
+    for meanwhile in [false, true] {
+        let (sender, whole) = (in_memory(), in_memory());
+        let storage = Arc::new(MemoryStorage::new());
+        let copy = open(&storage);
+        write_some(&sender, 0..2);
+        catch_up(&sender, &copy, usize::MAX);
+        let known = last_commit(&copy);
+        write_some(&sender, 2..4);
+        catch_up(&sender, &whole, usize::MAX);
+        compact(&sender, &keep_versions(1));
+        let (chunk, _) = sender.changes(known, usize::MAX).expect("changes");
+        let mut given = Some(&chunk).filter(|_| meanwhile);
+        let compacted = copy.compact(&keep_versions(0), |_, _| {
+            if let Some(chunk) = given.take() {
+                copy.apply(chunk).expect("it fits");
+            }
+            ControlFlow::Continue(())
+        });
+        compacted.expect("a compaction");
+        copy.apply(&chunk).expect("it fits");
+        let all = |copy: &Db| {
+            let since = (0..=last_commit(copy)).map(|since| copy.changes(since, 300));
+            since
+                .map(|given| given.expect("changes"))
+                .collect::<Vec<_>>()
+        };
+        let before = all(&copy);
+        drop(copy);
+        let copy = open(&storage);
+        assert_eq!(all(&copy), before);
+        compare(&whole, &copy).expect("the same");
+        let third = in_memory();
+        catch_up(&copy, &third, 300);
+        compare(&whole, &third).expect("the same");
+    }
+}
+
 /// Between two states only what leads to the end is taken.
 #[test]
 fn between_two_states_other_changes_are_refused() {
