@@ -1974,7 +1974,10 @@ typedef struct ourdb_stats {
     uint64_t last_commit;
     /** The last commit that is known to be on disk. */
     uint64_t synced_commit;
-    /** The first commit that ourdb_txn_begin_at() has a snapshot of. */
+    /**
+     * The first commit that ourdb_txn_begin_at() has a snapshot of. Beyond the last one in the
+     * middle of a difference of states (see ourdb_changes()), which ends with it.
+     */
     uint64_t oldest_commit;
     /**
      * The id that the next ourdb_insert() gives out; in a key-value database the one after the
@@ -2029,23 +2032,32 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  * machine, and may be stored or sent as they are, one answer after the other.
  *
  * After a compaction of the sender, changes from before it are a difference of states: the versions
- * that were kept, in the order of their commits, and the ids that are gone. A receiver in the
- * middle of them is between two states; it is at one again when it has applied all up to the commit
- * of that compaction.
+ * that were kept, in the order of their commits, with their numbers and times, and at its end the
+ * ids that are live then. A receiver in the middle of them is between two states; it is at one
+ * again when it has applied all up to the commit of that compaction, which is what oldest_commit in
+ * its ourdb_stats says. Its records have then the versions that the sender has kept, and those that they
+ * had before; those that the sender has no more are deleted with that commit. Until then it takes
+ * only what leads on to that: from the sender that gave the part before, or from one that was
+ * compacted later. From there on it gets changes as before.
  *
  * @param db            the database; may be opened for reading only
  * @param since_commit  the last commit that the receiver has; 0: everything
- * @param max_bytes     the answer gets no longer, unless its first commit alone is; 0: no limit
+ * @param max_bytes     the answer gets no longer, unless its first commit alone is, or the list of
+ *     live ids at the end of a difference; 0: no limit
  * @param out           receives the changes, to be freed with ourdb_free_buf(); its len is 0 if
  *     there are none. Zeroed on failure. What it held before is not freed.
  * @param out_commit    receives the last commit among them; since_commit if there are none; 0 on
  *     failure
  *
  * @return OURDB_OK, or
- * - OURDB_INCOMPATIBLE: since_commit is beyond the last commit
+ * - OURDB_INCOMPATIBLE: since_commit is beyond the last commit; or the database was taken over from
+ *   herolib, and since_commit is before its first own commit, or before a compaction: then copy the
+ *   directory, and go on from the copy
  * - a code that any read can return (see Errors)
  *
- * Cost: reads the log from there on, and copies it.
+ * Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
+ * of all versions that were kept, the last one looks at all ids, both once for all who ask; 16 bytes of
+ * memory for each of those versions, until the next compaction or the close.
  */
 int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourdb_buf *out, uint64_t *out_commit);
 
@@ -2063,7 +2075,8 @@ int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourd
  *
  * @return OURDB_OK, or
  * - OURDB_INCOMPATIBLE: a commit before these is missing; or the database is of another mode, has
- *   commits of its own, or a limit of its is too low for them
+ *   commits of its own, or a limit of its is too low for them; or it is in the middle of a
+ *   difference that they don't go on with
  * - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
  * - a code that any write can return (see Errors)
  *

@@ -16,9 +16,9 @@ use super::pointer;
 ///
 /// After a compaction of the sender, changes from before it are a difference of states: the versions
 /// that were kept, in the order of their commits, with their numbers and times, and at its end the
-/// ids that are live then. A receiver in the middle of them is between two states; it is at one again
-/// when it has applied all up to the commit of that compaction, which is what oldest_commit in its
-/// ourdb_stats says. Its records have then the versions that the sender has kept, and those that they
+/// ids that are live then. A receiver in the middle of them is between two states; it is at one
+/// again when it has applied all up to the commit of that compaction, which is what oldest_commit in
+/// its ourdb_stats says. Its records have then the versions that the sender has kept, and those that they
 /// had before; those that the sender has no more are deleted with that commit. Until then it takes
 /// only what leads on to that: from the sender that gave the part before, or from one that was
 /// compacted later. From there on it gets changes as before.
@@ -38,8 +38,8 @@ use super::pointer;
 ///   directory, and go on from the copy
 /// - a code that any read can return (see Errors)
 ///
-/// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads of
-/// all versions that were kept, the last one looks at all ids, both once for all who ask; 16 bytes of
+/// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
+/// of all versions that were kept, the last one looks at all ids, both once for all who ask; 16 bytes of
 /// memory for each of those versions, until the next compaction or the close.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_changes(
@@ -87,8 +87,8 @@ pub unsafe extern "C" fn ourdb_changes(
 ///
 /// @return OURDB_OK, or
 /// - OURDB_INCOMPATIBLE: a commit before these is missing; or the database is of another mode, has
-///   commits of its own, or a limit of its is too low for them; or it is in the middle of a difference
-///   that they don't go on with
+///   commits of its own, or a limit of its is too low for them; or it is in the middle of a
+///   difference that they don't go on with
 /// - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
 /// - a code that any write can return (see Errors)
 ///

@@ -33,8 +33,8 @@ pub struct ourdb_stats {
     pub last_commit: u64,
     /// The last commit that is known to be on disk.
     pub synced_commit: u64,
-    /// The first commit that ourdb_txn_begin_at() has a snapshot of. Beyond the last one in the middle
-    /// of a difference of states (see ourdb_changes()), which ends with it.
+    /// The first commit that ourdb_txn_begin_at() has a snapshot of. Beyond the last one in the
+    /// middle of a difference of states (see ourdb_changes()), which ends with it.
     pub oldest_commit: u64,
     /// The id that the next ourdb_insert() gives out; in a key-value database the one after the
     /// highest that was ever set.
