@@ -18,9 +18,9 @@ use super::pointer;
 /// that were kept, in the order of their commits, with their numbers and times, and at its end the
 /// ids that are live then. A receiver in the middle of them is between two states; it is at one
 /// again when it has applied all up to the commit of that compaction, which is what oldest_commit in
-/// its ourdb_stats says. Its records have then the versions that the sender has kept, and those that they
-/// had before; those that the sender has no more are deleted with that commit. Until then it takes
-/// only what leads on to that: from the sender that gave the part before, or from one that was
+/// its ourdb_stats says. Its records have then the versions that the sender has kept, and those that
+/// they had before; those that the sender has no more are deleted with that commit. Until then it
+/// takes only what leads on to that: from the sender that gave the part before, or from one that was
 /// compacted later. From there on it gets changes as before.
 ///
 /// @param db            the database; may be opened for reading only
@@ -39,8 +39,8 @@ use super::pointer;
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
-/// of all versions that were kept, the last one looks at all ids, both once for all who ask; 16 bytes of
-/// memory for each of those versions, until the next compaction or the close.
+/// of all versions that were kept, the last one looks at all ids, both once for all who ask; 16 bytes
+/// of memory for each of those versions, until the next compaction or the close.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_changes(
     db: *const ourdb,
