@@ -48,9 +48,6 @@ const PAUSE_US: u32 = 200;
 const LONGEST_PAUSE_US: u32 = 12_800;
 /// Progress is told after so many bytes.
 const STEP: u64 = 1 << 20;
-/// The base is synced each time after so many bytes: gigabytes that wait to be written hold up all
-/// who write files, and nobody could cancel while they are.
-const SYNC_STEP: u64 = 64 << 20;
 /// Beyond this number for the next data file, compaction begins anew with the lowest free one.
 const HIGH_NUMBER: u32 = 49_152;
 
@@ -342,15 +339,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
     /// Copies what is to be kept of each record as of the beginning.
     fn copy_base(&mut self) -> Result<()> {
         let world = Arc::clone(&self.start.world);
-        let mut synced = 0;
         for (id, _) in world.lookup.entries() {
             let bytes = self.copy_record(&world, id)?;
             self.tell(bytes)?;
             self.set_brake();
-            if self.base.bytes() - synced >= SYNC_STEP {
-                self.base.sync()?;
-                synced = self.base.bytes();
-            }
+            self.base.sync_now_and_then()?;
         }
         self.brake.release();
         self.base.sync()
@@ -487,7 +480,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
     /// Copies what is in the log by now and was not copied yet, and syncs it; how many bytes.
     fn copy_round(&mut self) -> Result<u64> {
         let from = self.log.bytes();
-        self.copy_log(Self::tell)?;
+        self.copy_log(|this, bytes| {
+            this.tell(bytes)?;
+            this.log.sync_now_and_then()
+        })?;
         self.log.sync()?;
         Ok(self.log.bytes() - from)
     }
@@ -512,9 +508,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         )
     }
 
-    /// Copies the commits that are in the log by now and were not copied yet. `tell` is told how many
+    /// Copies the commits that are in the log by now and were not copied yet. `step` is told how many
     /// bytes that were, every now and then.
-    fn copy_log(&mut self, tell: impl Fn(&mut Self, u64) -> Result<()>) -> Result<()> {
+    fn copy_log(&mut self, step: impl Fn(&mut Self, u64) -> Result<()>) -> Result<()> {
         if planted!(last_commits_not_copied) {
             return Ok(());
         }
@@ -539,7 +535,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                 if untold >= STEP {
                     // An erasure gets its turn. Besides, who is told may erase.
                     held_off = None;
-                    tell(self, std::mem::take(&mut untold))?;
+                    step(self, std::mem::take(&mut untold))?;
                     held_off = Some(shared.erasures.hold_off());
                 }
             }

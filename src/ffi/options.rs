@@ -82,12 +82,12 @@ pub struct ourdb_options {
     /// OURDB_IO_...
     pub io: u32,
     /// Compact by a background thread once so many percent of the bytes in the data files are dead,
-    /// that is not needed for what auto_keep_versions keeps: from 1 to 99; 0: never (see Compaction
-    /// and retention). A handle for reading only ignores it.
+    /// those not counted that the last compaction had to keep: from 1 to 99; 0: never (see Compaction
+    /// and retention). Not stored. A handle for reading only ignores it.
     pub auto_compact_percent: u32,
     /// 0.
     pub reserved: u32,
-    /// How many versions of each record that compaction keeps; 0: 1.
+    /// How many versions of each record that compaction keeps; 0: 1. Not stored.
     pub auto_keep_versions: u64,
 }
 

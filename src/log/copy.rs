@@ -15,6 +15,9 @@ use crate::storage::{Access, File, Storage, remove_if_there, sync_directory};
 /// Bytes are gathered up to this size before they are written.
 const GATHER: usize = 1 << 20;
 
+/// What is appended is synced each time after so many bytes.
+const SYNC_STEP: u64 = 64 << 20;
+
 /// Numbers for new data files. Files that are there are passed over.
 #[derive(Debug)]
 pub(crate) struct Numbers {
@@ -66,6 +69,8 @@ pub(crate) struct Copy {
     changed: bool,
     /// A file was made since the last sync.
     unnamed: bool,
+    /// How many bytes were appended since then.
+    unsynced: u64,
 }
 
 impl Copy {
@@ -82,6 +87,7 @@ impl Copy {
             kept: false,
             changed: false,
             unnamed: false,
+            unsynced: 0,
         }
     }
 
@@ -141,6 +147,7 @@ impl Copy {
             file.end += bytes.len() as u64;
             file.synced = false;
         }
+        self.unsynced += bytes.len() as u64;
         if self.gathered.len() >= GATHER {
             self.flush()?;
         }
@@ -259,7 +266,17 @@ impl Copy {
             sync_directory(&*storage, "").map_err(failed)?;
         }
         self.unnamed = false;
+        self.unsynced = 0;
         Ok(())
+    }
+
+    /// As [`Copy::sync`], once much was appended since the last one: gigabytes that wait to be written
+    /// hold up all who write files, and nobody can cancel while they are.
+    pub(crate) fn sync_now_and_then(&mut self) -> Result<()> {
+        match self.unsynced >= SYNC_STEP {
+            true => self.sync(),
+            false => Ok(()),
+        }
     }
 
     /// Where the last file ends.
