@@ -375,8 +375,21 @@
  * its progress callback at any time, and a crash leaves the database as it was or compacted. It
  * reads every value that it keeps, and refuses to copy a damaged one.
  *
+ * While the log is taken over that is written meanwhile, a writer may be made to wait before each
+ * commit: a fifth of a millisecond, or up to 13 where many write quicker than it can be copied.
+ *
  * With ourdb_options.auto_compact_percent a background thread compacts whenever so large a share of
- * the data files is dead, and keeps auto_keep_versions versions of each record.
+ * the data files is dead, and keeps auto_keep_versions versions of each record. Dead is all but the
+ * newest versions of live records; what the last compaction had to keep of that is not counted.
+ * The thread looks four times a second whether anything was written. Only then does it walk through
+ * the table of ids, a few nanoseconds for each, and so seldom that this takes a hundredth of its
+ * time at most. Data files of less than 256 KiB together are left alone. Databases in memory are
+ * compacted, too.
+ *
+ * ourdb_close() and ourdb_destroy() cancel such a compaction and wait for it to stop, for a few
+ * syncs at most; in a forked child there is none. ourdb_compact() returns OURDB_BUSY while it is at
+ * work. Where it fails, mostly because the disk has no room for the copy, everything goes on as
+ * before, and it is tried again after a second, then after twice as long each time, up to an hour.
  *
  *
  * Erasure
@@ -814,13 +827,13 @@ typedef struct ourdb_options {
     uint32_t io;
     /**
      * Compact by a background thread once so many percent of the bytes in the data files are dead,
-     * that is not needed for what auto_keep_versions keeps: from 1 to 99; 0: never (see Compaction
-     * and retention). A handle for reading only ignores it.
+     * those not counted that the last compaction had to keep: from 1 to 99; 0: never (see Compaction
+     * and retention). Not stored. A handle for reading only ignores it.
      */
     uint32_t auto_compact_percent;
     /** 0. */
     uint32_t reserved;
-    /** How many versions of each record that compaction keeps; 0: 1. */
+    /** How many versions of each record that compaction keeps; 0: 1. Not stored. */
     uint64_t auto_keep_versions;
 } ourdb_options;
 

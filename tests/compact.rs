@@ -156,7 +156,7 @@ fn a_compaction_beside_writers_that_never_pause_ends() {
     const WRITERS: u32 = 2;
     const IDS: u32 = 20_000;
     /// Far more than it takes.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(40);
     let options = Options {
         key_value: true,
         native: true,
