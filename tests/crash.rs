@@ -190,3 +190,77 @@ fn a_full_disk_keeps_everything_and_goes_on_when_there_is_space() {
         check(model.check_all(&db).context(|| "reopened".into()));
     }
 }
+
+/// What a crash leaves that comes after any call of a close.
+fn crashes_in_close(storage: &SimStorage, db: Db, mut look: impl FnMut(usize, SimStorage)) {
+    let before = storage.events();
+    db.close().expect("a close");
+    let history = storage.history();
+    for calls in before..=history.events.len() {
+        let after = history.after(calls);
+        look(calls, self::storage(after.clone(), true));
+        look(
+            calls,
+            self::storage(after.lose_power(&Loss::OF_EVERYTHING), true),
+        );
+    }
+}
+
+#[test]
+fn a_crash_in_a_close_that_keeps_only_a_number_is_harmless() {
+    let plain = Options {
+        record_nr_max: 1000,
+        record_size_max: 200,
+        ..Options::default()
+    };
+    let closed = || {
+        let storage = storage(Disk::new(), true);
+        let db = open(&storage, &plain, false).expect("a new database opens");
+        db.insert(b"one").expect("an insert");
+        db.insert(b"two").expect("an insert");
+        db.close().expect("a close");
+        storage
+    };
+    let is_as_before = |calls: usize, storage: SimStorage, options: &Options| {
+        let db = open(&storage, options, true)
+            .unwrap_or_else(|error| panic!("a crash after {calls} calls: {error}"));
+        assert_eq!(db.get(2).expect("a value"), b"two", "{calls}");
+        assert_eq!(db.count().expect("a count"), 2, "{calls}");
+        // What is taken over as herolib's goes on with another generation.
+        let disk = storage.disk();
+        let manifest = disk.read("MANIFEST").expect("a manifest");
+        assert_eq!(manifest[32..40], [0; 8], "{calls}");
+    };
+
+    // An id that was given out for nothing.
+    let storage = closed();
+    let db = open(&storage, &plain, true).expect("it opens");
+    let mut txn = db.begin().expect("a transaction");
+    assert_eq!(txn.insert(b"three").expect("an id"), 3);
+    txn.abort();
+    crashes_in_close(&storage, db, |calls, storage| {
+        is_as_before(calls, storage, &plain);
+    });
+
+    // A higher limit, by which a dump is wider.
+    let storage = closed();
+    let wider = Options {
+        record_nr_max: 70_000,
+        ..plain.clone()
+    };
+    let db = open(&storage, &wider, true).expect("it opens");
+    crashes_in_close(&storage, db, |calls, storage| {
+        is_as_before(calls, storage, &wider);
+    });
+
+    // Nothing at all.
+    let storage = closed();
+    let db = open(&storage, &plain, true).expect("it opens");
+    let calls = storage.events();
+    db.close().expect("a close");
+    assert_eq!(
+        storage.events(),
+        calls,
+        "a close of what wasn't changed writes"
+    );
+}

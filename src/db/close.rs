@@ -87,6 +87,7 @@ impl Shared {
         let dump = if writer.manifest.native {
             None
         } else {
+            self.announce_dump(writer)?;
             self.write_dump(writer, &world)?
         };
         let manifest = Manifest {
@@ -142,6 +143,18 @@ impl Shared {
             return Ok(());
         }
         writer.manifest.clears = clears;
+        writer.manifest.write(&*self.storage)
+    }
+
+    /// Before a dump is replaced: a manifest that says "closed cleanly" knows the old one, and the new
+    /// one would look like herolib's. Nothing was committed through this handle, else it would say
+    /// "open" already, so a backup stays one.
+    fn announce_dump(&self, writer: &mut Writer) -> Result<()> {
+        if writer.manifest.state != State::Clean || planted!(manifest_stays_clean) {
+            return Ok(());
+        }
+        writer.manifest.state = State::Open;
+        writer.manifest.dump = None;
         writer.manifest.write(&*self.storage)
     }
 

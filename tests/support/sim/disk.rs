@@ -234,7 +234,8 @@ impl Disk {
             Event::RemoveRoot => self.root = false,
             Event::Create { name } => {
                 let entry = Entry::File(self.inodes.len());
-                self.inodes.push(Arc::default());
+                let number = self.inodes.len();
+                self.inodes.push(Arc::new(Inode::made(number)));
                 Arc::make_mut(&mut self.made_as).push(name.clone());
                 self.change_names(NameChange::Add(name.clone(), entry));
             }
