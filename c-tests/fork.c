@@ -4,7 +4,8 @@
  * Promise: in a forked child every function on the handle gives OURDB_FORKED, close and destroy
  * free its memory and touch nothing on disk; the parent goes on as if nothing had been; the child
  * can use databases of its own; a child that lives on does not keep the lock, however the parent
- * went; a child forked while other threads were writing doesn't hang.
+ * went; a child forked while other threads were writing or reading doesn't hang, in what it
+ * inherited or in its own databases.
  */
 #include "harness.h"
 
@@ -515,6 +516,134 @@ while_writing(const test_variant *variant)
     CHECK_OK(ourdb_destroy(shared.db));
 }
 
+typedef struct looker {
+    ourdb *db;
+    pthread_mutex_t mutex;
+    int over;
+} looker;
+
+static int
+is_over(looker *self)
+{
+    int over;
+
+    pthread_mutex_lock(&self->mutex);
+    over = self->over;
+    pthread_mutex_unlock(&self->mutex);
+    return over;
+}
+
+static void *
+read_until_over(void *argument)
+{
+    looker *self = argument;
+
+    while (!is_over(self)) {
+        ourdb_buf value;
+
+        VERIFY_OK(ourdb_get(self->db, 1, &value));
+        ourdb_free_buf(&value);
+    }
+    return NULL;
+}
+
+static void *
+look_until_over(void *argument)
+{
+    looker *self = argument;
+
+    while (!is_over(self)) {
+        int i;
+
+        for (i = 0; i < 1000; i++) {
+            ourdb_txn *snapshot;
+
+            VERIFY_OK(ourdb_txn_begin(self->db, OURDB_TXN_READ_ONLY, &snapshot));
+            ourdb_txn_abort(snapshot);
+        }
+    }
+    return NULL;
+}
+
+/*
+ * The child ends what it inherited, whose locks may be held by nobody. Then it compacts and erases in
+ * a database of its own: both wait for those who read, and those of the parent are not there.
+ */
+static void
+in_child_of_readers(ourdb *db, ourdb_txn *txn, ourdb_txn *snapshot, ourdb_iter *iter)
+{
+    ourdb_options options = test_options(NULL, OURDB_OPEN_MEMORY);
+    ourdb_retention retention;
+    ourdb *own;
+    uint32_t id;
+
+    alarm(30);
+    CHECK_CODE(ourdb_txn_commit(txn), OURDB_FORKED);
+    ourdb_txn_abort(snapshot);
+    ourdb_iter_close(iter);
+    own = OPEN("", &options);
+    CHECK_OK(ourdb_insert(own, "one", 3, &id));
+    CHECK_OK(ourdb_insert(own, "two", 3, &id));
+    CHECK_OK(ourdb_erase(own, 1));
+    CHECK_OK(ourdb_retention_init(&retention, sizeof retention));
+    CHECK_OK(ourdb_compact(own, &retention, NULL, NULL));
+    CHECK_VALUE(own, 2, "two", 3);
+    CHECK_OK(ourdb_destroy(own));
+    CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+}
+
+static void
+while_reading(const test_variant *variant)
+{
+    const size_t len = 1 << 20;
+    ourdb_options options = test_options(variant, 0);
+    unsigned long forks = test_scaled(40);
+    unsigned long i;
+    uint8_t *value = calloc(1, len);
+    pthread_t threads[2];
+    looker shared;
+    uint32_t id;
+
+    test_phase("%s: forking while threads read", variant->name);
+    CHECK(value != NULL);
+    options.record_size_max = (uint32_t)len;
+    shared.db = OPEN(test_path("while-reading"), &options);
+    shared.over = 0;
+    CHECK_OK(ourdb_insert(shared.db, value, len, &id));
+    CHECK(pthread_mutex_init(&shared.mutex, NULL) == 0);
+    CHECK(pthread_create(&threads[0], NULL, read_until_over, &shared) == 0);
+    CHECK(pthread_create(&threads[1], NULL, look_until_over, &shared) == 0);
+    for (i = 0; i < forks; i++) {
+        ourdb_txn *txn;
+        ourdb_txn *snapshot;
+        ourdb_iter *iter;
+        pid_t child;
+
+        CHECK_OK(ourdb_txn_begin(shared.db, 0, &txn));
+        CHECK_OK(ourdb_txn_set(txn, 1, value, len));
+        CHECK_OK(ourdb_txn_begin(shared.db, OURDB_TXN_READ_ONLY, &snapshot));
+        CHECK_OK(ourdb_iter_open(shared.db, 0, UINT32_MAX, 0, &iter));
+        test_sleep_us(100 + i * 37 % 500);
+        child = test_fork();
+        if (child == 0) {
+            in_child_of_readers(shared.db, txn, snapshot, iter);
+            end_child(1);
+        }
+        wait_child(child, 1);
+        ourdb_iter_close(iter);
+        ourdb_txn_abort(snapshot);
+        ourdb_txn_abort(txn);
+    }
+    pthread_mutex_lock(&shared.mutex);
+    shared.over = 1;
+    pthread_mutex_unlock(&shared.mutex);
+    CHECK(pthread_join(threads[0], NULL) == 0);
+    CHECK(pthread_join(threads[1], NULL) == 0);
+    CHECK(pthread_mutex_destroy(&shared.mutex) == 0);
+    CHECK_OK(ourdb_destroy(shared.db));
+    free(value);
+}
+
 int
 main(void)
 {
@@ -535,5 +664,7 @@ main(void)
         every_function(&test_variants[i], OURDB_SYNC_INTERVAL);
         while_writing(&test_variants[i]);
     }
+    while_reading(&test_variants[0]);
+    while_reading(&test_variants[TEST_VARIANT_COUNT - 1]);
     return test_end();
 }

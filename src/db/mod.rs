@@ -261,6 +261,9 @@ impl Db {
     /// Stops all further writing through this handle, for a reason that [`Error::Poisoned`] will
     /// tell. For a caller that found something wrong which the database can't know of.
     pub fn poison(&self, cause: &str) {
-        self.shared.poison(cause);
+        // In a forked child nothing is written anyway.
+        if self.shared.is_own_process() {
+            self.shared.poison(cause);
+        }
     }
 }

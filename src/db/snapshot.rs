@@ -267,6 +267,10 @@ impl Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
+        if !self.shared.is_own_process() {
+            // A thread that is not in this forked child may have held the lock.
+            return;
+        }
         let mut open = self.shared.snapshots.lock();
         open.count -= 1;
         if !self.is_past()
@@ -283,6 +287,7 @@ impl Drop for Snapshot {
 impl Db {
     /// Refuses while transactions, snapshots or scans are open, as a close would.
     pub fn check_idle(&self) -> Result<()> {
+        self.shared.check_process()?;
         match self.shared.snapshots.count() {
             0 => Ok(()),
             count => Err(Error::Busy {

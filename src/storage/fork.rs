@@ -4,11 +4,13 @@
 //! must not use a handle. A handler registered with `pthread_atfork` counts forks in the child; a
 //! handle remembers the count at its opening, and comparing costs one load. The handler also
 //! closes the child's copies of the lock files, so that a child that lives on doesn't keep the
-//! database locked after its parent is gone.
+//! database locked after its parent is gone, and takes away the marks of threads that were reading.
 
 use std::os::fd::RawFd;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use super::grace;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
@@ -34,6 +36,7 @@ pub fn watch() {
 
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    grace::forget_other_threads();
     for place in &LOCKS {
         let descriptor = place.swap(-1, Ordering::Relaxed);
         if descriptor >= 0 {

@@ -176,6 +176,21 @@ fn next(block: &'static Block) -> &'static Block {
     unsafe { &*next }
 }
 
+/// In a forked child: the threads of the parent are not here, and nobody would ever take away the
+/// marks of those that were reading. Their slots are free. Async-signal-safe.
+pub(super) fn forget_other_threads() {
+    let own = SLOT.get();
+    let mut block = Some(&FIRST);
+    while let Some(slots) = block {
+        for slot in slots.slots.iter().filter(|&slot| !ptr::eq(slot, own)) {
+            slot.mark.store(0, Ordering::Relaxed);
+            slot.taken.store(false, Ordering::Relaxed);
+        }
+        // SAFETY: NULL, or a block that was published, and never freed.
+        block = unsafe { slots.next.load(Ordering::Acquire).as_ref() };
+    }
+}
+
 /// Whether this thread reads, further up.
 pub(crate) fn is_reading() -> bool {
     // SAFETY: NULL, or a slot of a block, which lives for ever.
