@@ -2069,8 +2069,8 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  * - a code that any read can return (see Errors)
  *
  * Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
- * of all versions that were kept, the last one looks at all ids, both once for all who ask; 16 bytes
- * of memory for each of those versions, until the next compaction or the close.
+ * of all versions that were kept, the last one looks at all ids, both once for all who ask; 16
+ * bytes of memory for each of those versions, until the next compaction or the close.
  */
 int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourdb_buf *out, uint64_t *out_commit);
 

@@ -39,8 +39,8 @@ use super::pointer;
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
-/// of all versions that were kept, the last one looks at all ids, both once for all who ask; 16 bytes
-/// of memory for each of those versions, until the next compaction or the close.
+/// of all versions that were kept, the last one looks at all ids, both once for all who ask; 16
+/// bytes of memory for each of those versions, until the next compaction or the close.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_changes(
     db: *const ourdb,
