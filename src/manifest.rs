@@ -41,7 +41,7 @@ use std::io;
 use crate::bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::herolib::DumpStamp;
-use crate::options::Limits;
+use crate::options::{LAST_NEXT_ID, Limits};
 use crate::planted::planted;
 use crate::storage::{Storage, read_all, replace};
 
@@ -57,13 +57,17 @@ const CLEAR_ENTRY: usize = 16;
 /// After so many clears the next one deletes record by record.
 pub(crate) const MOST_CLEARS: usize = 4096;
 const LONGEST: u64 =
-    (HEADER + FILE_ENTRY * 65_536 + EXTENSION + CLEAR_ENTRY * MOST_CLEARS + 4) as u64;
+    (HEADER + FILE_ENTRY * MOST_FILES + EXTENSION + CLEAR_ENTRY * MOST_CLEARS + 4) as u64;
 const FEATURE_EXTENDED: u32 = 1;
 const FLAG_NATIVE: u8 = 1;
 const FLAG_BASE: u8 = 2;
 const FLAG_DUMP: u8 = 4;
 const FLAG_BACKUP: u8 = 8;
 const FLAG_COMPACTING: u8 = 16;
+
+/// No generation is beyond this, so that there is a number after each.
+const LAST_GENERATION: u64 = u64::MAX / 2;
+const MOST_FILES: usize = 65_536;
 
 /// Whether the database was left in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +197,14 @@ impl Manifest {
         self.files.get(index.ok()?)
     }
 
+    /// The number of the generation after this one.
+    pub(crate) fn next_generation(&self) -> Result<u64> {
+        if self.generation >= LAST_GENERATION {
+            return Err(Error::Full("all generations are used".into()));
+        }
+        Ok(self.generation + 1)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let base = self.base.unwrap_or(BaseStamp { crc: 0, entries: 0 });
         let no_dump = KnownDump {
@@ -308,7 +320,13 @@ impl Manifest {
         if copying && flags & FLAG_BACKUP == 0 {
             return Err(damaged(42, "only a backup can be in this state"));
         }
+        if u64_at(bytes, 32) > LAST_GENERATION || u64_at(bytes, 56) > LAST_NEXT_ID {
+            return Err(damaged(32, "there is no such generation or next id"));
+        }
         let count = u32_at(bytes, 100) as usize;
+        if count > MOST_FILES {
+            return Err(damaged(100, "there can't be so many data files"));
+        }
         let files_end = HEADER + FILE_ENTRY * count;
         let (oldest, base_time_us, clears, end) = if features & FEATURE_EXTENDED == 0 {
             (0, 0, 0, files_end)
@@ -316,6 +334,9 @@ impl Manifest {
             (0, 0, 0, usize::MAX)
         } else {
             let clears = u32_at(bytes, files_end + 16) as usize;
+            if clears > MOST_CLEARS {
+                return Err(damaged(files_end as u64, "there can't be so many clears"));
+            }
             let end = files_end + EXTENSION + CLEAR_ENTRY * clears;
             let (oldest, time_us) = (u64_at(bytes, files_end), u64_at(bytes, files_end + 8));
             (oldest, time_us, clears, end)

@@ -12,6 +12,8 @@ pub const DEFAULT_FILE_SIZE: u32 = 524_288_000;
 pub const RECORD_SIZE_LIMIT: u32 = (1 << 31) - 1;
 /// Default for [`Sync::Interval`]: one second.
 pub const DEFAULT_SYNC_INTERVAL_MS: u32 = 1000;
+/// No next id is beyond this: ids have 32 bits.
+pub(crate) const LAST_NEXT_ID: u64 = 1 << 32;
 
 /// When a commit is on disk. The death of the process loses nothing in any mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

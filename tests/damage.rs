@@ -6,13 +6,13 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
 use ourdb::storage::Storage;
-use ourdb::{Db, Error, IoMode, NotFound, Options, Records, Sync};
+use ourdb::{Db, Error, IoMode, NotFound, Options, Records, Retention, Sync};
 use support::herolib::{Herolib, Port, Settings};
 use support::sim::{Disk, Loss, SimStorage};
 use support::{Context, TempDirectory, Verdict, refute, require};
@@ -624,6 +624,98 @@ fn the_highest_number_in_somebody_elses_hands_uses_up_none() {
     assert_eq!(fs::read(path.join("65535.db")).unwrap(), b"somebody's");
 }
 
+/// A manifest with the checksum that its bytes have now.
+fn with_crc(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.len() - 4;
+    let crc = crc32fast::hash(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// A database that was closed cleanly, with versions to be dropped.
+fn closed() -> Files {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &key_value()).unwrap();
+    db.set(1, b"first").unwrap();
+    db.set(1, b"second").unwrap();
+    db.set(2, b"gone").unwrap();
+    db.delete(2).unwrap();
+    db.close().unwrap();
+    files(directory.path())
+}
+
+#[test]
+fn a_manifest_with_impossible_numbers_is_refused() {
+    let files = closed();
+    let generation = 32..40;
+    let next_id = 56..64;
+    for (range, number) in [
+        (generation.clone(), u64::MAX),
+        (generation, u64::MAX / 2 + 1),
+        (next_id.clone(), u64::MAX),
+        (next_id, (1 << 32) + 1),
+    ] {
+        let mut changed = files.clone();
+        let mut bytes = files["MANIFEST"].clone();
+        bytes[range.clone()].copy_from_slice(&number.to_le_bytes());
+        changed.insert("MANIFEST".to_owned(), with_crc(bytes));
+        assert_refused(&changed, &format!("{number} in {range:?}"));
+    }
+}
+
+#[test]
+fn generations_end_and_do_not_begin_anew() {
+    let directory = TempDirectory::new();
+    let manifest = directory.path().join("MANIFEST");
+    let open = || Db::open(directory.path(), &key_value());
+    open().unwrap().close().unwrap();
+    let mut bytes = fs::read(&manifest).unwrap();
+    bytes[32..40].copy_from_slice(&(u64::MAX / 2).to_le_bytes());
+    fs::write(&manifest, with_crc(bytes)).unwrap();
+
+    let db = open().unwrap();
+    db.set(1, b"first").unwrap();
+    db.set(1, b"second").unwrap();
+    let full = db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()));
+    assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
+    db.set(1, b"third").unwrap();
+    db.close().unwrap();
+    let db = open().unwrap();
+    assert_eq!(db.history(1, 0).unwrap().len(), 3);
+}
+
+#[test]
+fn a_checkpoint_with_impossible_numbers_is_not_used() {
+    let next_id = 56;
+    let versions = 88;
+    let deletions = 96;
+    let files = closed();
+    for (at, number) in [
+        (versions, u64::MAX),
+        (deletions, u64::MAX),
+        (deletions, 5),
+        (next_id, u64::MAX),
+    ] {
+        let directory = TempDirectory::new();
+        let mut changed = files.clone();
+        let index = changed.get_mut("index").unwrap();
+        index[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        let crc = crc32fast::hash(&index[..108]);
+        index[108..112].copy_from_slice(&crc.to_le_bytes());
+        put(directory.path(), &changed);
+        let db = Db::open(directory.path(), &key_value()).unwrap();
+        db.set(3, b"third").unwrap();
+        db.delete(3).unwrap();
+        let stats = db.stats().unwrap();
+        assert_eq!(
+            (stats.versions, stats.deletions),
+            (6, 2),
+            "{number} at {at}"
+        );
+        assert_eq!(stats.next_id, 4, "{number} at {at}");
+    }
+}
+
 #[test]
 fn commit_numbers_end_and_do_not_begin_anew() {
     let directory = TempDirectory::new();
@@ -632,10 +724,7 @@ fn commit_numbers_end_and_do_not_begin_anew() {
     open().unwrap().close().unwrap();
     let mut bytes = fs::read(&manifest).unwrap();
     bytes[64..72].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
-    let end = bytes.len() - 4;
-    let crc = crc32fast::hash(&bytes[..end]);
-    bytes[end..].copy_from_slice(&crc.to_le_bytes());
-    fs::write(&manifest, bytes).unwrap();
+    fs::write(&manifest, with_crc(bytes)).unwrap();
 
     let db = open().unwrap();
     db.set(1, b"the last one").unwrap();

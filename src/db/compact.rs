@@ -175,6 +175,7 @@ impl Shared {
         let (commit, files, world, end) = {
             let mut writer = self.writer();
             self.check_poison()?;
+            writer.manifest.next_generation()?;
             self.prepare(&mut writer)?;
             let world = self.world.load();
             let files = super::close::data_files(&writer.manifest, &world);

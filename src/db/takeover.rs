@@ -214,7 +214,7 @@ impl Opening<'_> {
             });
         }
         // The checkpoint belongs to the generation before.
-        manifest.generation += 1;
+        manifest.generation = manifest.next_generation()?;
         manifest.backup = false;
         manifest.dump = known_dump(storage)?;
         let adoption = Adoption { manifest, entries };

@@ -84,7 +84,13 @@ impl World {
         let clear = self.clears.first_after(commit)?;
         // What herolib wrote on top of ours is newer than any clear before it, and older than any
         // after it.
-        let newer = newer.map(|newer| if newer == 0 { base + 1 } else { newer });
+        let newer = newer.map(|newer| {
+            if newer == 0 {
+                base.saturating_add(1)
+            } else {
+                newer
+            }
+        });
         newer
             .is_none_or(|newer| clear.commit < newer)
             .then_some(clear)

@@ -34,7 +34,7 @@ use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
 use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, LogEnd};
-use crate::options::LookupKind;
+use crate::options::{LAST_NEXT_ID, LookupKind};
 use crate::planted::planted;
 use crate::storage::{Access, File, Storage, replace_with};
 use crate::sync::atomic::Ordering;
@@ -52,6 +52,8 @@ const FORMAT: u32 = 2;
 const HEADER: usize = 112;
 const BLOCK: usize = BLOCK_IDS * 8;
 const FLAG_EXTERNAL: u32 = 1;
+/// More than fit into all data files, and far from what 64 bits can count.
+const MOST_VERSIONS: u64 = 1 << 48;
 /// Blocks are read and written so many at a time.
 const BLOCKS_AT_ONCE: usize = 256;
 
@@ -135,6 +137,10 @@ impl Header {
             file: u16_at(bytes, 76),
             position: u32_at(bytes, 72),
         };
+        let (versions, deletions) = (u64_at(bytes, 88), u64_at(bytes, 96));
+        if versions > MOST_VERSIONS || deletions > versions || u64_at(bytes, 56) > LAST_NEXT_ID {
+            return None;
+        }
         Some(Header {
             state: State {
                 uuid: array_at(bytes, 12),
@@ -144,8 +150,8 @@ impl Header {
                 next_id: u64_at(bytes, 56),
                 live: u64_at(bytes, 64),
                 tally: Tally {
-                    versions: u64_at(bytes, 88),
-                    deletions: u64_at(bytes, 96),
+                    versions,
+                    deletions,
                 },
                 log_end: (end.position != 0).then_some(end),
             },
