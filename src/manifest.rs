@@ -26,7 +26,8 @@
 //! 96   4  CRC32 of the herolib dump
 //! 100  4  number of data files n
 //! 104  8  when the herolib dump was last changed, nanoseconds since the Unix epoch; 0 = unknown
-//! 112 16n data files, ascending: number u16, kind u16 (0 log, 1 frozen, 2 compacted), 4 bytes 0,
+//! 112 16n data files, ascending: number u16, kind u16 (0 log, 1 frozen, 2 compacted, 3 to be
+//!         removed), 4 bytes 0,
 //!         own_until u32, length u32
 //! +    8  oldest commit from which on every version is kept
 //! +    8  time of the last commit before the log
@@ -36,6 +37,7 @@
 //! +    4  CRC32 of everything before
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::bytes::{array_at, u16_at, u32_at, u64_at};
@@ -59,6 +61,8 @@ pub(crate) const MOST_CLEARS: usize = 4096;
 const LONGEST: u64 =
     (HEADER + FILE_ENTRY * MOST_FILES + EXTENSION + CLEAR_ENTRY * MOST_CLEARS + 4) as u64;
 const FEATURE_EXTENDED: u32 = 1;
+/// In place of the kind of a data file that is to be removed.
+const DOOMED: u16 = 3;
 const FLAG_NATIVE: u8 = 1;
 const FLAG_BASE: u8 = 2;
 const FLAG_DUMP: u8 = 4;
@@ -155,6 +159,10 @@ pub(crate) struct Manifest {
     pub(crate) dump: Option<KnownDump>,
     /// Ascending.
     pub(crate) files: Vec<DataFile>,
+    /// Numbers of data files that are to be removed, ascending: those that a compaction has replaced
+    /// and that have no header which would say so. A file of this generation may have such a number
+    /// since, which shows in its header.
+    pub(crate) doomed: Vec<u16>,
     /// A compaction is making data files of the next generation.
     pub(crate) is_compacting: bool,
     /// From this commit on every version is kept; 0 before the first compaction. Beyond the last
@@ -184,6 +192,7 @@ impl Manifest {
             base: None,
             dump: None,
             files: Vec::new(),
+            doomed: Vec::new(),
             is_compacting: false,
             oldest: 0,
             base_time_us: 0,
@@ -203,6 +212,14 @@ impl Manifest {
             return Err(Error::Full("all generations are used".into()));
         }
         Ok(self.generation + 1)
+    }
+
+    /// The data files by number; `None`: it is to be removed.
+    fn entries(&self) -> BTreeMap<u16, Option<&DataFile>> {
+        let doomed = self.doomed.iter().map(|&number| (number, None));
+        let files = self.files.iter().map(|file| (file.number, Some(file)));
+        // One of this generation counts, should both have a number.
+        doomed.chain(files).collect()
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -229,7 +246,8 @@ impl Manifest {
             State::Unfinished => 4,
             State::Extending => 5,
         };
-        let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * self.files.len() + 4);
+        let files = self.entries();
+        let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * files.len() + 4);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         let extended = self.oldest != 0 || self.base_time_us != 0 || !self.clears.is_empty();
@@ -248,19 +266,20 @@ impl Manifest {
         bytes.extend_from_slice(&base.entries.to_le_bytes());
         bytes.extend_from_slice(&dump.stamp.len.to_le_bytes());
         bytes.extend_from_slice(&dump.stamp.crc32.to_le_bytes());
-        bytes.extend_from_slice(&(self.files.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(files.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&dump.modified_ns.to_le_bytes());
-        for file in &self.files {
-            let (kind, own_until) = match file.kind {
-                FileKind::Log => (0u16, 0u32),
-                FileKind::Frozen { own_until } => (1, own_until),
-                FileKind::Compacted => (2, 0),
+        for (number, file) in files {
+            let (kind, own_until) = match file.map(|file| file.kind) {
+                Some(FileKind::Log) => (0u16, 0u32),
+                Some(FileKind::Frozen { own_until }) => (1, own_until),
+                Some(FileKind::Compacted) => (2, 0),
+                None => (DOOMED, 0),
             };
-            bytes.extend_from_slice(&file.number.to_le_bytes());
+            bytes.extend_from_slice(&number.to_le_bytes());
             bytes.extend_from_slice(&kind.to_le_bytes());
             bytes.extend_from_slice(&0u32.to_le_bytes());
             bytes.extend_from_slice(&own_until.to_le_bytes());
-            bytes.extend_from_slice(&file.len.to_le_bytes());
+            bytes.extend_from_slice(&file.map_or(0, |file| file.len).to_le_bytes());
         }
         if extended {
             bytes.extend_from_slice(&self.oldest.to_le_bytes());
@@ -361,8 +380,17 @@ impl Manifest {
             return Err(damaged(files_end as u64, "the clears are not in order"));
         }
         let mut files = Vec::with_capacity(count);
+        let mut doomed = Vec::new();
+        let number_at = |index| u16_at(bytes, HEADER + FILE_ENTRY * index);
+        if !(1..count).all(|index| number_at(index - 1) < number_at(index)) {
+            return Err(damaged(HEADER as u64, "the data files are not in order"));
+        }
         for index in 0..count {
             let at = HEADER + FILE_ENTRY * index;
+            if u16_at(bytes, at + 2) == DOOMED {
+                doomed.push(number_at(index));
+                continue;
+            }
             let kind = match u16_at(bytes, at + 2) {
                 0 => FileKind::Log,
                 1 => FileKind::Frozen {
@@ -372,13 +400,10 @@ impl Manifest {
                 _ => return Err(damaged(at as u64, "there is no such kind of data file")),
             };
             files.push(DataFile {
-                number: u16_at(bytes, at),
+                number: number_at(index),
                 kind,
                 len: u32_at(bytes, at + 12),
             });
-        }
-        if !files.windows(2).all(|pair| pair[0].number < pair[1].number) {
-            return Err(damaged(HEADER as u64, "the data files are not in order"));
         }
         Ok(Manifest {
             uuid: array_at(bytes, 16),
@@ -407,6 +432,7 @@ impl Manifest {
                 modified_ns: u64_at(bytes, 104),
             }),
             files,
+            doomed,
             is_compacting: flags & FLAG_COMPACTING != 0,
             oldest,
             base_time_us,
@@ -479,6 +505,7 @@ mod tests {
         let mut manifest = sample();
         manifest.files[1].kind = FileKind::Compacted;
         manifest.is_compacting = true;
+        manifest.doomed = vec![3, 12];
         manifest.oldest = 31;
         manifest.base_time_us = 32;
         let clear = |commit| Clear {

@@ -5,11 +5,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
-use ourdb::{Db, Error, Options, State};
+use ourdb::{Db, Error, Options, Retention, State};
 use support::TempDirectory;
 use support::herolib::{Herolib, Port, Settings, record};
+use support::sim::{Disk, Loss, SimStorage};
 
 /// Per id all values, newest first.
 type Contents = BTreeMap<u32, Vec<Vec<u8>>>;
@@ -863,6 +866,59 @@ fn reset_and_destroy_remove_herolibs_files_and_no_others() {
                 open(path).destroy().unwrap();
             }
             assert_eq!(listing(path), mine);
+        }
+    }
+}
+
+#[test]
+fn a_crash_in_the_compaction_of_what_was_taken_over_leaves_nothing_for_good() {
+    const SECRET: &[u8] = b"secret";
+    let directory = TempDirectory::new();
+    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
+    let erased = herolib.insert(SECRET);
+    let kept = herolib.insert(b"kept");
+    herolib.close();
+    let path = |name: &String| directory.path().join(name);
+    let names = listing(directory.path());
+    let names = names.into_iter().filter(|name| path(name).is_file());
+    let files = names.map(|name| (name.clone(), fs::read(path(&name)).unwrap()));
+    let storage = SimStorage::new(Disk::holding(&files.collect()), true, 5);
+    let open = |storage: &SimStorage| {
+        Db::open_on(Arc::new(storage.clone()), &Options::default()).expect("it opens")
+    };
+
+    let db = open(&storage);
+    db.set(kept, b"ours").unwrap();
+    db.sync().unwrap();
+    let before = storage.events();
+    let go_on = |_: u64, _: u64| ControlFlow::Continue(());
+    db.compact(&Retention::default(), go_on).unwrap();
+    db.close().unwrap();
+    let history = storage.history();
+    for calls in before..=history.events.len() {
+        let crashed = history.after(calls);
+        for disk in [crashed.clone(), crashed.lose_power(&Loss::OF_EVERYTHING)] {
+            let storage = SimStorage::new(disk, true, 6);
+            let db = open(&storage);
+            assert_eq!(db.get(erased).unwrap(), SECRET, "{calls}");
+            db.erase(erased).unwrap();
+            assert_eq!(db.get(kept).unwrap(), b"ours", "{calls}");
+            db.close().unwrap();
+
+            let disk = storage.disk();
+            let generation = disk.read("MANIFEST").unwrap()[32];
+            for name in disk.files() {
+                let content = disk.read(&name).unwrap();
+                let found = content.windows(SECRET.len()).any(|bytes| bytes == SECRET);
+                assert!(!found, "{calls}: what was erased is in {name}");
+                assert!(
+                    !name.starts_with("base.") || name == format!("base.{generation}"),
+                    "{calls}: {name} is left in generation {generation}"
+                );
+            }
+            assert_eq!(generation == 1, disk.read("0.db").is_none(), "{calls}");
+            let db = open(&storage);
+            assert_eq!(db.get(kept).unwrap(), b"ours", "{calls}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::recover::doomed_files;
 use super::write::Writer;
 use super::{Db, Shared, World};
 use crate::base::is_base;
@@ -99,6 +100,7 @@ impl Shared {
             dump,
             clears: world.clears().to_vec(),
             files: data_files(&writer.manifest, &world),
+            doomed: doomed_files(&*self.storage, &writer.manifest.doomed),
             ..writer.manifest.clone()
         };
         manifest.write(&*self.storage)
@@ -233,7 +235,12 @@ pub(super) fn remove_database(storage: &dyn Storage) -> Result<()> {
     for file in herolib::data_files(storage)? {
         let ours = match manifest {
             None => true,
-            Some(manifest) if manifest.file(file.number).is_some() => true,
+            Some(manifest)
+                if manifest.file(file.number).is_some()
+                    || manifest.doomed.contains(&file.number) =>
+            {
+                true
+            }
             Some(manifest) => match FileHeader::of(storage, file.number)? {
                 Some(header) => header.uuid == manifest.uuid,
                 None => FileHeader::is_unfinished(storage, file.number, &manifest.uuid)?,

@@ -676,6 +676,14 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let base = self.start.commit;
         let Compaction { clears, oldest, .. } = self;
         self.shared.write_manifest(writer, |manifest| {
+            // Of the others the headers say that they are of an earlier generation.
+            let is_frozen = |file: &&DataFile| matches!(file.kind, FileKind::Frozen { .. });
+            let frozen = manifest.files.iter().filter(is_frozen);
+            let mut doomed = std::mem::take(&mut manifest.doomed);
+            doomed.extend(frozen.map(|file| file.number));
+            doomed.sort_unstable();
+            doomed.dedup();
+            manifest.doomed = doomed;
             manifest.generation += 1;
             manifest.is_compacting = false;
             manifest.state = State::Open;

@@ -101,7 +101,11 @@ impl Db {
             world: Arc::clone(&world),
             clears: world.clears().to_vec(),
             base: writer.manifest.base,
-            manifest: writer.manifest.clone(),
+            manifest: Manifest {
+                // What is to be removed here is nowhere else.
+                doomed: Vec::new(),
+                ..writer.manifest.clone()
+            },
             commit: writer.commit,
             live: writer.live,
             next_id: writer.next_id,

@@ -2,6 +2,7 @@
 //! log, and leave the log on disk as it will be built upon.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +145,9 @@ impl<'a> Opening<'a> {
                     // still be: a crash has left it so, or it is damaged.
                     let header = FileHeader::of(storage, file.number)?;
                     let ours = header.is_some_and(|header| self.is_ours(&header));
-                    if header.is_some_and(|header| self.is_leftover(&header, file.number)) {
+                    let doomed = self.manifest.doomed.contains(&file.number) && !ours;
+                    if doomed || header.is_some_and(|header| self.is_leftover(&header, file.number))
+                    {
                         self.leftovers.push(file.number);
                         continue;
                     }
@@ -469,7 +472,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Removes what a compaction has left behind, which nobody reads any more.
-    fn remove_leftovers(&self) {
+    fn remove_leftovers(&mut self) {
         let storage = &**self.storage;
         // What can't be removed now is left to the next opening.
         for &number in &self.leftovers {
@@ -477,6 +480,20 @@ impl<'a> Opening<'a> {
         }
         for next in [checkpoint::NEXT_INDEX, checkpoint::NEXT_TABLE] {
             let _ = remove_if_there(storage, next);
+        }
+        for name in storage.list("").unwrap_or_default() {
+            if base::is_base(&name) && name != base::name(self.manifest.generation) {
+                let _ = remove_if_there(storage, &name);
+            }
+        }
+        if self.manifest.doomed.is_empty() {
+            return;
+        }
+        // Somebody else's file may get such a number from here on.
+        let left = doomed_files(storage, &self.manifest.doomed);
+        if left != self.manifest.doomed && storage.sync_directory("").is_ok() {
+            self.manifest.doomed = left;
+            let _ = self.manifest.write(storage);
         }
     }
 
@@ -780,6 +797,16 @@ impl<'a> Opening<'a> {
         }
         Ok(())
     }
+}
+
+/// Those of the data files that are to be removed which are there still.
+pub(super) fn doomed_files(storage: &dyn Storage, doomed: &[u16]) -> Vec<u16> {
+    let is_gone = |number: u16| match storage.open(&name(number), Access::Read) {
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    let doomed = doomed.iter().copied();
+    doomed.filter(|&number| !is_gone(number)).collect()
 }
 
 pub(super) fn publish(storage: &dyn Storage, lookup: &Lookup, id: u32, entry: Entry) -> Result<()> {

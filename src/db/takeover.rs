@@ -199,6 +199,9 @@ impl Opening<'_> {
         };
         let old = std::mem::take(&mut manifest.files);
         for file in herolib::data_files(storage)? {
+            if self.leftovers.contains(&file.number) {
+                continue;
+            }
             let known = old.iter().find(|known| known.number == file.number);
             let own_until = match known.map(|known| (known.kind, known.len)) {
                 None => 0,

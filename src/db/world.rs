@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::clears::Clears;
 use super::write::Stamp;
+use crate::base;
 use crate::error::Result;
 use crate::history::Chain;
 use crate::location::Location;
@@ -161,6 +162,7 @@ impl Drop for World {
             // One that stays is removed by the next opening.
             let _ = remove_if_there(storage, &name(segment.number));
         }
+        let _ = remove_if_there(storage, &base::name(self.log.generation));
         let _ = sync_directory(storage, "");
     }
 }
