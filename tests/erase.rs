@@ -866,3 +866,36 @@ fn what_herolib_wrote_is_erased_too() {
         verify(&open(), &[3, 4]);
     }
 }
+
+#[test]
+fn a_snapshot_of_a_reader_that_follows_does_not_count_what_was_erased() {
+    let directory = TempDirectory::new();
+    let options = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &options).expect("a new database opens");
+    for id in 1..=3 {
+        db.set(id, b"value").expect("a set");
+    }
+    let read_only = Options {
+        read_only: true,
+        ..options
+    };
+    let reader = Db::open(directory.path(), &read_only).expect("it opens for reading");
+    let snapshot = reader.snapshot().expect("a snapshot");
+    let mut scan = snapshot
+        .scan(0, u32::MAX, Order::default())
+        .expect("a scan");
+    assert_eq!(snapshot.count().expect("a count"), 3);
+    db.erase(2).expect("an erasure");
+    reader.refresh().expect("a refresh");
+    assert_eq!(snapshot.count().expect("a count"), 2);
+    let mut ids = Vec::new();
+    while let Some(record) = scan.next().expect("a record") {
+        ids.push(record.id);
+    }
+    assert_eq!(ids, [1, 3]);
+    let fresh = reader.snapshot().expect("a snapshot");
+    assert_eq!(fresh.count().expect("a count"), 2);
+}

@@ -98,6 +98,11 @@ impl Erasures {
         self.count.load(Ordering::Acquire)
     }
 
+    /// There were some more, in the database that this handle follows.
+    pub(super) fn add_followed(&self, count: u64) {
+        self.count.fetch_add(count, Ordering::Release);
+    }
+
     /// Changes whenever something was overwritten. While [held off](Erasures::hold_off), it stays.
     pub(super) fn overwritten(&self) -> u64 {
         self.overwritten.load(Ordering::Acquire)

@@ -5,6 +5,7 @@ use super::recover::Opening;
 use super::write::Writer;
 use super::{Db, Shared, World};
 use crate::error::{Error, Result};
+use crate::log::record::Kind;
 use crate::log::recovery::{self, Start};
 use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
 use crate::manifest::Manifest;
@@ -117,6 +118,11 @@ impl Shared {
         let mut now = writer.now();
         now.end = outcome.end;
         self.make_visible(writer, now);
+        // Snapshots that are open don't see the records any more.
+        let erased = versions
+            .iter()
+            .filter(|version| version.kind == Kind::Erase);
+        self.erasures.add_followed(erased.count() as u64);
         Ok(true)
     }
 
