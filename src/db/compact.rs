@@ -144,14 +144,9 @@ impl Shared {
             return Ok(());
         }
         let start = self.announce()?;
-        let mut compaction = Compaction::new(self, start, *retention, progress)?;
-        let done = compaction
-            .copy_base()
-            .and_then(|()| compaction.follow())
-            .and_then(|()| compaction.finish());
+        // Failing, it removes what was copied: until then the manifest must announce it.
+        let done = Compaction::new(self, start, *retention, progress).and_then(Compaction::run);
         if done.is_err() {
-            // What was copied is removed first: until then the manifest must announce it.
-            drop(compaction);
             self.withdraw();
         }
         done
@@ -210,6 +205,9 @@ impl Shared {
     fn withdraw(&self) {
         let mut writer = self.writer();
         if self.check_poison().is_ok() && writer.manifest.is_compacting {
+            for next in [checkpoint::NEXT_INDEX, checkpoint::NEXT_TABLE] {
+                let _ = remove_if_there(&*self.storage, next);
+            }
             let _ = self.write_manifest(&mut writer, |manifest| manifest.is_compacting = false);
         }
     }
@@ -315,6 +313,12 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             oldest: world.oldest(),
             start,
         })
+    }
+
+    fn run(mut self) -> Result<()> {
+        self.copy_base()?;
+        self.follow()?;
+        self.finish()
     }
 
     fn lookup(&self) -> &Lookup {

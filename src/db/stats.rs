@@ -50,7 +50,13 @@ impl Shared {
             let len = match entry.len() {
                 Some(len) => len as u64,
                 None => {
+                    // What it leads to from here on is not overwritten meanwhile.
                     let _reading = self.read();
+                    let entry = world.lookup.get(id);
+                    if !entry.is_live() {
+                        continue;
+                    }
+                    let location = entry.location();
                     u64::from(world.log.segment_of(location)?.head(location, id)?.len)
                 }
             };
