@@ -375,21 +375,8 @@
  * its progress callback at any time, and a crash leaves the database as it was or compacted. It
  * reads every value that it keeps, and refuses to copy a damaged one.
  *
- * While the log is taken over that is written meanwhile, a writer may be made to wait before each
- * commit: a fifth of a millisecond, or up to 13 where many write quicker than it can be copied.
- *
  * With ourdb_options.auto_compact_percent a background thread compacts whenever so large a share of
- * the data files is dead, and keeps auto_keep_versions versions of each record. Dead is all but the
- * newest versions of live records; what the last compaction had to keep of that is not counted.
- * The thread looks four times a second whether anything was written. Only then does it walk through
- * the table of ids, a few nanoseconds for each, and so seldom that this takes a hundredth of its
- * time at most. Data files of less than 256 KiB together are left alone. Databases in memory are
- * compacted, too.
- *
- * ourdb_close() and ourdb_destroy() cancel such a compaction and wait for it to stop, for a few
- * syncs at most; in a forked child there is none. ourdb_compact() returns OURDB_BUSY while it is at
- * work. Where it fails, mostly because the disk has no room for the copy, everything goes on as
- * before, and it is tried again after a second, then after twice as long each time, up to an hour.
+ * the data files is dead, and keeps auto_keep_versions versions of each record.
  *
  *
  * Erasure
@@ -473,8 +460,9 @@
  * -------------------
  *
  * OurDB is the successor of herolib's OurDB in V and of its port to Go, and opens their directories
- * in place, with every value, every history and the next id. Their data files are never changed;
- * what is new goes into files of its own beside them. Their lookup dump goes at the first change.
+ * in place, with every value, every history and the next id. What is new goes into files of its own
+ * beside theirs, which stay as they are until an erasure overwrites a record in them, or a
+ * compaction replaces them. Their lookup dump goes at the first change.
  *
  * - The originals keep the ids in a lookup dump, which they write at close, and mostly do not
  *   write. A directory that lacks it is OURDB_INCOMPATIBLE, never an empty database. With
@@ -497,6 +485,8 @@
  *     lookup              the lookup itself, with OURDB_LOOKUP_DISK
  *     base.G              the lookup of a herolib directory as it was when it was taken over
  *     lookup_dump.db/     the lookup as herolib writes it
+ *     erasing             what an erasure overwrites; after a crash the next opening finishes it
+ *     *.next              the same of index and lookup, which a compaction is making
  *     torn-*              bytes that a crash had left at the end of a data file, set aside
  *     *.tmp               a file that a crash caught in the making
  *
@@ -827,13 +817,13 @@ typedef struct ourdb_options {
     uint32_t io;
     /**
      * Compact by a background thread once so many percent of the bytes in the data files are dead,
-     * those not counted that the last compaction had to keep: from 1 to 99; 0: never (see Compaction
-     * and retention). Not stored. A handle for reading only ignores it.
+     * that is not needed for what auto_keep_versions keeps: from 1 to 99; 0: never (see Compaction
+     * and retention). A handle for reading only ignores it.
      */
     uint32_t auto_compact_percent;
     /** 0. */
     uint32_t reserved;
-    /** How many versions of each record that compaction keeps; 0: 1. Not stored. */
+    /** How many versions of each record that compaction keeps; 0: 1. */
     uint64_t auto_keep_versions;
 } ourdb_options;
 
@@ -1289,7 +1279,7 @@ int ourdb_delete_many(ourdb *db, const uint32_t *ids, size_t count);
  * @return OURDB_OK, or
  * - a code that any write can return (see Errors)
  *
- * Cost: as ourdb_delete_many() with all ids.
+ * Cost: one record of 40 bytes, however many there are, and a walk over the lookup.
  */
 int ourdb_clear(ourdb *db);
 
@@ -1450,6 +1440,7 @@ int ourdb_last_commit(const ourdb *db, uint64_t *out);
  * - OURDB_NOT_FOUND: the record was not there as of that commit, or the past from that commit on
  *   was compacted away
  * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - OURDB_RECORD_TOO_LARGE: the value of then is longer than record_size_max is now
  * - a code that any write can return (see Errors)
  *
  * Cost: as ourdb_get_version() and ourdb_set().
@@ -1783,8 +1774,11 @@ int ourdb_iter_open(const ourdb *db, uint32_t lower, uint32_t upper, uint32_t fl
  * - OURDB_INVALID_ARGUMENT: an unknown flag
  * - a code that any read can return (see Errors)
  *
- * Cost: a copy of what the transaction wrote in the range. Unless it is a snapshot, all records of
- * the range count as read by the transaction, also those that the iterator does not come to.
+ * Unless it is a snapshot, the transaction has read all ids from the end of the range at which the
+ * iterator began to the record that was handed out last, and the rest of the range when the
+ * iterator has said that it is over. What it doesn't come to doesn't count as read.
+ *
+ * Cost: one allocation. The first write of the transaction after that copies what it wrote before.
  */
 int ourdb_txn_iter_open(const ourdb_txn *txn, uint32_t lower, uint32_t upper, uint32_t flags, ourdb_iter **out);
 
@@ -1987,10 +1981,7 @@ typedef struct ourdb_stats {
     uint64_t last_commit;
     /** The last commit that is known to be on disk. */
     uint64_t synced_commit;
-    /**
-     * The first commit that ourdb_txn_begin_at() has a snapshot of. Beyond the last one in the
-     * middle of a difference of states (see ourdb_changes()), which ends with it.
-     */
+    /** The first commit that ourdb_txn_begin_at() has a snapshot of. */
     uint64_t oldest_commit;
     /**
      * The id that the next ourdb_insert() gives out; in a key-value database the one after the
@@ -2045,32 +2036,23 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  * machine, and may be stored or sent as they are, one answer after the other.
  *
  * After a compaction of the sender, changes from before it are a difference of states: the versions
- * that were kept, in the order of their commits, with their numbers and times, and at its end the
- * ids that are live then. A receiver in the middle of them is between two states; it is at one
- * again when it has applied all up to the commit of that compaction, which is what oldest_commit in
- * its ourdb_stats says. Its records have then the versions that the sender has kept, and those that
- * they had before; those that the sender has no more are deleted with that commit. Until then it
- * takes only what leads on to that: from the sender that gave the part before, or from one that was
- * compacted later. From there on it gets changes as before.
+ * that were kept, in the order of their commits, and the ids that are gone. A receiver in the
+ * middle of them is between two states; it is at one again when it has applied all up to the commit
+ * of that compaction.
  *
  * @param db            the database; may be opened for reading only
  * @param since_commit  the last commit that the receiver has; 0: everything
- * @param max_bytes     the answer gets no longer, unless its first commit alone is, or the list of
- *     live ids at the end of a difference; 0: no limit
+ * @param max_bytes     the answer gets no longer, unless its first commit alone is; 0: no limit
  * @param out           receives the changes, to be freed with ourdb_free_buf(); its len is 0 if
- *     there are none. Zeroed on failure. What it held before is not freed.
+ *     there are none, also where since_commit is beyond the last commit. Zeroed on failure. What it
+ *     held before is not freed.
  * @param out_commit    receives the last commit among them; since_commit if there are none; 0 on
  *     failure
  *
  * @return OURDB_OK, or
- * - OURDB_INCOMPATIBLE: since_commit is beyond the last commit; or the database was taken over from
- *   herolib, and since_commit is before its first own commit, or before a compaction: then copy the
- *   directory, and go on from the copy
  * - a code that any read can return (see Errors)
  *
- * Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
- * of all versions that were kept, the last one looks at all ids, both once for all who ask; 16
- * bytes of memory for each of those versions, until the next compaction or the close.
+ * Cost: reads the log from there on, and copies it.
  */
 int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourdb_buf *out, uint64_t *out_commit);
 
@@ -2078,7 +2060,7 @@ int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourd
  * Applies what ourdb_changes() gave out of another database. The commits come in with the numbers
  * and times that they have there.
  *
- * The receiver is a database of the same mode that nobody else writes to: an empty one, a backup of
+ * The receiver is a database, of either mode, that nobody else writes to: an empty one, a backup of
  * the sender, or one that has applied what came before. What it has already is skipped, so applying
  * the same changes twice does no harm.
  *
@@ -2087,9 +2069,10 @@ int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourd
  * @param len      how many; with 0 nothing happens, and changes may be NULL
  *
  * @return OURDB_OK, or
- * - OURDB_INCOMPATIBLE: a commit before these is missing; or the database is of another mode, has
- *   commits of its own, or a limit of its is too low for them; or it is in the middle of a
- *   difference that they don't go on with
+ * - OURDB_INCOMPATIBLE: a commit before these is missing, or the database has commits of its own
+ * - OURDB_ID_OUT_OF_RANGE: an id among them is not below the database's record_nr_max
+ * - OURDB_RECORD_TOO_LARGE: a value is longer than its record_size_max, or one commit writes
+ *   more than 4 GiB
  * - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
  * - a code that any write can return (see Errors)
  *

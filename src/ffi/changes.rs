@@ -28,14 +28,14 @@ use super::pointer;
 /// @param max_bytes     the answer gets no longer, unless its first commit alone is, or the list of
 ///     live ids at the end of a difference; 0: no limit
 /// @param out           receives the changes, to be freed with ourdb_free_buf(); its len is 0 if
-///     there are none. Zeroed on failure. What it held before is not freed.
+///     there are none, also where since_commit is beyond the last commit. Zeroed on failure. What it
+///     held before is not freed.
 /// @param out_commit    receives the last commit among them; since_commit if there are none; 0 on
 ///     failure
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INCOMPATIBLE: since_commit is beyond the last commit; or the database was taken over from
-///   herolib, and since_commit is before its first own commit, or before a compaction: then copy the
-///   directory, and go on from the copy
+/// - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
+///   first own commit, or before a compaction: then copy the directory, and go on from the copy
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn ourdb_changes(
 /// Applies what ourdb_changes() gave out of another database. The commits come in with the numbers
 /// and times that they have there.
 ///
-/// The receiver is a database of the same mode that nobody else writes to: an empty one, a backup of
+/// The receiver is a database, of either mode, that nobody else writes to: an empty one, a backup of
 /// the sender, or one that has applied what came before. What it has already is skipped, so applying
 /// the same changes twice does no harm.
 ///
@@ -86,9 +86,11 @@ pub unsafe extern "C" fn ourdb_changes(
 /// @param len      how many; with 0 nothing happens, and changes may be NULL
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INCOMPATIBLE: a commit before these is missing; or the database is of another mode, has
-///   commits of its own, or a limit of its is too low for them; or it is in the middle of a
-///   difference that they don't go on with
+/// - OURDB_INCOMPATIBLE: a commit before these is missing; or the database has commits of its own,
+///   or is in the middle of a difference that they don't go on with
+/// - OURDB_ID_OUT_OF_RANGE: an id among them is not below the database's record_nr_max
+/// - OURDB_RECORD_TOO_LARGE: a value is longer than its record_size_max, or one commit writes
+///   more than 4 GiB
 /// - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
 /// - a code that any write can return (see Errors)
 ///

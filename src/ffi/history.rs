@@ -134,6 +134,7 @@ pub unsafe extern "C" fn ourdb_last_commit(db: *const ourdb, out: *mut u64) -> c
 /// - OURDB_NOT_FOUND: the record was not there as of that commit, or the past from that commit on
 ///   was compacted away
 /// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+/// - OURDB_RECORD_TOO_LARGE: the value of then is longer than record_size_max is now
 /// - a code that any write can return (see Errors)
 ///
 /// Cost: as ourdb_get_version() and ourdb_set().

@@ -71,8 +71,11 @@ pub unsafe extern "C" fn ourdb_iter_open(
 /// - OURDB_INVALID_ARGUMENT: an unknown flag
 /// - a code that any read can return (see Errors)
 ///
-/// Cost: a copy of what the transaction wrote in the range. Unless it is a snapshot, all records of
-/// the range count as read by the transaction, also those that the iterator does not come to.
+/// Unless it is a snapshot, the transaction has read all ids from the end of the range at which the
+/// iterator began to the record that was handed out last, and the rest of the range when the
+/// iterator has said that it is over. What it doesn't come to doesn't count as read.
+///
+/// Cost: one allocation. The first write of the transaction after that copies what it wrote before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_txn_iter_open(
     txn: *const ourdb_txn,
