@@ -375,8 +375,21 @@
  * its progress callback at any time, and a crash leaves the database as it was or compacted. It
  * reads every value that it keeps, and refuses to copy a damaged one.
  *
+ * While the log is taken over that is written meanwhile, a writer may be made to wait before each
+ * commit: a fifth of a millisecond, or up to 13 where many write quicker than it can be copied.
+ *
  * With ourdb_options.auto_compact_percent a background thread compacts whenever so large a share of
- * the data files is dead, and keeps auto_keep_versions versions of each record.
+ * the data files is dead, and keeps auto_keep_versions versions of each record. Dead is all but the
+ * newest versions of live records; what the last compaction had to keep of that is not counted.
+ * The thread looks four times a second whether anything was written. Only then does it walk through
+ * the table of ids, a few nanoseconds for each, and so seldom that this takes a hundredth of its
+ * time at most. Data files of less than 256 KiB together are left alone. Databases in memory are
+ * compacted, too.
+ *
+ * ourdb_close() and ourdb_destroy() cancel such a compaction and wait for it to stop, for a few
+ * syncs at most; in a forked child there is none. ourdb_compact() returns OURDB_BUSY while it is at
+ * work. Where it fails, mostly because the disk has no room for the copy, everything goes on as
+ * before, and it is tried again after a second, then after twice as long each time, up to an hour.
  *
  *
  * Erasure
@@ -817,13 +830,13 @@ typedef struct ourdb_options {
     uint32_t io;
     /**
      * Compact by a background thread once so many percent of the bytes in the data files are dead,
-     * that is not needed for what auto_keep_versions keeps: from 1 to 99; 0: never (see Compaction
-     * and retention). A handle for reading only ignores it.
+     * those not counted that the last compaction had to keep: from 1 to 99; 0: never (see
+     * Compaction and retention). Not stored. A handle for reading only ignores it.
      */
     uint32_t auto_compact_percent;
     /** 0. */
     uint32_t reserved;
-    /** How many versions of each record that compaction keeps; 0: 1. */
+    /** How many versions of each record that compaction keeps; 0: 1. Not stored. */
     uint64_t auto_keep_versions;
 } ourdb_options;
 
@@ -1981,7 +1994,10 @@ typedef struct ourdb_stats {
     uint64_t last_commit;
     /** The last commit that is known to be on disk. */
     uint64_t synced_commit;
-    /** The first commit that ourdb_txn_begin_at() has a snapshot of. */
+    /**
+     * The first commit that ourdb_txn_begin_at() has a snapshot of. Beyond the last one in the
+     * middle of a difference of states (see ourdb_changes()), which ends with it.
+     */
     uint64_t oldest_commit;
     /**
      * The id that the next ourdb_insert() gives out; in a key-value database the one after the
@@ -2036,13 +2052,18 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  * machine, and may be stored or sent as they are, one answer after the other.
  *
  * After a compaction of the sender, changes from before it are a difference of states: the versions
- * that were kept, in the order of their commits, and the ids that are gone. A receiver in the
- * middle of them is between two states; it is at one again when it has applied all up to the commit
- * of that compaction.
+ * that were kept, in the order of their commits, with their numbers and times, and at its end the
+ * ids that are live then. A receiver in the middle of them is between two states; it is at one
+ * again when it has applied all up to the commit of that compaction, which is what oldest_commit in
+ * its ourdb_stats says. Its records have then the versions that the sender has kept, and those that
+ * they had before; those that the sender has no more are deleted with that commit. Until then it
+ * takes only what leads on to that: from the sender that gave the part before, or from one that was
+ * compacted later. From there on it gets changes as before.
  *
  * @param db            the database; may be opened for reading only
  * @param since_commit  the last commit that the receiver has; 0: everything
- * @param max_bytes     the answer gets no longer, unless its first commit alone is; 0: no limit
+ * @param max_bytes     the answer gets no longer, unless its first commit alone is, or the list of
+ *     live ids at the end of a difference; 0: no limit
  * @param out           receives the changes, to be freed with ourdb_free_buf(); its len is 0 if
  *     there are none, also where since_commit is beyond the last commit. Zeroed on failure. What it
  *     held before is not freed.
@@ -2050,9 +2071,13 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  *     failure
  *
  * @return OURDB_OK, or
+ * - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
+ *   first own commit, or before a compaction: then copy the directory, and go on from the copy
  * - a code that any read can return (see Errors)
  *
- * Cost: reads the log from there on, and copies it.
+ * Cost: reads the log from there on, and copies it. The first part of a difference reads the heads
+ * of all versions that were kept, the last one looks at all ids, both once for all who ask; 16
+ * bytes of memory for each of those versions, until the next compaction or the close.
  */
 int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourdb_buf *out, uint64_t *out_commit);
 
@@ -2069,7 +2094,8 @@ int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourd
  * @param len      how many; with 0 nothing happens, and changes may be NULL
  *
  * @return OURDB_OK, or
- * - OURDB_INCOMPATIBLE: a commit before these is missing, or the database has commits of its own
+ * - OURDB_INCOMPATIBLE: a commit before these is missing; or the database has commits of its own,
+ *   or is in the middle of a difference that they don't go on with
  * - OURDB_ID_OUT_OF_RANGE: an id among them is not below the database's record_nr_max
  * - OURDB_RECORD_TOO_LARGE: a value is longer than its record_size_max, or one commit writes
  *   more than 4 GiB

@@ -82,8 +82,8 @@ pub struct ourdb_options {
     /// OURDB_IO_...
     pub io: u32,
     /// Compact by a background thread once so many percent of the bytes in the data files are dead,
-    /// those not counted that the last compaction had to keep: from 1 to 99; 0: never (see Compaction
-    /// and retention). Not stored. A handle for reading only ignores it.
+    /// those not counted that the last compaction had to keep: from 1 to 99; 0: never (see
+    /// Compaction and retention). Not stored. A handle for reading only ignores it.
     pub auto_compact_percent: u32,
     /// 0.
     pub reserved: u32,
