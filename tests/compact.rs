@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Options, Retention, State};
-use support::Random;
+use ourdb::{Db, IoMode, Options, Retention, State};
 use support::readers::{EndOnDrop, Place};
+use support::{Random, TempDirectory};
 
 fn open(storage: &Arc<MemoryStorage>, options: &Options) -> Db {
     Db::open_on(Arc::clone(storage) as Arc<dyn Storage>, options).expect("it opens")
@@ -226,5 +226,52 @@ fn a_compaction_beside_writers_that_never_pause_ends() {
             assert_eq!(db.last_commit().expect("a number"), commits);
             check(&db);
         }
+    }
+}
+
+/// Who opened the database for reading keeps its moment, also where files are read and not mapped,
+/// until it asks for the next one.
+#[test]
+fn a_reader_keeps_the_files_of_its_moment() {
+    for io in [IoMode::Auto, IoMode::File] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            key_value: true,
+            file_size: 2000,
+            io,
+            ..Options::default()
+        };
+        let db = Db::open(directory.path(), &options).expect("a database");
+        let write = |round: u32| {
+            for id in 0..200 {
+                db.set(id, &[id, round].map(u32::to_le_bytes).concat())
+                    .expect("a record");
+            }
+        };
+        write(0);
+        write(1);
+        let read_only = Options {
+            read_only: true,
+            io,
+            ..Options::default()
+        };
+        let reader = Db::open(directory.path(), &read_only).expect("a reader");
+        let check = |round: u32, versions: usize| {
+            for id in 0..200 {
+                let value = [id, round].map(u32::to_le_bytes).concat();
+                assert_eq!(reader.get(id).expect("a value"), value);
+                assert_eq!(reader.history(id, 0).expect("versions").len(), versions);
+            }
+        };
+        for round in 2..5 {
+            compact(&db, Retention::default());
+            write(round);
+            if round == 3 {
+                check(1, 2);
+            }
+        }
+        check(1, 2);
+        reader.refresh().expect("a refresh");
+        check(4, 2);
     }
 }

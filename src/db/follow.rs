@@ -100,12 +100,11 @@ impl Shared {
             }
             let failed =
                 |error| Error::from_io("open", storage.describe(&name(file.number)), error);
-            let view = storage
-                .open(&name(file.number), Access::Read)
-                .and_then(|opened| opened.view(LONGEST_FILE + 1))
-                .map_err(failed)?;
+            let opened = storage.open(&name(file.number), Access::Read);
+            let opened = opened.map_err(failed)?;
+            let view = opened.view(LONGEST_FILE + 1).map_err(failed)?;
             view.extend_to(end);
-            log.add(Segment::of_log(file.number, log, view));
+            log.add_open(Segment::of_log(file.number, log, view), &opened);
         }
         self.counters
             .appended

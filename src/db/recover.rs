@@ -775,7 +775,7 @@ impl<'a> Opening<'a> {
             let len = u64::from(file.len).min(there);
             let view = view(&*opened, file.number, len)?;
             view.extend_to(len);
-            log.add(Segment::mixed(file.number, log, own_until, view));
+            log.add_open(Segment::mixed(file.number, log, own_until, view), &opened);
         }
         for (index, file) in self.log_files.iter().enumerate() {
             let Some(end) = self.log_end_of(index, outcome) else {
@@ -790,7 +790,7 @@ impl<'a> Opening<'a> {
             let reserve = if last { LONGEST_FILE + 1 } else { end };
             let view = view(&*opened, file.number, reserve)?;
             view.extend_to(end);
-            let segment = log.add(Segment::of_log(file.number, log, view));
+            let segment = log.add_open(Segment::of_log(file.number, log, view), &opened);
             if active {
                 tail.resume(segment, opened, end, outcome.has_unsynced());
             }

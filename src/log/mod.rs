@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::storage::Storage;
+use crate::storage::{File, Storage};
 use crate::sync::OnceLock;
 use commits::Ends;
 use record::{Head, Kind};
@@ -58,6 +58,14 @@ impl Log {
             ends: Ends::default(),
             groups,
         }
+    }
+
+    /// Adds a data file that was opened for it. Its number must be new.
+    pub(crate) fn add_open(&self, segment: Segment, file: &Arc<dyn File>) -> Arc<Segment> {
+        if !segment.view().is_mapped() {
+            self.open_files.keep(segment.number, file);
+        }
+        self.add(segment)
     }
 
     /// The data file `number`, if there is one.

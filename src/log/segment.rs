@@ -16,6 +16,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -199,7 +200,8 @@ fn first_bytes<const N: usize>(storage: &dyn Storage, number: u16) -> Result<([u
 }
 
 /// Open files of segments that can't be mapped, so that any number of data files is readable with
-/// a bounded number of descriptors.
+/// a bounded number of descriptors. A file that is open stays readable when a compaction by another
+/// process removes it.
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     storage: Arc<dyn Storage>,
@@ -207,12 +209,20 @@ pub(crate) struct OpenFiles {
 }
 
 impl OpenFiles {
-    const MOST: usize = 128;
+    const MOST: usize = 256;
 
     pub(crate) fn new(storage: Arc<dyn Storage>) -> OpenFiles {
         OpenFiles {
             storage,
             files: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Keeps a file open, as long as there are few.
+    pub(crate) fn keep(&self, number: u16, file: &Arc<dyn File>) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if files.len() < OpenFiles::MOST {
+            files.push((number, Arc::clone(file)));
         }
     }
 
@@ -224,7 +234,13 @@ impl OpenFiles {
         let file = self
             .storage
             .open(&name(number), Access::Read)
-            .map_err(|error| Error::from_io("open", self.storage.describe(&name(number)), error))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Error::incompatible(format!(
+                    "{} is gone: the database was compacted by its writer; refresh this handle",
+                    self.storage.describe(&name(number))
+                )),
+                _ => Error::from_io("open", self.storage.describe(&name(number)), error),
+            })?;
         if files.len() >= OpenFiles::MOST {
             files.remove(0);
         }

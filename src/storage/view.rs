@@ -34,6 +34,11 @@ impl View {
         }
     }
 
+    /// Whether there is a mapping.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.mapping.is_some()
+    }
+
     /// Up to where the file may be read.
     #[inline]
     pub fn end(&self) -> u64 {
