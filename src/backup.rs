@@ -399,8 +399,10 @@ impl<'a> Plan<'a> {
         let replaced = |earlier: &Manifest| {
             // Of a file that both have, the bytes would be overwritten; and one without our header
             // could not be told from somebody else's after a crash.
-            let beside =
-                |file: &DataFile| file.kind == FileKind::Log && earlier.file(file.number).is_none();
+            let beside = |file: &DataFile| {
+                let frozen = matches!(file.kind, FileKind::Frozen { .. });
+                !frozen && earlier.file(file.number).is_none()
+            };
             !self.extends(earlier) && !self.wanted.files.iter().all(beside)
         };
         let begun = match &self.earlier {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::read_all;
-use ourdb::{Db, Error, NotFound, Options, State};
+use ourdb::{Db, Error, NotFound, Options, Retention, State};
 use support::Random;
 use support::sim::{Disk, Loss, SimStorage};
 
@@ -144,12 +144,10 @@ fn a_backup_brought_up_to_date_has_nothing_of_it() {
             write(&db, &mut random, count);
             let count = random.below(3) as usize;
             gone.extend(erase_some(&db, &mut random, count));
-            let mut copied = 0;
-            let counted = |done, _| {
-                copied = done;
-                ControlFlow::Continue(())
-            };
-            db.backup_to(Arc::clone(&copy), counted)
+            if random.chance(20) {
+                db.compact(&Retention::default(), on).expect("a compaction");
+            }
+            db.backup_to(Arc::clone(&copy), on)
                 .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             assert_gone(&*place, &gone);
             assert_gone(&*copy, &gone);
@@ -211,6 +209,9 @@ fn a_crash_in_a_backup_across_erasures() {
         let earlier = content(&db);
         write(&db, &mut random, 10);
         let gone = erase_some(&db, &mut random, 4);
+        if seed % 2 == 1 {
+            db.compact(&Retention::default(), on).expect("a compaction");
+        }
         write(&db, &mut random, 10);
         let second = SimStorage::new(first.disk(), true, seed);
         db.backup_to(Arc::new(second.clone()), on)
