@@ -4,7 +4,7 @@
 //! several causes of failure apply to one call, any of them is a right answer; where one applies,
 //! only that one is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -172,6 +172,10 @@ pub enum Write {
     /// A transaction of these, in this order; `None` deletes.
     Txn(Vec<(u32, Option<Value>)>),
     Clear,
+    Erase(u32),
+    /// A record as of a commit.
+    Revert(u32, u64),
+    RevertAll(u64),
 }
 
 /// What a successful [`Write`] gives back.
@@ -216,7 +220,27 @@ impl Write {
                 txn.commit().map(done)
             }
             Write::Clear => db.clear().map(done),
+            Write::Erase(id) => db.erase(*id).map(done),
+            Write::Revert(id, commit) => db.revert(*id, *commit).map(done),
+            Write::RevertAll(commit) => db.revert_all(*commit).map(done),
         }
+    }
+}
+
+/// What a version of a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Put(Value),
+    Deletion,
+    /// What was before it is gone.
+    Erasure,
+    /// What is left of a value that was erased where it came from.
+    Remnant,
+}
+
+impl Kind {
+    fn of(value: Option<Value>) -> Kind {
+        value.map_or(Kind::Deletion, Kind::Put)
     }
 }
 
@@ -224,8 +248,24 @@ impl Write {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
     pub commit: u64,
-    /// `None` is a deletion.
-    pub value: Option<Value>,
+    pub kind: Kind,
+}
+
+impl Version {
+    fn value(&self) -> Option<Value> {
+        match self.kind {
+            Kind::Put(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// A version that was erased, and by which commit.
+#[derive(Clone, Copy, Debug)]
+struct Erased {
+    id: u32,
+    by: u64,
+    version: Version,
 }
 
 /// One version as a history gives it; its time is checked by itself.
@@ -254,13 +294,13 @@ impl Item {
     fn of_version(id: u32, version: &Version) -> Item {
         Item {
             id,
-            state: if version.value.is_some() {
-                State::Live
-            } else {
-                State::Deleted
+            state: match version.kind {
+                Kind::Put(_) => State::Live,
+                Kind::Deletion => State::Deleted,
+                Kind::Erasure | Kind::Remnant => State::Erased,
             },
             commit: version.commit,
-            value: Bytes(version.value.map_or(Vec::new(), |value| value.bytes())),
+            value: Bytes(version.value().map_or(Vec::new(), |value| value.bytes())),
         }
     }
 
@@ -281,7 +321,15 @@ pub struct Model {
     pub record_nr_max: u32,
     pub record_size_max: u32,
     records: BTreeMap<u32, Vec<Version>>,
+    /// In the order in which they were erased, and of each record the oldest version first.
+    erased: Vec<Erased>,
+    /// The commits that are clears.
+    clears: BTreeSet<u64>,
+    /// How many versions have had the bytes that come from a seed.
+    puts: BTreeMap<u16, u32>,
     last_commit: u64,
+    /// The commit from which on every version is kept.
+    oldest: u64,
     /// Ids below this were given out, though a compaction may have left nothing of them.
     given_out: u32,
     /// When each commit was made, from commit 1, as far as the database has told.
@@ -289,7 +337,7 @@ pub struct Model {
 }
 
 /// What a write comes to: its answer, and the versions that it adds.
-type Plan = (Outcome, Vec<(u32, Option<Value>)>);
+pub type Plan = (Outcome, Vec<(u32, Kind)>);
 
 impl Model {
     /// An empty database; a limit of 0 is the default, as in the options.
@@ -300,7 +348,11 @@ impl Model {
             record_nr_max: or(record_nr_max, DEFAULT_RECORD_NR_MAX),
             record_size_max: or(record_size_max, DEFAULT_RECORD_SIZE_MAX),
             records: BTreeMap::new(),
+            erased: Vec::new(),
+            clears: BTreeSet::new(),
+            puts: BTreeMap::new(),
             last_commit: 0,
+            oldest: 0,
             given_out: 1,
             times: Vec::new(),
         }
@@ -308,11 +360,23 @@ impl Model {
 
     /// Adds a version that herolib wrote, of no commit, to those before all commits.
     pub fn import(&mut self, id: u32, value: Value) {
-        let version = Version {
-            commit: 0,
-            value: Some(value),
-        };
-        self.records.entry(id).or_default().push(version);
+        self.push(id, 0, Kind::Put(value));
+    }
+
+    fn push(&mut self, id: u32, commit: u64, kind: Kind) {
+        if let Kind::Put(value) = kind {
+            *self.puts.entry(value.seed).or_default() += 1;
+        }
+        let versions = self.records.entry(id).or_default();
+        if kind == Kind::Erasure {
+            let gone = versions.drain(..).map(|version| Erased {
+                id,
+                by: commit,
+                version,
+            });
+            self.erased.extend(gone);
+        }
+        versions.push(Version { commit, kind });
     }
 
     /// What was there after `commit`.
@@ -324,7 +388,87 @@ impl Model {
             versions.retain(|version| version.commit <= commit);
             !versions.is_empty()
         });
+        past.clears.retain(|&clear| clear <= commit);
+        past.erased.retain(|erased| erased.by <= commit);
+        let not_yet = self.erased.iter().filter(|erased| erased.by > commit);
+        for erased in not_yet.filter(|erased| erased.version.commit <= commit) {
+            let versions = past.records.entry(erased.id).or_default();
+            versions.push(erased.version);
+        }
         past
+    }
+
+    /// Values of which nothing is to be found in any file any more, with their ids.
+    pub fn gone(&self) -> Vec<(u32, Value)> {
+        let mut gone = Vec::new();
+        let mut counts: BTreeMap<u16, u32> = BTreeMap::new();
+        for erased in &self.erased {
+            if let Kind::Put(value) = erased.version.kind {
+                *counts.entry(value.seed).or_default() += 1;
+                gone.push((erased.id, value));
+            }
+        }
+        // The same bytes may stand somewhere else.
+        gone.retain(|(_, value)| counts.get(&value.seed) == self.puts.get(&value.seed));
+        gone
+    }
+
+    /// Asks from which commit on every version is there: not after the last one that is compacted.
+    pub fn learn_oldest(&mut self, db: &Db) -> Verdict {
+        let stats = db.stats().map_err(|error| format!("stats(): {error}"))?;
+        require!(
+            stats.oldest_commit <= self.last_commit,
+            "every version is kept from commit {} on, and the last one is {}",
+            stats.oldest_commit,
+            self.last_commit
+        );
+        self.oldest = stats.oldest_commit;
+        Ok(())
+    }
+
+    /// Does what `source` did in its commits after the last one here and up to `upto`, as it is told
+    /// now: of what was erased there since, nothing but that it was is told.
+    pub fn follow(&mut self, source: &Model, upto: u64) {
+        let told = self.last_commit + 1..=upto;
+        let mut changes: BTreeMap<u64, Vec<(u32, Kind)>> = BTreeMap::new();
+        let mut note = |id: u32, version: &Version, erased: bool| {
+            let kind = match version.kind {
+                Kind::Put(_) if erased => Kind::Remnant,
+                kind => kind,
+            };
+            if told.contains(&version.commit) {
+                changes.entry(version.commit).or_default().push((id, kind));
+            }
+        };
+        for (&id, versions) in &source.records {
+            versions.iter().for_each(|version| note(id, version, false));
+        }
+        for erased in &source.erased {
+            note(erased.id, &erased.version, true);
+        }
+        for commit in told.clone() {
+            let mut added = changes.remove(&commit).unwrap_or_default();
+            let is_clear = source.clears.contains(&commit);
+            if is_clear {
+                let live = self.live_ids().map(|id| (id, Kind::Deletion));
+                added = live.collect();
+            }
+            self.commit(&added, is_clear);
+        }
+        self.last_commit = self.last_commit.max(upto);
+        let known = source.times.iter().take(upto as usize);
+        self.times = known.copied().collect();
+    }
+
+    /// Makes the next commit.
+    fn commit(&mut self, added: &[(u32, Kind)], is_clear: bool) {
+        self.last_commit += 1;
+        for &(id, kind) in added {
+            self.push(id, self.last_commit, kind);
+        }
+        if is_clear {
+            self.clears.insert(self.last_commit);
+        }
     }
 
     pub fn last_commit(&self) -> u64 {
@@ -356,7 +500,7 @@ impl Model {
                 let time = version.commit.checked_sub(1);
                 let time = time.and_then(|index| times.get(index as usize));
                 newer < retention.keep_versions
-                    || newer == 0 && version.value.is_some()
+                    || newer == 0 && version.value().is_some()
                     || since(retention.keep_since_commit, version.commit)
                     || since(retention.keep_since_us, time.copied().unwrap_or(0))
             });
@@ -366,7 +510,14 @@ impl Model {
 
     fn live(&self, id: u32) -> Option<(u64, Value)> {
         let newest = self.records.get(&id)?.last()?;
-        newest.value.map(|value| (newest.commit, value))
+        newest.value().map(|value| (newest.commit, value))
+    }
+
+    /// The same as of a commit.
+    fn live_at(&self, id: u32, commit: u64) -> Option<(u64, Value)> {
+        let mut versions = self.records.get(&id)?.iter().rev();
+        let newest = versions.find(|version| version.commit <= commit)?;
+        newest.value().map(|value| (newest.commit, value))
     }
 
     fn live_ids(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
@@ -389,7 +540,7 @@ impl Model {
     }
 
     /// What a write must answer and add, without doing it.
-    fn plan(&self, write: &Write) -> Expected<Plan> {
+    pub fn plan(&self, write: &Write) -> Expected<Plan> {
         let mut refusals = Vec::new();
         let mut added: BTreeMap<u32, Option<Value>> = BTreeMap::new();
         let mut insert = |values: &[Value], refusals: &mut Vec<Refusal>| -> Vec<u32> {
@@ -437,12 +588,59 @@ impl Model {
                 added.extend(self.live_ids().map(|id| (id, None)));
                 Outcome::Done
             }
+            Write::Erase(id) => {
+                let newest = self.records.get(id).and_then(|versions| versions.last());
+                refusals.extend(self.out_of_range(*id));
+                refusals.extend(match newest.map(|version| version.kind) {
+                    None => Some(Refusal::NotFound(NotFound::History(*id))),
+                    Some(Kind::Erasure) => Some(Refusal::NotFound(NotFound::Record(*id))),
+                    Some(_) => None,
+                });
+                if refusals.is_empty() {
+                    return Ok((Outcome::Done, vec![(*id, Kind::Erasure)]));
+                }
+                Outcome::Done
+            }
+            Write::Revert(id, commit) => {
+                let (id, commit) = (*id, *commit);
+                refusals.extend(self.out_of_range(id));
+                refusals.extend(self.no_moment(commit));
+                match self.live_at(id, commit) {
+                    Some((_, value)) => drop(added.insert(id, Some(value))),
+                    None => refusals.push(Refusal::NotFound(NotFound::AtCommit { id, commit })),
+                }
+                Outcome::Done
+            }
+            Write::RevertAll(commit) => {
+                refusals.extend(self.no_moment(*commit));
+                for &id in self.records.keys() {
+                    let then = self.live_at(id, *commit);
+                    if then != self.live(id) {
+                        added.insert(id, then.map(|(_, value)| value));
+                    }
+                }
+                Outcome::Done
+            }
         };
         if refusals.is_empty() {
-            Ok((outcome, added.into_iter().collect()))
+            let added = added.into_iter();
+            Ok((
+                outcome,
+                added.map(|(id, value)| (id, Kind::of(value))).collect(),
+            ))
         } else {
             Err(refusals)
         }
+    }
+
+    fn no_moment(&self, commit: u64) -> Option<Refusal> {
+        let (oldest, last) = (self.oldest, self.last_commit);
+        let what = NotFound::Commit {
+            commit,
+            oldest,
+            last,
+        };
+        (commit < oldest || commit > last).then_some(Refusal::NotFound(what))
     }
 
     fn plan_set(
@@ -513,17 +711,15 @@ impl Model {
     /// Does `write`, if it can be done.
     pub fn apply(&mut self, write: &Write) -> Expected<Outcome> {
         let (outcome, added) = self.plan(write)?;
-        if !added.is_empty() {
-            self.last_commit += 1;
-        }
-        for (id, value) in added {
-            let version = Version {
-                commit: self.last_commit,
-                value,
-            };
-            self.records.entry(id).or_default().push(version);
-        }
+        self.add(write, &added);
         Ok(outcome)
+    }
+
+    /// Does what `write` was planned to be in a database that has the same records.
+    pub fn add(&mut self, write: &Write, added: &[(u32, Kind)]) {
+        if !added.is_empty() {
+            self.commit(added, matches!(write, Write::Clear));
+        }
     }
 
     /// Asks the database for `write` and compares the answer; on success the model follows.
@@ -610,7 +806,7 @@ impl Model {
 
     pub fn get_many(&self, ids: &[u32]) -> Vec<Item> {
         let item = |&id| match self.records.get(&id).and_then(|versions| versions.last()) {
-            Some(version) if version.value.is_some() => Item::of_version(id, version),
+            Some(version) if version.value().is_some() => Item::of_version(id, version),
             _ => Item::missing(id),
         };
         ids.iter().map(item).collect()
@@ -680,7 +876,7 @@ impl Model {
             .iter()
             .rev()
             .find(|version| range.contains(&version.commit));
-        match newest.and_then(|version| version.value) {
+        match newest.and_then(Version::value) {
             Some(value) => Ok(Bytes(value.bytes())),
             None => Err(vec![Refusal::NotFound(otherwise)]),
         }

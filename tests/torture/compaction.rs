@@ -16,11 +16,13 @@ use crate::support::{Context, Verdict, refute, require};
 struct Beside<'a> {
     db: &'a Db,
     storage: &'a SimStorage,
+    /// Whether every commit is to be on disk.
+    durably: bool,
     model: Model,
     /// The same, with what the compaction leaves of the versions that were there when it began.
     compacted: Model,
-    /// After how many calls which commit was made.
-    commits: Vec<(usize, u64)>,
+    /// After how many calls which commit was made, and whether that is promised to be on disk.
+    commits: Vec<(usize, u64, bool)>,
     /// What was not written, since the storage failed after so many hits.
     failed: Option<(Write, usize, Error)>,
 }
@@ -28,7 +30,8 @@ struct Beside<'a> {
 impl Beside<'_> {
     fn write(&mut self, write: &Write) -> Verdict {
         let before = self.storage.hit_count();
-        let expected = self.model.expected(write);
+        let plan = self.model.plan(write);
+        let expected = plan.clone().map(|(outcome, _)| outcome);
         let found = write.perform(self.db);
         if let Err(error) = found {
             let refusal = Refusal::of(&error);
@@ -38,15 +41,18 @@ impl Beside<'_> {
             }
             return Ok(());
         }
-        let expected = self.model.apply(write);
         compare(|| format!("{write:?}"), &expected, found)?;
-        let _ = self.compacted.apply(write);
+        if let Ok((_, added)) = &plan {
+            self.model.add(write, added);
+            self.compacted.add(write, added);
+        }
         self.storage.quietly(|| {
             self.model.learn_time(self.db)?;
             self.compacted.learn_time(self.db)
         })?;
+        let is_durable = self.durably || plan.is_ok() && matches!(write, Write::Erase(_));
         self.commits
-            .push((self.storage.events(), self.model.last_commit()));
+            .push((self.storage.events(), self.model.last_commit(), is_durable));
         Ok(())
     }
 }
@@ -59,6 +65,7 @@ impl Trial<'_> {
         let mut beside = Beside {
             db: self.db(),
             storage: &self.storage,
+            durably: self.workload.commits_durably(),
             model: self.model.clone(),
             compacted,
             commits: Vec::new(),
@@ -93,9 +100,8 @@ impl Trial<'_> {
             self.uncertain = None;
         }
         self.model = model;
-        let durably = self.workload.commits_durably();
-        for (end, commit) in commits {
-            if durably {
+        for (end, commit, is_durable) in commits {
+            if is_durable {
                 self.synced = commit;
             }
             self.marks.push(Mark {
@@ -141,7 +147,8 @@ impl Trial<'_> {
         }
     }
 
-    fn compacted(&mut self, compacted: Model) -> Verdict {
+    fn compacted(&mut self, mut compacted: Model) -> Verdict {
+        self.storage.quietly(|| compacted.learn_oldest(self.db()))?;
         let before = std::mem::replace(&mut self.model, compacted);
         self.eras.push(before);
         self.uncertain = None;

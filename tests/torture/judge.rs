@@ -56,6 +56,12 @@ impl Trial<'_> {
 
     /// A stopped handle refuses every write, touches nothing, and reads on.
     pub(super) fn check_stopped(&self) -> Verdict {
+        self.check_refusing()?;
+        self.check_reading()
+    }
+
+    /// A stopped handle refuses every write, and touches nothing.
+    pub(super) fn check_refusing(&self) -> Verdict {
         let events = self.storage.events();
         let db = self.db();
         let stopped = |what: &str, result: Result<(), Error>| {
@@ -69,6 +75,9 @@ impl Trial<'_> {
             stopped("sync()", db.sync())?;
             stopped("set(1, …)", db.set(1, b"no"))?;
             stopped("delete(1)", db.delete(1))?;
+            stopped("erase(1)", db.erase(1))?;
+            stopped("revert(1, 0)", db.revert(1, 0))?;
+            stopped("revert_all(0)", db.revert_all(0))?;
             stopped("set_many([1])", db.set_many(&[(1, b"no")]))?;
             stopped("delete_many([1])", db.delete_many(&[1]))?;
             stopped("insert(…)", db.insert(b"no").map(drop))?;
@@ -78,7 +87,7 @@ impl Trial<'_> {
             self.storage.events() == events,
             "a stopped handle still changes the disk"
         );
-        self.check_reading()
+        Ok(())
     }
 
     /// The handle reads all that was acknowledged, and nothing else.

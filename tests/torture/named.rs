@@ -76,6 +76,28 @@ impl Script {
         self.write(Write::DeleteMany(ids.to_vec()))
     }
 
+    fn erase(&mut self, id: u32) -> &mut Script {
+        self.write(Write::Erase(id))
+    }
+
+    fn revert(&mut self, id: u32, commit: u64) -> &mut Script {
+        self.write(Write::Revert(id, commit))
+    }
+
+    fn revert_all(&mut self, commit: u64) -> &mut Script {
+        self.write(Write::RevertAll(commit))
+    }
+
+    /// The writes since the last feeding are made in the source instead, and applied.
+    fn feed(&mut self, max_bytes: usize) -> &mut Script {
+        for step in &mut self.steps {
+            if let Step::Write(write) = step {
+                *step = Step::Source(write.clone());
+            }
+        }
+        self.step(Step::Feed(max_bytes))
+    }
+
     fn sync(&mut self) -> &mut Script {
         self.step(Step::Sync)
     }
@@ -189,6 +211,9 @@ pub(crate) fn workloads() -> Vec<Workload> {
         of_herolib(),
         of_transactions_and_clears(),
         of_compactions(),
+        of_erasures(),
+        of_changes(),
+        of_going_back(),
     ];
     groups.into_iter().flatten().collect()
 }
@@ -579,5 +604,144 @@ fn of_compactions() -> Vec<Workload> {
             s.compact(2).set(2, 10).kill().compact(1);
         })
         .imported(true),
+    ]
+}
+
+fn of_erasures() -> Vec<Workload> {
+    vec![
+        workload("erased", |s| {
+            s.inserts(&[100; 2]).set(1, 60).erase(1).insert(100);
+        }),
+        workload("erased from several data files", |s| {
+            s.inserts(&[100; 2]).set(1, 100).set(1, 600).erase(1);
+            s.insert(20).kill().insert(20);
+        })
+        .file_size(200),
+        workload("erased and set again", |s| {
+            s.set(1, 100)
+                .set(2, 60)
+                .erase(1)
+                .set(1, 100)
+                .kill()
+                .erase(1);
+            s.set(1, 20);
+        })
+        .key_value(),
+        workload("erased after a deletion and a clear", |s| {
+            s.inserts(&[90; 3]).delete(1).erase(1).clear().erase(2);
+            s.insert(90);
+        }),
+        workload("erased after a close", |s| {
+            s.inserts(&[100; 2]).set(1, 30).reopen().erase(1).reopen();
+            s.insert(10);
+        })
+        .with_dump(),
+        workload("erased durably", |s| {
+            s.inserts(&[100; 2]).set(2, 100).erase(2).insert(100).kill();
+            s.erase(1);
+        })
+        .durable(),
+        workload("erased, not reserved", |s| {
+            s.inserts(&[400; 2]).set(1, 700).erase(1).set(2, 30);
+        })
+        .without_reserving(),
+        workload("erased and compacted", |s| {
+            s.inserts(&[60; 2]).set(1, 60).erase(1).compact(1).erase(2);
+        }),
+        workload("compacted and erased", |s| {
+            s.inserts(&[60; 2])
+                .set(1, 60)
+                .compact(2)
+                .set(1, 30)
+                .erase(1);
+            s.kill().insert(9);
+        }),
+        workload("erased beside a compaction", |s| {
+            s.inserts(&[60; 3]).set(1, 60);
+            s.compact_beside(2, |s| {
+                s.set(1, 70).erase(1).erase(2).insert(20);
+            });
+            s.insert(10);
+        }),
+        workload("a herolib directory in which is erased", |s| {
+            s.erase(2).set(1, 20).erase(1).compact(2).erase(3);
+        })
+        .imported(true)
+        .with_dump(),
+    ]
+}
+
+fn of_changes() -> Vec<Workload> {
+    vec![
+        workload("changes applied", |s| {
+            s.set(1, 100)
+                .set_many(&[1, 2, 3], 60)
+                .delete(2)
+                .feed(1 << 12);
+            s.set(1, 10).feed(1 << 12);
+        })
+        .key_value(),
+        workload("changes applied one by one across a roll-over", |s| {
+            s.set_many(&[1, 2, 3], 60).set(1, 100).clear().set(2, 100);
+            s.feed(1);
+            s.kill();
+            s.set(1, 90).txn(&[1, 4], 50, &[2]).feed(1);
+        })
+        .key_value()
+        .file_size(250),
+        workload("changes applied durably", |s| {
+            s.set_many(&[1, 2], 90).set(1, 90).feed(1 << 12);
+            s.kill();
+            s.delete(1).feed(1);
+        })
+        .key_value()
+        .durable(),
+        workload("erasures applied", |s| {
+            s.set(1, 100).set(2, 60).set(1, 60).feed(1 << 12);
+            s.erase(1).set(1, 30).feed(1 << 12);
+            s.kill();
+            s.set(3, 80).erase(2).feed(1 << 12);
+        })
+        .key_value(),
+        workload("erasures applied with what was erased before", |s| {
+            s.set(1, 100).set(2, 100).feed(1);
+            s.set(1, 300).erase(1).set(1, 50).erase(1).feed(1);
+        })
+        .key_value()
+        .file_size(300),
+        workload("changes applied to what is compacted", |s| {
+            s.set(1, 100).set(1, 60).set(2, 30).delete(2).feed(1 << 12);
+            s.compact(1);
+            s.set(1, 60).revert_all(1).feed(1 << 12);
+        })
+        .key_value(),
+    ]
+}
+
+fn of_going_back() -> Vec<Workload> {
+    vec![
+        workload("a record as it was", |s| {
+            s.insert(100).set(1, 60).delete(1).revert(1, 1).revert(1, 2);
+            s.revert(1, 3).kill().revert(1, 1);
+        }),
+        workload("all records as they were", |s| {
+            s.inserts(&[60; 2]).set(1, 100).clear().insert(30);
+            s.revert_all(3).revert_all(0).kill().revert_all(5).sync();
+            s.revert_all(4);
+        }),
+        workload("all records as they were, across a roll-over", |s| {
+            s.set_many(&[1, 2, 3], 60).set(1, 100).erase(2).delete(3);
+            s.revert_all(1)
+                .sync()
+                .revert_all(2)
+                .set(4, 10)
+                .revert_all(0);
+        })
+        .key_value()
+        .file_size(200),
+        workload("records as they were after a compaction", |s| {
+            s.inserts(&[60; 2]).set(1, 60).set(1, 30).compact(2);
+            s.set(2, 20).revert_all(3).revert(1, 4).revert_all(1);
+        }),
     ]
 }

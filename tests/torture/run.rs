@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use ourdb::{Db, Options};
 
+use super::remnants::check_erased;
 use super::trial::{COMPACTED, Mark, Trial};
 use super::workload::{Workload, open};
 use crate::support::model::{Model, Value, Write};
@@ -190,6 +191,7 @@ impl Image<'_> {
             }
             match model.check_prefix(&db, range.clone()) {
                 Ok(model) => {
+                    check_erased(&self.storage.disk(), &model)?;
                     let commit = model.last_commit();
                     return Ok((db, Found { era: *era, commit }, model));
                 }

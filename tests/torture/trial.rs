@@ -12,6 +12,8 @@
 
 use ourdb::{Db, Error, Options};
 
+use super::feed::Source;
+use super::remnants::check_erased;
 use super::workload::{Step, Workload, open};
 use crate::support::model::{Model, Outcome, Refusal, Value, Write, compare};
 use crate::support::sim::{Errno, Fault, Hit, Loss, SimStorage};
@@ -60,6 +62,10 @@ pub(crate) struct Trial<'a> {
     pub(super) uncertain: Option<Write>,
     /// A compaction was reported as failed, but may be done; what it would have left.
     pub(super) perhaps_compacted: Option<Model>,
+    /// Changes were reported as not applied, but all or some of their commits may be; what they lead to.
+    pub(super) perhaps_fed: Option<Model>,
+    /// The database whose changes are applied to this one.
+    pub(super) source: Option<Source>,
     /// The power failed, or pages were dropped: what was not synced may be gone.
     pub(super) unsynced_lost: bool,
     /// How much had failed when the handle was opened.
@@ -92,6 +98,8 @@ impl<'a> Trial<'a> {
             db: None,
             uncertain: None,
             perhaps_compacted: None,
+            perhaps_fed: None,
+            source: None,
             unsynced_lost: false,
             hits_when_opened: 0,
             step: None,
@@ -246,7 +254,7 @@ impl<'a> Trial<'a> {
 
     /// Finds all that was acknowledged in `db`, and perhaps the write that is uncertain.
     fn find(&mut self, db: &Db) -> Verdict {
-        let mut model = self.model.clone();
+        let mut model = self.perhaps_fed.take().unwrap_or(self.model.clone());
         if let Some(write) = &self.uncertain {
             let possible = model.apply(write);
             require!(
@@ -268,12 +276,15 @@ impl<'a> Trial<'a> {
         });
         self.model = match (found, &self.perhaps_compacted) {
             (Err(message), Some(compacted)) => self.storage.quietly(|| {
-                compacted
+                let mut compacted = compacted
                     .check_prefix(db, last..=last)
-                    .context(|| format!("neither as before:\n{message}\nnor compacted"))
+                    .context(|| format!("neither as before:\n{message}\nnor compacted"))?;
+                compacted.learn_oldest(db)?;
+                Ok::<_, String>(compacted)
             })?,
             (found, _) => found?,
         };
+        check_erased(&self.storage.disk(), &self.model)?;
         self.perhaps_compacted = None;
         self.uncertain = None;
         if self.workload.commits_durably() {
@@ -300,6 +311,7 @@ impl<'a> Trial<'a> {
         self.eras.push(past);
         self.uncertain = None;
         self.perhaps_compacted = None;
+        self.perhaps_fed = None;
         self.synced = 0;
     }
 
@@ -310,6 +322,8 @@ impl<'a> Trial<'a> {
             Step::Write(write) => self.write(write),
             Step::Read(choice) => self.read(*choice),
             Step::Sync => self.sync(),
+            Step::Source(write) => self.write_to_source(write),
+            Step::Feed(max_bytes) => self.feed(*max_bytes),
             Step::Compact(compact) => self.compact(compact),
             Step::Reopen => {
                 self.close()?;
@@ -381,6 +395,9 @@ impl<'a> Trial<'a> {
 
     /// A write failed for what happened since `before`.
     pub(super) fn write_failed(&mut self, write: &Write, before: usize, error: &Error) -> Verdict {
+        if matches!(write, Write::Erase(_)) {
+            return self.erasure_failed(write, before, error);
+        }
         self.check_failure(before, error)?;
         let stopped = Refusal::of(error) == Refusal::Poisoned;
         let hits = &self.storage.hits()[before..];
@@ -412,7 +429,9 @@ impl<'a> Trial<'a> {
             self.uncertain = None;
             let db = self.db.as_ref().expect("the write went through it");
             self.storage.quietly(|| self.model.learn_time(db))?;
-            if self.workload.commits_durably() {
+            if matches!(write, Write::Erase(_)) {
+                self.erased()?;
+            } else if self.workload.commits_durably() {
                 self.acknowledge_sync()?;
             }
         }

@@ -22,6 +22,10 @@ pub(crate) enum Step {
     /// All kinds of reading calls, one of each.
     Read(u32),
     Sync,
+    /// A write to another database, the source of what is fed.
+    Source(Write),
+    /// Applies all that the source has, in parts of about so many bytes.
+    Feed(usize),
     /// Closed and opened again.
     Reopen,
     /// Dropped as by `kill -9`, and opened again; the page cache survives.
@@ -218,7 +222,10 @@ fn any_value(random: &mut Random) -> Value {
 pub(crate) fn any_write(random: &mut Random, key_value: bool) -> Write {
     let id = |random: &mut Random| random.below(8) as u32;
     let count = random.below(5);
-    match random.below(30) {
+    match random.below(36) {
+        30..33 => Write::Erase(id(random)),
+        33 | 34 => Write::Revert(id(random), random.below(12)),
+        35 => Write::RevertAll(random.below(12)),
         0..6 if !key_value => Write::Insert(any_value(random)),
         6..9 if !key_value => Write::InsertMany((0..count).map(|_| any_value(random)).collect()),
         0..14 => Write::Set(id(random), any_value(random)),
@@ -270,7 +277,32 @@ pub(crate) fn any_workload(seed: u64, most: u64) -> Workload {
     workload.steps = (0..steps)
         .map(|_| any_step(&mut random, key_value))
         .collect();
+    if key_value && random.chance(20) {
+        workload.steps = fed(workload.steps, &mut random);
+    }
     workload
+}
+
+/// The same steps, with the writes made in another database and applied here some at a time.
+fn fed(steps: Vec<Step>, random: &mut Random) -> Vec<Step> {
+    let mut fed = Vec::new();
+    for step in steps {
+        match step {
+            Step::Write(write) => {
+                fed.push(Step::Source(write));
+                if random.chance(50) {
+                    fed.push(Step::Feed(1 << random.below(13)));
+                }
+            }
+            Step::Compact(compact) => fed.push(Step::Compact(Compact {
+                beside: Vec::new(),
+                ..compact
+            })),
+            step => fed.push(step),
+        }
+    }
+    fed.push(Step::Feed(1 << 12));
+    fed
 }
 
 impl Workload {
