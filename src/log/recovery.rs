@@ -63,8 +63,8 @@ pub(crate) struct Outcome {
     pub(crate) torn: bool,
     /// Numbers of the data files behind the end.
     pub(crate) behind: Vec<u16>,
-    /// Numbers of the data files whose making was interrupted: zeros stand where the header
-    /// should, or nothing.
+    /// Numbers of the data files whose making was interrupted: where the header should be stand zeros
+    /// or parts of it, or nothing.
     pub(crate) unfinished: Vec<u16>,
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn replay(
         read: 0,
         torn: false,
         behind: Vec::new(),
-        unfinished: unfinished(storage, files)?,
+        unfinished: unfinished(storage, uuid, files)?,
     };
     let mut replay = Replay {
         storage,
@@ -244,14 +244,13 @@ pub(crate) fn replay(
     Ok(outcome)
 }
 
-fn unfinished(storage: &dyn Storage, files: &[LogFile]) -> Result<Vec<u16>> {
+fn unfinished(storage: &dyn Storage, uuid: &[u8; 16], files: &[LogFile]) -> Result<Vec<u16>> {
     let mut unfinished = Vec::new();
     for file in files.iter().filter(|file| file.header.is_none()) {
         let mut reader = reader(storage, file)?;
-        if reader
-            .bytes(0, FILE_HEADER as u64)?
-            .iter()
-            .all(|&byte| byte == 0)
+        let header = reader.bytes(0, FILE_HEADER as u64)?;
+        if header.iter().all(|&byte| byte == 0)
+            || FileHeader::is_unfinished(storage, file.number, uuid)?
         {
             unfinished.push(file.number);
         }
