@@ -223,9 +223,6 @@ pub(crate) fn any_write(random: &mut Random, key_value: bool) -> Write {
     let id = |random: &mut Random| random.below(8) as u32;
     let count = random.below(5);
     match random.below(36) {
-        30..33 => Write::Erase(id(random)),
-        33 | 34 => Write::Revert(id(random), random.below(12)),
-        35 => Write::RevertAll(random.below(12)),
         0..6 if !key_value => Write::Insert(any_value(random)),
         6..9 if !key_value => Write::InsertMany((0..count).map(|_| any_value(random)).collect()),
         0..14 => Write::Set(id(random), any_value(random)),
@@ -242,7 +239,10 @@ pub(crate) fn any_write(random: &mut Random, key_value: bool) -> Write {
             };
             Write::Txn((0..count).map(|_| write(random)).collect())
         }
-        _ => Write::Clear,
+        29 => Write::Clear,
+        30..33 => Write::Erase(id(random)),
+        33 | 34 => Write::Revert(id(random), random.below(12)),
+        _ => Write::RevertAll(random.below(12)),
     }
 }
 
