@@ -503,11 +503,14 @@ impl<'a> Opening<'a> {
         let outcome = &recovered.outcome;
         // What is refused is left as it was found: so all that can be wrong comes first.
         self.check_lengths(outcome)?;
+        // That a compaction has replaced the manifest may not be on disk yet. If it never gets there,
+        // the earlier one is found, which names what is going to be removed.
+        let replaced = !self.leftovers.is_empty() && !planted!(leftovers_removed_at_once);
+        if (self.outdated || replaced) && !self.read_only {
+            self.manifest.write(&*storage)?;
+        }
         if !self.read_only {
             self.remove_leftovers();
-        }
-        if self.outdated && !self.read_only {
-            self.manifest.write(&*storage)?;
         }
         if !self.read_only
             && let Err(error) = self.settle_log(outcome)

@@ -4,7 +4,7 @@
 use super::named;
 use super::report::Campaign;
 use super::run::{Found, Image, Promise, Run};
-use super::workload::any_workload;
+use super::workload::{Step, Workload, any_workload};
 use crate::support::sim::{Disk, History, Loss};
 use crate::support::{Context, Random, Verdict};
 
@@ -179,6 +179,50 @@ fn recoveries_that_crash_three_deep() {
             }
         };
         check_run(&Run::of(workload)?, &mut random, &campaign)
+    });
+    campaign.end();
+}
+
+/// A process dies when it has replaced the manifest, before that is on disk; and what its next opening
+/// builds upon the new one must not cost the old one, while a loss of power can bring that back.
+#[test]
+fn recoveries_after_a_manifest_was_replaced() {
+    let name = "recoveries_after_a_manifest_was_replaced";
+    let campaign = Campaign::begin(name, "ends", 1000, 20_000);
+    let mut named = named::workloads();
+    let compacts = |workload: &Workload| {
+        let mut steps = workload.steps.iter();
+        steps.any(|step| matches!(step, Step::Compact(_)))
+    };
+    named.retain(compacts);
+    campaign.run(|seed| {
+        let mut random = Random::new(seed);
+        let random_one;
+        let workload = match named.get(seed as usize) {
+            Some(workload) => workload,
+            None => {
+                random_one = any_workload(seed, 14);
+                &random_one
+            }
+        };
+        let run = Run::of(workload)?;
+        for (index, event) in run.history.events.iter().enumerate() {
+            let calls = index + 1;
+            if event.renamed_to() != Some("MANIFEST") {
+                continue;
+            }
+            let origin = Origin {
+                run: &run,
+                calls,
+                least: run.promise(calls, true),
+            };
+            let left = Crash::Killed.of(&run.history, calls);
+            let ends = origin
+                .check(left, &run.promise(calls, false), &mut random)
+                .context(|| run.describe(calls))?;
+            campaign.count(ends);
+        }
+        Ok(())
     });
     campaign.end();
 }

@@ -352,6 +352,14 @@ pub enum Event {
 }
 
 impl Event {
+    /// The name that a file gets by it, if it renames one.
+    pub fn renamed_to(&self) -> Option<&str> {
+        match self {
+            Event::Rename { to, .. } => Some(to),
+            _ => None,
+        }
+    }
+
     /// The ways in which the call can have been done in part when the process died in it.
     pub fn partly(&self) -> Vec<Event> {
         let Event::Write {
