@@ -567,7 +567,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                 _ if planted!(previous_of_old_generation) => head.previous,
                 _ => self.lookup().get(head.id).location(),
             };
-            if head.kind == Kind::Erase {
+            if head.kind == Kind::Erase && !planted!(copies_not_erased) {
                 self.erase_copies(head.id)?;
             }
             let moved = Head {

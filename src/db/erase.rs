@@ -17,6 +17,7 @@ use crate::log::erasure::{self, Target};
 use crate::log::record::Kind;
 use crate::log::tail::NewRecord;
 use crate::lookup::Entry;
+use crate::planted::planted;
 use crate::storage::grace;
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
@@ -26,6 +27,9 @@ struct Unfinished<'a>(&'a Shared);
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
+        if planted!(unfinished_erasure_forgotten) {
+            return;
+        }
         self.0
             .poison("an erasure was not finished; the next opening does it");
     }
@@ -171,7 +175,11 @@ impl Shared {
             targets,
             replaced_targets,
         } = unreadable;
-        self.sync_to(commit)
+        let synced = match planted!(overwritten_before_erasure_synced) {
+            true => Ok(()),
+            false => self.sync_to(commit),
+        };
+        synced
             .and_then(|()| self.overwrite(&world, &targets, &replaced_targets))
             .map_err(|error| self.erasure_failed(error))?;
         std::mem::forget(unfinished);
@@ -184,9 +192,12 @@ impl Shared {
     fn overwrite(&self, world: &World, targets: &[Target], replaced: &[Target]) -> Result<()> {
         let storage = &*self.storage;
         let log = &world.log;
-        let journaled = !targets.is_empty() && !self.volatile;
+        let journaled = !targets.is_empty() && !self.volatile && !planted!(erased_without_journal);
         if journaled {
             erasure::write_journal(storage, &log.uuid, log.generation, targets)?;
+        }
+        if journaled && planted!(journal_removed_before_overwritten) {
+            erasure::remove_journal(storage)?;
         }
         if !grace::wait() {
             return Err(within_a_read());
@@ -206,6 +217,7 @@ impl Shared {
 
     fn erasure_failed(&self, error: Error) -> Error {
         match error.is_failed_sync() {
+            _ if planted!(unfinished_erasure_forgotten) => error,
             true => self.sync_failed(&mut self.writer(), error),
             false => self.poison_with(error),
         }
@@ -220,7 +232,7 @@ impl Shared {
             let head = world.log.segment_of(location)?.head(location, id)?;
             add_targets(&world, id, head.previous, &mut targets)?;
         }
-        if targets.is_empty() {
+        if targets.is_empty() || planted!(recovered_erasures_not_finished) {
             return Ok(());
         }
         targets.sort_unstable_by_key(Target::place);

@@ -196,8 +196,8 @@ impl Shared {
         })?;
         let time_us = match stamp {
             // Another attempt at it writes the same bytes in the same place.
-            Some(stamp) => stamp.time_us,
-            None => self.storage.now_us().max(writer.earliest_us),
+            Some(stamp) if !planted!(applied_at_another_time) => stamp.time_us,
+            _ => self.storage.now_us().max(writer.earliest_us),
         };
         // Another attempt after a failed one must have another time, see `Tail`.
         writer.earliest_us = writer.earliest_us.max(time_us.saturating_add(1));

@@ -22,6 +22,7 @@ use crate::bytes::{array_at, reserve, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::herolib::record::{HEADER as HEROLIB, Header};
 use crate::location::Location;
+use crate::planted::planted;
 use crate::storage::{Access, Storage, crc32, read_all, remove_if_there, replace, sync_directory};
 
 /// The name of the journal. It is there while versions are overwritten.
@@ -187,7 +188,9 @@ pub(crate) fn overwrite(storage: &dyn Storage, targets: &[Target]) -> Result<()>
                 .and_then(|()| file.write_at(start, &[target.head()]))
                 .map_err(|error| failed("overwrite in", error))?;
         }
-        file.sync().map_err(|error| failed("sync", error))?;
+        if !planted!(overwritten_not_synced) {
+            file.sync().map_err(|error| failed("sync", error))?;
+        }
     }
     Ok(())
 }
@@ -258,7 +261,9 @@ pub(crate) fn remove_journal(storage: &dyn Storage) -> Result<()> {
 
 /// Finishes what the journal says, before anything of the database is read.
 pub(crate) fn redo(storage: &dyn Storage, uuid: &[u8; 16], generation: u64) -> Result<()> {
-    if let Some(targets) = read_journal(storage, uuid, generation)? {
+    if let Some(targets) = read_journal(storage, uuid, generation)?
+        && !planted!(journal_not_carried_out)
+    {
         overwrite(storage, &targets)?;
     }
     remove_journal(storage)
