@@ -148,6 +148,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let table = Words::zeroed(limit).map_err(|_| Error::OutOfMemory {
             what: format!("a table of {limit} ids for the check").into(),
         })?;
+        if extent.live >= extent.next_id / 2 {
+            table.is_dense(0, limit.min(extent.next_id as usize));
+        }
         Ok(Check {
             db,
             world: Arc::clone(&extent.world),
@@ -290,17 +293,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let scanned = self.each_record(&mut reader, segment, |check, at, head| {
             check.report.versions += 1;
             let Some(before) = check.newest(head.id) else {
-                check.damaged(&file, at, format!("id {} is past the limit", head.id));
-                return;
+                return check.past_the_limit(&file, at, head);
             };
-            if before.location() != head.previous && !check.gap {
-                let what = format!(
-                    "the version of id {} leads to {:?} as the one before it, which is {:?}",
-                    head.id,
-                    head.previous,
-                    before.location()
-                );
-                check.damaged(&file, at, what);
+            if before.location() != head.previous {
+                check.leads_elsewhere(&file, at, head, before);
             }
             if last.is_some_and(|last| last > head.id) {
                 let what = format!("id {} comes after a higher one", head.id);
@@ -461,14 +457,20 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let mut changes = None;
         while at < reader.len() {
             let from = at;
-            let found = db.unchanged(|now| {
-                // A version whose head was read before and whose value after is none.
-                if changes.replace(now) != Some(now) {
-                    reader.forget();
-                }
-                reader.record(at, seed)
-            });
-            match found? {
+            // What verifies is well, whenever the piece that it stands in was read. Anything else is
+            // looked at while nothing is overwritten.
+            let in_piece = Head::verify_record(reader.at_hand(at), seed, at as u32);
+            let found = match in_piece {
+                Some((head, _)) => Found::Record(head),
+                None => db.unchanged(|now| {
+                    // A version whose head was read before and whose value after is none.
+                    if changes.replace(now) != Some(now) {
+                        reader.forget();
+                    }
+                    reader.record(at, seed)
+                })?,
+            };
+            match found {
                 Found::Record(head) => {
                     f(self, at, &head);
                     at += head.record_len();
@@ -494,6 +496,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         Ok(())
     }
 
+    #[inline]
     fn record(&mut self, file: &str, at: u64, number: u16, head: &Head) {
         if let Err(what) = self.order(head) {
             self.damaged(file, at, what);
@@ -512,22 +515,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::SyncMark => {}
         }
         self.report.versions += 1;
-        let before = self.newest(head.id);
-        let Some(before) = before else {
-            self.damaged(file, at, format!("id {} is past the limit", head.id));
-            return;
+        let Some(before) = self.newest(head.id) else {
+            return self.past_the_limit(file, at, head);
         };
-        if before.location() != head.previous && !self.gap {
-            self.damaged(
-                file,
-                at,
-                format!(
-                    "the version of id {} leads to {:?} as the one before it, which is {:?}",
-                    head.id,
-                    head.previous,
-                    before.location()
-                ),
-            );
+        if before.location() != head.previous {
+            self.leads_elsewhere(file, at, head, before);
         }
         self.put(head.id, entry_at(number, at, head));
     }
@@ -563,6 +555,25 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         ))
     }
 
+    #[cold]
+    fn past_the_limit(&mut self, file: &str, at: u64, head: &Head) {
+        self.damaged(file, at, format!("id {} is past the limit", head.id));
+    }
+
+    /// A version leads to another one than `before`. Where something is missing, it may.
+    #[cold]
+    fn leads_elsewhere(&mut self, file: &str, at: u64, head: &Head, before: Entry) {
+        if !self.gap {
+            let what = format!(
+                "the version of id {} leads to {:?} as the one before it, which is {:?}",
+                head.id,
+                head.previous,
+                before.location()
+            );
+            self.damaged(file, at, what);
+        }
+    }
+
     fn clear(&mut self) {
         for word in self.table.range(0, self.table.len()).unwrap_or_default() {
             let entry = Entry::from_word(word.load(Ordering::Relaxed));
@@ -573,16 +584,20 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         self.live = 0;
     }
 
+    #[inline]
     fn newest(&self, id: u32) -> Option<Entry> {
         let word = self.table.get(id as usize)?;
         Some(Entry::from_word(word.load(Ordering::Relaxed)))
     }
 
+    #[inline]
     fn put(&mut self, id: u32, entry: Entry) {
         let Some(word) = self.table.get(id as usize) else {
             return;
         };
-        let before = Entry::from_word(word.swap(entry.to_word(), Ordering::Relaxed));
+        // No exchange, which would wait for all that was read before: nobody else has the table.
+        let before = Entry::from_word(word.load(Ordering::Relaxed));
+        word.store(entry.to_word(), Ordering::Relaxed);
         self.known += u64::from(!before.is_known());
         self.live += u64::from(entry.is_live());
         self.live -= u64::from(before.is_live());
@@ -597,9 +612,12 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let cleared = world.clear_between(extent.commit, None).is_some();
         for (id, entry) in world.lookup.entries() {
             let expected = self.newest(id).unwrap_or_default();
-            let is_same = entry.location() == expected.location();
-            let cleared = cleared && !entry.is_live();
-            if is_same && !cleared && entry.is_live() != expected.is_live() {
+            if entry.location() == expected.location() {
+                let cleared = cleared && !entry.is_live();
+                if cleared || entry.is_live() == expected.is_live() {
+                    matched += 1;
+                    continue;
+                }
                 self.damaged(
                     &name(entry.location().file),
                     u64::from(entry.location().position),
@@ -608,10 +626,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 continue;
             }
             let db = self.db;
-            let found = match is_same {
-                true => Ok(Some(entry.location())),
-                false => db.unchanged(|_| self.version_as_of(id, entry, extent.commit)),
-            };
+            let found = db.unchanged(|_| self.version_as_of(id, entry, extent.commit));
             match self.pass(&name(entry.location().file), 0, found)? {
                 // Erased since: what it led to isn't found any more.
                 Some(None) => matched += u64::from(expected.is_known()),

@@ -83,6 +83,13 @@ impl Reader {
         Ok(&self.buffer[from..from + (stop - position) as usize])
     }
 
+    /// The bytes from `position` on that are in memory.
+    pub(crate) fn at_hand(&self, position: u64) -> &[u8] {
+        let from = position.checked_sub(self.start);
+        let held = from.and_then(|from| self.buffer.get(from as usize..));
+        held.unwrap_or_default()
+    }
+
     /// Bytes from `position` on, as many as are at hand; none at the end of the file.
     pub(crate) fn piece(&mut self, position: u64) -> Result<&[u8]> {
         let held = (self.start + self.buffer.len() as u64).saturating_sub(position);
