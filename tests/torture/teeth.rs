@@ -104,7 +104,7 @@ const BUGS: &[(&str, &str)] = &[
     ("snapshot_not_registered", "interleaved_transactions"),
     ("sync_marks_ignored", "every_bit_of_a_killed_database"),
     ("torn_end_not_cut", "images_that_a_crash_leaves"),
-    ("unfinished_erasure_forgotten", "changes_that_fail"),
+    ("unfinished_erasure_forgotten", "histories_with_all_faults"),
     ("value_checksum_not_read", "every_bit_of_a_closed_database"),
     ("value_checksum_not_replayed", "images_that_a_crash_leaves"),
     ("visible_before_synced", "histories_with_all_faults"),
