@@ -332,10 +332,13 @@ impl Shared {
         unreadable: &mut Unreadable,
     ) -> Result<()> {
         let erased = || records.iter().filter(|one| one.kind == Kind::Erase);
-        for one in erased() {
-            unreadable.add(one.id, one.previous)?;
+        let before = unreadable.len();
+        let added = erased().try_for_each(|one| unreadable.add(one.id, one.previous));
+        if let Err(error) = added.and_then(|()| self.append(writer, records, Some(stamp))) {
+            // What is not in the log is not erased, though others of the same changes are.
+            unreadable.truncate(before);
+            return Err(error);
         }
-        self.append(writer, records, Some(stamp))?;
         for one in erased() {
             self.hide_erased(one.id, unreadable);
         }

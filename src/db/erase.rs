@@ -60,6 +60,17 @@ impl Unreadable {
         Ok(())
     }
 
+    /// How much is to be overwritten, in the world of now and in those before.
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.targets.len(), self.replaced_targets.len())
+    }
+
+    /// Leaves what was there when it had this length.
+    pub(super) fn truncate(&mut self, (targets, replaced): (usize, usize)) {
+        self.targets.truncate(targets);
+        self.replaced_targets.truncate(replaced);
+    }
+
     fn sort(&mut self) {
         self.targets.sort_unstable_by_key(Target::place);
         self.replaced_targets.sort_unstable_by_key(Target::place);
