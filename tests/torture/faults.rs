@@ -42,7 +42,10 @@ pub(crate) fn fail_each_call(workload: &Workload, fault: Fault, most: usize) -> 
 
 /// Lets calls of many workloads fail in all of these ways, all of their calls in the long form.
 pub(crate) fn fail_calls(campaign: &Campaign, name: &'static str, faults: &[Fault]) {
-    let named = named::workloads();
+    let mut named = named::workloads();
+    // So that the first ones, with which a short form ends, are of all kinds.
+    let mut random = Random::new(7);
+    named.sort_by_cached_key(|_| random.next());
     let watch = Watch::start(name);
     campaign.run(|seed| {
         let random_one;

@@ -3,7 +3,6 @@
 
 use ourdb::{Db, Error, Options};
 
-use super::remnants::check_erased;
 use super::trial::{Opening, Trial};
 use super::workload::{Workload, open};
 use crate::support::model::{Model, Write};
@@ -111,7 +110,7 @@ impl Trial<'_> {
         if erased || self.workload.commits_durably() {
             self.acknowledge_sync()?;
         }
-        check_erased(&self.storage.disk(), &self.model)?;
+        self.check_erased()?;
         self.mark("apply");
         self.check_reading()
     }

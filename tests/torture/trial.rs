@@ -13,7 +13,6 @@
 use ourdb::{Db, Error, Options};
 
 use super::feed::Source;
-use super::remnants::check_erased;
 use super::workload::{Step, Workload, open};
 use crate::support::model::{Model, Outcome, Refusal, Value, Write, compare};
 use crate::support::sim::{Errno, Fault, Hit, Loss, SimStorage};
@@ -280,11 +279,12 @@ impl<'a> Trial<'a> {
                     .check_prefix(db, last..=last)
                     .context(|| format!("neither as before:\n{message}\nnor compacted"))?;
                 compacted.learn_oldest(db)?;
+                self.eras.push(self.model.clone());
                 Ok::<_, String>(compacted)
             })?,
             (found, _) => found?,
         };
-        check_erased(&self.storage.disk(), &self.model)?;
+        self.check_erased()?;
         self.perhaps_compacted = None;
         self.uncertain = None;
         if self.workload.commits_durably() {
