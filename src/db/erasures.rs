@@ -1,12 +1,13 @@
 //! Who waits for whom about erasures: one erases at a time, backups keep it from beginning, and
 //! whoever reads versions that no lookup leads to holds the overwriting off.
 
+use std::cell::Cell;
+use std::ptr;
 use std::sync::{Arc, Weak};
 
 use super::World;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, wait};
 
 /// What erasures share with those who read beside them.
@@ -28,7 +29,14 @@ pub(super) struct Erasures {
 struct Turns {
     erasing: bool,
     /// Threads that make backups.
-    backing_up: Vec<ThreadId>,
+    backing_up: Vec<usize>,
+}
+
+/// Tells the threads that are alive apart. What std has for it allocates in a thread of C's, and
+/// leaves that behind.
+fn this_thread() -> usize {
+    thread_local!(static PLACE: Cell<u8> = const { Cell::new(0) });
+    PLACE.with(|place| ptr::from_ref(place).addr())
 }
 
 /// The turn of one who erases.
@@ -46,7 +54,7 @@ pub(crate) struct NoErasure<'a>(&'a Erasures);
 
 impl Drop for NoErasure<'_> {
     fn drop(&mut self) {
-        let own = thread::current().id();
+        let own = this_thread();
         let threads = &mut self.0.turns().backing_up;
         if let Some(index) = threads.iter().position(|&thread| thread == own) {
             threads.swap_remove(index);
@@ -64,7 +72,7 @@ impl Erasures {
     pub(super) fn turn(&self) -> Result<Turn<'_>> {
         let mut turns = self.turns();
         while turns.erasing || !turns.backing_up.is_empty() {
-            if turns.backing_up.contains(&thread::current().id()) {
+            if turns.backing_up.contains(&this_thread()) {
                 return Err(Error::Busy {
                     what: "this thread makes a backup, whose end an erasure would wait for".into(),
                 });
@@ -81,7 +89,7 @@ impl Erasures {
         while turns.erasing {
             turns = wait(&self.turns, turns, &self.turn_ended);
         }
-        turns.backing_up.push(thread::current().id());
+        turns.backing_up.push(this_thread());
         NoErasure(self)
     }
 
