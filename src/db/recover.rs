@@ -505,7 +505,11 @@ impl<'a> Opening<'a> {
         self.check_lengths(outcome)?;
         // That a compaction has replaced the manifest may not be on disk yet. If it never gets there,
         // the earlier one is found, which names what is going to be removed.
-        let replaced = !self.leftovers.is_empty() && !planted!(leftovers_removed_at_once);
+        let was_open = self.manifest.state != State::Clean && !self.manifest.backup;
+        let mut files = self.manifest.files.iter();
+        let compacted = was_open && files.any(|file| file.kind == FileKind::Compacted);
+        let replaced =
+            (compacted || !self.leftovers.is_empty()) && !planted!(leftovers_removed_at_once);
         if (self.outdated || replaced) && !self.read_only {
             self.manifest.write(&*storage)?;
         }
