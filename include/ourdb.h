@@ -1485,9 +1485,9 @@ int ourdb_revert_all(ourdb *db, uint64_t commit);
  * The history shows that it was erased: a version with OURDB_RECORD_DELETED and
  * OURDB_RECORD_ERASED. In a key-value database the id can be set again later.
  *
- * Snapshots and iterators that are open don't keep what is erased. Backups, copies of the directory
- * and what ourdb_changes() has given out are the caller's to look after; what it gives out from now
- * on tells a receiver to erase the record too.
+ * Snapshots and iterators that are open don't keep what is erased. Copies of the directory and what
+ * ourdb_changes() has given out are the caller's to look after; what it gives out from now on tells
+ * a receiver to erase the record too, and a backup that is brought up to date erases it as well.
  *
  * @param db  the database
  * @param id  the record, live or deleted
@@ -1495,9 +1495,10 @@ int ourdb_revert_all(ourdb *db, uint64_t commit);
  * @return OURDB_OK: the values are gone, also from the disk, in whatever sync mode. Or
  * - OURDB_NOT_FOUND: the id never held a record, or there is nothing left to erase
  * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+ * - OURDB_BUSY: called by the progress function of ourdb_backup()
  * - a code that any write can return (see Errors)
  *
- * Cost: one write for each version, and a few syncs.
+ * Cost: one write for each version, and a few syncs. It waits for a backup that is being made.
  */
 int ourdb_erase(ourdb *db, uint32_t id);
 
@@ -1916,8 +1917,9 @@ int ourdb_retention_init(ourdb_retention *retention, size_t size);
 int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress progress, void *context);
 
 /**
- * Copies the database as it is now into another directory, with its whole history. Reads and writes
- * go on meanwhile. The copy opens like any database, and is durable when this returns OURDB_OK.
+ * Copies the database as it is now into another directory, with its whole history. Reads and
+ * writes go on meanwhile, erasures wait. The copy opens like any database, and is durable when
+ * this returns OURDB_OK.
  *
  * A directory that holds an earlier backup of the same database is brought up to date: only what is
  * new is copied. If that is cut short, by a crash or by progress, the directory holds the earlier

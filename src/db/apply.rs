@@ -47,7 +47,7 @@ impl Db {
             true => Some(shared.turn_to_erase()?),
             false => None,
         };
-        let unreadable = {
+        let (commit, unreadable, appended) = {
             let mut writer = shared.writer_to_commit();
             if upto <= writer.commit {
                 drop(writer);
@@ -73,7 +73,6 @@ impl Db {
             (writer.commit, unreadable, appended)
         };
         // Also of those that came before a failure.
-        let (commit, unreadable, appended) = unreadable;
         if erases && !planted!(applied_erasures_not_finished) {
             shared.finish_erasing(commit, unreadable)?;
         }

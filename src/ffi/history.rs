@@ -174,9 +174,9 @@ pub unsafe extern "C" fn ourdb_revert_all(db: *mut ourdb, commit: u64) -> c_int 
 /// The history shows that it was erased: a version with OURDB_RECORD_DELETED and
 /// OURDB_RECORD_ERASED. In a key-value database the id can be set again later.
 ///
-/// Snapshots and iterators that are open don't keep what is erased. Backups, copies of the directory
-/// and what ourdb_changes() has given out are the caller's to look after; what it gives out from now
-/// on tells a receiver to erase the record too.
+/// Snapshots and iterators that are open don't keep what is erased. Copies of the directory and what
+/// ourdb_changes() has given out are the caller's to look after; what it gives out from now on tells
+/// a receiver to erase the record too, and a backup that is brought up to date erases it as well.
 ///
 /// @param db  the database
 /// @param id  the record, live or deleted
@@ -184,9 +184,10 @@ pub unsafe extern "C" fn ourdb_revert_all(db: *mut ourdb, commit: u64) -> c_int 
 /// @return OURDB_OK: the values are gone, also from the disk, in whatever sync mode. Or
 /// - OURDB_NOT_FOUND: the id never held a record, or there is nothing left to erase
 /// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
+/// - OURDB_BUSY: called by the progress function of ourdb_backup()
 /// - a code that any write can return (see Errors)
 ///
-/// Cost: one write for each version, and a few syncs.
+/// Cost: one write for each version, and a few syncs. It waits for a backup that is being made.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_erase(db: *mut ourdb, id: u32) -> c_int {
     // SAFETY: the caller's handle.

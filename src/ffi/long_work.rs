@@ -132,8 +132,9 @@ pub unsafe extern "C" fn ourdb_compact(
     })
 }
 
-/// Copies the database as it is now into another directory, with its whole history. Reads and writes
-/// go on meanwhile. The copy opens like any database, and is durable when this returns OURDB_OK.
+/// Copies the database as it is now into another directory, with its whole history. Reads and
+/// writes go on meanwhile, erasures wait. The copy opens like any database, and is durable when
+/// this returns OURDB_OK.
 ///
 /// A directory that holds an earlier backup of the same database is brought up to date: only what is
 /// new is copied. If that is cut short, by a crash or by progress, the directory holds the earlier
