@@ -117,6 +117,9 @@ fn it_does_not_come_where_there_is_nothing_to_gain() {
     wait_until("a compaction", || stats(&db).versions == 1000);
     // A tenth of what there is, in a data file of its own.
     write(&db, 1);
+    wait_until("the old files to go", || {
+        data_files(directory.path()).len() as u64 == stats(&db).data_files
+    });
     let names = data_files(directory.path());
     sleep(A_WHILE);
     assert_eq!(data_files(directory.path()), names);

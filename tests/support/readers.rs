@@ -92,6 +92,8 @@ struct Progress {
     begun: AtomicU64,
     /// The newest commit that was acknowledged.
     acknowledged: AtomicU64,
+    /// So many readers have begun.
+    reading: AtomicU64,
     done: AtomicBool,
 }
 
@@ -133,6 +135,10 @@ impl Readers {
                     })
                 })
                 .collect();
+            // A short script may be through before a busy machine has started them.
+            while progress.reading.load(Ordering::Acquire) < self.count {
+                thread::yield_now();
+            }
             let written = {
                 let _end = EndOnDrop(&progress.done);
                 (2..=script.commits()).try_for_each(|commit| write(db, script, progress, commit))
@@ -200,11 +206,12 @@ impl<'a> Reader<'a> {
 
     /// Reads until the writer is through, but at most so often; how many records.
     fn read(mut self, most_reads: u64) -> Verdict<u64> {
+        self.progress.reading.fetch_add(1, Ordering::Release);
         for _ in 0..most_reads {
+            self.step()?;
             if self.progress.done.load(Ordering::Acquire) {
                 break;
             }
-            self.step()?;
         }
         Ok(self.records)
     }
