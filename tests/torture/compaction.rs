@@ -73,13 +73,15 @@ impl Trial<'_> {
         };
         let mut begun = false;
         let mut verdict = Ok(());
-        let done = self.db().compact(&compact.retention, |_, _| {
-            if !begun {
-                begun = true;
-                for write in &compact.beside {
-                    if verdict.is_ok() && beside.failed.is_none() {
-                        verdict = beside.write(write);
-                    }
+        let mut writes = compact.beside.iter();
+        // While the base is copied, and when all but these is.
+        let at_the_end = compact.beside.len() / 2;
+        let done = self.db().compact(&compact.retention, |done, total| {
+            begun = true;
+            let left = if done == total { 0 } else { at_the_end };
+            while writes.len() > left && verdict.is_ok() && beside.failed.is_none() {
+                if let Some(write) = writes.next() {
+                    verdict = beside.write(write);
                 }
             }
             if compact.cancelled || beside.failed.is_some() || verdict.is_err() {

@@ -541,7 +541,11 @@ fn of_compactions() -> Vec<Workload> {
         workload("compacted beside writes that roll over", |s| {
             s.inserts(&[100; 2]).set(1, 100);
             s.compact_beside(1, |s| {
-                s.set(1, 100).insert(100).set(2, 100);
+                s.set(1, 100)
+                    .insert(100)
+                    .set(2, 100)
+                    .set(1, 100)
+                    .insert(100);
             });
             s.insert(100);
         })
