@@ -14,7 +14,7 @@ use crate::db::{Db, Extent, Part, World};
 use crate::error::{Error, Result};
 use crate::history::Chain;
 use crate::location::Location;
-use crate::log::record::{HEROLIB_HEADER, Head, Kind};
+use crate::log::record::{Head, Kind};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
 use crate::lookup::Entry;
@@ -695,14 +695,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
 
 /// What the lookup holds of a version whose record begins at `at`.
 fn entry_at(number: u16, at: u64, head: &Head) -> Entry {
-    let location = Location {
+    let place = LogEnd {
         file: number,
-        position: (at + HEROLIB_HEADER) as u32,
+        position: at as u32,
     };
-    match head.kind {
-        Kind::Put => Entry::live(location, head.len as usize),
-        _ => Entry::deleted(location),
-    }
+    Entry::of(head.kind, place.location(), head.len)
 }
 
 fn ends_early(end: u64) -> String {

@@ -168,9 +168,7 @@ impl Shared {
         // In incremental mode ids without a record stand in the dump as well. Each id that was given
         // out takes a record's header at least, so a next id far beyond that, which no honest use
         // leaves behind, must not fill the disk with them.
-        let ends = world.log.segments().map(|segment| segment.view().end());
-        let bytes: u64 = ends.sum();
-        let given_out = bytes / herolib::record::HEADER as u64;
+        let given_out = world.log.bytes() / herolib::record::HEADER as u64;
         let highest = world.lookup.highest().map_or(0, u64::from);
         let ids = writer.next_id.max(highest + 1);
         if incremental.is_some() && ids > given_out + MOST_EMPTY_ENTRIES {

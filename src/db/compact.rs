@@ -205,9 +205,7 @@ impl Shared {
     fn withdraw(&self) {
         let mut writer = self.writer();
         if self.check_poison().is_ok() && writer.manifest.is_compacting {
-            for next in [checkpoint::NEXT_INDEX, checkpoint::NEXT_TABLE] {
-                let _ = remove_if_there(&*self.storage, next);
-            }
+            checkpoint::remove_next(&*self.storage);
             let _ = self.write_manifest(&mut writer, |manifest| manifest.is_compacting = false);
         }
     }
@@ -389,7 +387,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             self.tally.count(head.kind);
         }
         if let Some((_, head)) = kept.first() {
-            self.publish(id, entry_of(head, newest))?;
+            self.publish(id, Entry::of(head.kind, newest, head.len))?;
         }
         Ok(bytes)
     }
@@ -437,9 +435,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
     }
 
     fn publish(&mut self, id: u32, entry: Entry) -> Result<()> {
-        self.live += u64::from(entry.is_live());
-        self.live -= u64::from(self.lookup().get(id).is_live());
-        super::recover::publish(&*self.shared.storage, self.lookup(), id, entry)
+        let mut live = self.live;
+        let storage = &*self.shared.storage;
+        super::recover::publish(storage, self.lookup(), id, entry, &mut live)?;
+        self.live = live;
+        Ok(())
     }
 
     /// Copies the log that was written meanwhile, until little of it is left.
@@ -588,11 +588,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                     commit: head.commit,
                     time_us: head.time_us,
                 });
-                self.lookup().clear();
-                self.lookup().forget_deleted(|_| false);
+                self.lookup().clear_unseen();
                 self.live = 0;
             } else {
-                self.publish(head.id, entry_of(head, copy))?;
+                self.publish(head.id, Entry::of(head.kind, copy, head.len))?;
             }
         }
         self.commit = first.commit;
@@ -799,13 +798,6 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             }
         }
         Ok(())
-    }
-}
-
-fn entry_of(head: &Head, location: Location) -> Entry {
-    match head.kind {
-        Kind::Put => Entry::live(location, head.len as usize),
-        _ => Entry::deleted(location),
     }
 }
 

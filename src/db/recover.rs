@@ -17,7 +17,7 @@ use crate::error::{Error, FailedSync, Result};
 use crate::herolib;
 use crate::location::Location;
 use crate::log::Log;
-use crate::log::record::{HEROLIB_HEADER, Kind, Seed};
+use crate::log::record::{Kind, Seed};
 use crate::log::recovery::{self, LogFile, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
@@ -301,8 +301,7 @@ impl<'a> Opening<'a> {
                     if clears.last().is_none_or(|last| last.commit < commit) {
                         clears.push(Clear { commit, time_us });
                     }
-                    lookup.clear();
-                    lookup.forget_deleted(|_| false);
+                    lookup.clear_unseen();
                     live = 0;
                     continue;
                 }
@@ -319,14 +318,9 @@ impl<'a> Opening<'a> {
                 if record.kind == Kind::Erase {
                     erasures.push((record.id, record.location));
                 }
-                let entry = match record.kind {
-                    Kind::Put => Entry::live(record.location, record.len as usize),
-                    _ => Entry::deleted(record.location),
-                };
-                live += u64::from(entry.is_live());
-                live -= u64::from(lookup.get(record.id).is_live());
+                let entry = Entry::of(record.kind, record.location, record.len);
                 next_id = next_id.max(u64::from(record.id) + 1);
-                publish(storage, &lookup, record.id, entry)?;
+                publish(storage, &lookup, record.id, entry, &mut live)?;
             }
             Ok(())
         };
@@ -400,14 +394,13 @@ impl<'a> Opening<'a> {
                     format!("id {id} is not below {}", lookup.limit()),
                 ));
             }
-            live += u64::from(entry.is_live());
             // Of what others wrote only the newest are known here.
             tally.count(if entry.is_live() {
                 Kind::Put
             } else {
                 Kind::Delete
             });
-            publish(storage, lookup, id, entry)?;
+            publish(storage, lookup, id, entry, &mut live)?;
         }
         Ok((live, tally))
     }
@@ -453,18 +446,13 @@ impl<'a> Opening<'a> {
                         ));
                     }
                 };
-                let location = Location {
+                let place = LogEnd {
                     file: file.number,
-                    position: (at + HEROLIB_HEADER) as u32,
+                    position: at as u32,
                 };
-                let entry = match head.kind {
-                    Kind::Put => Entry::live(location, head.len as usize),
-                    _ => Entry::deleted(location),
-                };
-                live += u64::from(entry.is_live());
-                live -= u64::from(lookup.get(head.id).is_live());
+                let entry = Entry::of(head.kind, place.location(), head.len);
                 tally.count(head.kind);
-                publish(storage, lookup, head.id, entry)?;
+                publish(storage, lookup, head.id, entry, &mut live)?;
                 at += head.record_len();
             }
         }
@@ -478,9 +466,7 @@ impl<'a> Opening<'a> {
         for &number in &self.leftovers {
             let _ = remove_if_there(storage, &name(number));
         }
-        for next in [checkpoint::NEXT_INDEX, checkpoint::NEXT_TABLE] {
-            let _ = remove_if_there(storage, next);
-        }
+        checkpoint::remove_next(storage);
         for name in storage.list("").unwrap_or_default() {
             if base::is_base(&name) && name != base::name(self.manifest.generation) {
                 let _ = remove_if_there(storage, &name);
@@ -816,7 +802,16 @@ pub(super) fn doomed_files(storage: &dyn Storage, doomed: &[u16]) -> Vec<u16> {
     doomed.filter(|&number| !is_gone(number)).collect()
 }
 
-pub(super) fn publish(storage: &dyn Storage, lookup: &Lookup, id: u32, entry: Entry) -> Result<()> {
+/// Puts an entry into a lookup that nobody reads yet, and counts the live ones.
+pub(super) fn publish(
+    storage: &dyn Storage,
+    lookup: &Lookup,
+    id: u32,
+    entry: Entry,
+    live: &mut u64,
+) -> Result<()> {
+    *live += u64::from(entry.is_live());
+    *live -= u64::from(lookup.get(id).is_live());
     lookup.prepare(id).map_err(|error| {
         Error::from_io(
             "reserve space in",

@@ -260,10 +260,7 @@ impl Shared {
             return;
         }
         let was_live = world.lookup.get(id).is_live();
-        let entry = match kind {
-            Kind::Put => Entry::live(location, len as usize),
-            _ => Entry::deleted(location),
-        };
+        let entry = Entry::of(kind, location, len);
         world.lookup.publish(id, entry);
         writer.next_id = writer.next_id.max(u64::from(id) + 1);
         match (was_live, entry.is_live()) {

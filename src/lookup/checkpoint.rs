@@ -36,7 +36,7 @@ use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, LogEnd};
 use crate::options::{LAST_NEXT_ID, LookupKind};
 use crate::planted::planted;
-use crate::storage::{Access, File, Storage, replace_with};
+use crate::storage::{Access, File, Storage, remove_if_there, replace_with};
 use crate::sync::atomic::Ordering;
 
 /// The checkpoint.
@@ -46,6 +46,13 @@ pub(crate) const TABLE: &str = "lookup";
 /// The same of the next generation, until that is the database.
 pub(crate) const NEXT_INDEX: &str = "index.next";
 pub(crate) const NEXT_TABLE: &str = "lookup.next";
+
+/// Removes what a compaction that came to nothing has left. Should it stay, the next one replaces it.
+pub(crate) fn remove_next(storage: &dyn Storage) {
+    for next in [NEXT_INDEX, NEXT_TABLE] {
+        let _ = remove_if_there(storage, next);
+    }
+}
 
 const MAGIC: &[u8; 8] = b"OURDBIDX";
 const FORMAT: u32 = 2;

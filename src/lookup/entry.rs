@@ -9,6 +9,7 @@
 //! ```
 
 use crate::location::Location;
+use crate::log::record::Kind;
 
 /// The newest version of one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -20,6 +21,15 @@ const LONGEST_HINT: u64 = (1 << 15) - 1;
 impl Entry {
     /// The id never held a record.
     pub(crate) const NONE: Entry = Entry(0);
+
+    /// For a newest version of this kind, with a value of `len` bytes if it is a put.
+    #[inline]
+    pub(crate) fn of(kind: Kind, location: Location, len: u32) -> Entry {
+        match kind {
+            Kind::Put => Entry::live(location, len as usize),
+            _ => Entry::deleted(location),
+        }
+    }
 
     pub(crate) fn live(location: Location, len: usize) -> Entry {
         let hint = (len as u64).min(LONGEST_HINT);

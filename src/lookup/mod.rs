@@ -183,6 +183,12 @@ impl Lookup {
         }
     }
 
+    /// [`Lookup::clear`] where nobody reads yet, so that no search needs to meet them.
+    pub(crate) fn clear_unseen(&self) {
+        self.clear();
+        self.forget_deleted(|_| false);
+    }
+
     /// Takes every id out of neighbour searches that is not live, as [`Lookup::forget`] does one,
     /// except those that somebody may see live still.
     pub(crate) fn forget_deleted(&self, seen: impl Fn(u32) -> bool) {
