@@ -28,7 +28,7 @@ use crate::manifest::{Clear, DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::{Limits, LookupKind, Options, Sync};
 use crate::planted::planted;
 use crate::reader::Reader;
-use crate::storage::{Access, File, Lock, Storage, Swap, fork, remove_if_there};
+use crate::storage::{Access, File, Lock, Storage, Swap, fork, remove_if_there, sync_directory};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Mutex, OnceLock};
 
@@ -459,8 +459,9 @@ impl<'a> Opening<'a> {
         Ok((live, tally))
     }
 
-    /// Removes what a compaction has left behind, which nobody reads any more.
-    fn remove_leftovers(&mut self) {
+    /// Removes what a compaction has left behind, which nobody reads any more. Only a failed sync is
+    /// a failure: after it the kernel may not try the names of other files again either.
+    fn remove_leftovers(&mut self) -> Result<()> {
         let storage = &**self.storage;
         // What can't be removed now is left to the next opening.
         for &number in &self.leftovers {
@@ -472,14 +473,17 @@ impl<'a> Opening<'a> {
                 let _ = remove_if_there(storage, &name);
             }
         }
-        if self.manifest.doomed.is_empty() {
-            return;
+        let left = doomed_files(storage, &self.manifest.doomed);
+        if left == self.manifest.doomed {
+            return Ok(());
         }
         // Somebody else's file may get such a number from here on.
-        let left = doomed_files(storage, &self.manifest.doomed);
-        if left != self.manifest.doomed && storage.sync_directory("").is_ok() {
-            self.manifest.doomed = left;
-            let _ = self.manifest.write(storage);
+        sync_directory(storage, "")
+            .map_err(|error| Error::from_io("sync", storage.describe(""), error))?;
+        self.manifest.doomed = left;
+        match self.manifest.write(storage) {
+            Err(error) if error.is_failed_sync() => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -499,11 +503,10 @@ impl<'a> Opening<'a> {
         if (self.outdated || replaced) && !self.read_only {
             self.manifest.write(&*storage)?;
         }
-        if !self.read_only {
-            self.remove_leftovers();
-        }
         if !self.read_only
-            && let Err(error) = self.settle_log(outcome)
+            && let Err(error) = self
+                .remove_leftovers()
+                .and_then(|()| self.settle_log(outcome))
         {
             // A sync may have failed: then what the kernel holds must be written again. If this
             // can't be noted, a short log is written again all the same.

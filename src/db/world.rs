@@ -18,7 +18,7 @@ use crate::log::record::{Head, Kind};
 use crate::log::segment::{LogEnd, name};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::Clear;
-use crate::storage::{fork, remove_if_there, sync_directory};
+use crate::storage::{fork, remove_if_there};
 use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -163,6 +163,7 @@ impl Drop for World {
             let _ = remove_if_there(storage, &name(segment.number));
         }
         let _ = remove_if_there(storage, &base::name(self.log.generation));
-        let _ = sync_directory(storage, "");
+        // Not synced: nobody would hear of a failure, after which the kernel may not try the names of
+        // other files again either.
     }
 }
