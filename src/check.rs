@@ -1,7 +1,8 @@
 //! Reading everything, and comparing it with itself.
 //!
-//! The log is read from front to back as recovery reads it, from the files and not through the
-//! mappings, while reading and writing go on. On the way a table from id to newest version grows:
+//! The log is read from front to back while reading and writing go on, from the files that are in
+//! the directory and not through what is mapped already: through mappings of its own where it can,
+//! and as recovery reads it where it can't, or finds something amiss. On the way a table from id to newest version grows:
 //! each version must follow the one that the table has, and in the end the table must be the
 //! lookup.
 
@@ -14,19 +15,23 @@ use crate::db::{Db, Extent, Part, World};
 use crate::error::{Error, Result};
 use crate::history::Chain;
 use crate::location::Location;
-use crate::log::record::{Head, Kind};
+use crate::log::record::{HEAD, Head, Kind};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
 use crate::lookup::Entry;
 use crate::manifest::{FileKind, MANIFEST, Manifest};
 use crate::reader::Reader;
-use crate::storage::{Access, Storage, Words};
+use crate::storage::{Access, Storage, Words, prefetch_all};
 use crate::sync::atomic::Ordering;
 
 /// So many damaged places are named one by one; the others are counted.
 const MOST_NAMED: usize = 1000;
 /// Progress is told after so many bytes.
 const STEP: u64 = 4 << 20;
+/// So much is read at a time: what an erasure may have to wait for.
+const PIECE: usize = 256 << 10;
+/// The processor is told to load what comes so many bytes later.
+const AHEAD: usize = 2 << 10;
 
 /// What a check has read, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -260,13 +265,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let entries = match extent.base {
             Some(stamp) => base::read(self.storage, extent.generation, stamp),
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
-            None if extent
-                .parts
-                .iter()
-                .all(|part| matches!(part.kind, FileKind::Frozen { .. })) =>
-            {
-                Ok(self.world.lookup.entries().collect())
-            }
+            None if extent.is_frozen() => Ok(self.world.lookup.entries().collect()),
             None => return Ok(true),
         };
         let Some(entries) = self.pass(&base::name(extent.generation), 0, entries)? else {
@@ -453,23 +452,34 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let file = name(segment.number);
         let seed = segment.seed();
         let db = self.db;
+        let view = reader.view();
         let mut at = FILE_HEADER as u64;
         let mut changes = None;
         while at < reader.len() {
             let from = at;
-            // What verifies is well, whenever the piece that it stands in was read. Anything else is
-            // looked at while nothing is overwritten.
-            let in_piece = Head::verify_record(reader.at_hand(at), seed, at as u32);
-            let found = match in_piece {
-                Some((head, _)) => Found::Record(head),
-                None => db.unchanged(|now| {
-                    // A version whose head was read before and whose value after is none.
-                    if changes.replace(now) != Some(now) {
-                        reader.forget();
-                    }
-                    reader.record(at, seed)
-                })?,
-            };
+            // What verifies is well, whenever it was read.
+            db.unchanged(|_| {
+                let mut piece = view.loaded(at, PIECE).unwrap_or(reader.at_hand(at));
+                while let Some((head, value)) = Head::verify_record(piece, seed, at as u32) {
+                    let len = HEAD + value.len();
+                    prefetch_all(piece.get(AHEAD..AHEAD + len).unwrap_or_default());
+                    piece = &piece[len..];
+                    f(self, at, &head);
+                    at += len as u64;
+                }
+            });
+            if at > from {
+                self.read(at - from)?;
+                continue;
+            }
+            // Anything else is looked at while nothing is overwritten.
+            let found = db.unchanged(|now| {
+                // A version whose head was read before and whose value after is none.
+                if changes.replace(now) != Some(now) {
+                    reader.forget();
+                }
+                reader.record(at, seed)
+            })?;
             match found {
                 Found::Record(head) => {
                     f(self, at, &head);

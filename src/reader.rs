@@ -1,11 +1,11 @@
 //! Reading a file in large pieces, by system calls: for files whose end is not known yet, or that
-//! nothing is known of.
+//! nothing is known of. What may be read through a mapping all the same, [`Reader::view`] gives.
 
 use std::sync::Arc;
 
 use crate::bytes::reserve;
 use crate::error::{Error, Result};
-use crate::storage::{Access, File, Storage};
+use crate::storage::{Access, File, Storage, View};
 
 /// A file, with the piece of it in memory that was read last.
 #[derive(Debug)]
@@ -57,6 +57,14 @@ impl Reader {
     /// Forgets the piece in memory: the file was changed.
     pub(crate) fn forget(&mut self) {
         self.buffer.clear();
+    }
+
+    /// The file through a mapping, where it can be mapped.
+    pub(crate) fn view(&self) -> View {
+        let view = self.file.view(self.len);
+        let view = view.unwrap_or_else(|_| View::unmapped());
+        view.extend_to(self.len);
+        view
     }
 
     /// Length of the file when it was opened, or less if only so much is to be read.

@@ -144,10 +144,14 @@ impl Shared {
             return Ok(());
         }
         let start = self.announce()?;
-        // Failing, it removes what was copied: until then the manifest must announce it.
+        // Failing, it removes what was copied. That was announced, and stays so until the next one: what
+        // can't be removed, or comes back after a loss of power, is known by it.
         let done = Compaction::new(self, start, *retention, progress).and_then(Compaction::run);
         if done.is_err() {
-            self.withdraw();
+            let _writer = self.writer();
+            if self.check_poison().is_ok() {
+                checkpoint::remove_next(&*self.storage);
+            }
         }
         done
     }
@@ -198,16 +202,6 @@ impl Shared {
             end,
             next_file: writer.tail.next_file(),
         })
-    }
-
-    /// Takes back what [`Shared::announce`] noted. Should that fail, the next opening finds nothing
-    /// to remove.
-    fn withdraw(&self) {
-        let mut writer = self.writer();
-        if self.check_poison().is_ok() && writer.manifest.is_compacting {
-            checkpoint::remove_next(&*self.storage);
-            let _ = self.write_manifest(&mut writer, |manifest| manifest.is_compacting = false);
-        }
     }
 
     /// Replaces the manifest by a changed one. A failed sync poisons.

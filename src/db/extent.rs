@@ -69,6 +69,12 @@ impl Extent {
     pub(crate) fn has_base(&self) -> bool {
         self.base.is_some() || self.parts.iter().any(|part| part.kind != FileKind::Log)
     }
+
+    /// Whether there is nothing but what herolib wrote.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let mut kinds = self.parts.iter().map(|part| part.kind);
+        !self.parts.is_empty() && kinds.all(|kind| matches!(kind, FileKind::Frozen { .. }))
+    }
 }
 
 impl Db {

@@ -145,20 +145,29 @@ impl Mapping {
     /// fail, as on a full disk or over a bad sector.
     /// Begins `from` bytes, a multiple of the page size, behind the mapping's start.
     pub(super) fn populate_for_writing(&self, from: usize) -> io::Result<()> {
-        let Some(len) = self.len().checked_sub(from).filter(|&len| len > 0) else {
+        match self.populate(from, self.len(), libc::MADV_POPULATE_WRITE) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            populated => populated,
+        }
+    }
+
+    /// Asks for the pages of `[from, to)` of a [`Backing::Read`] mapping. An error says that to
+    /// touch them would be a SIGBUS, or that the kernel doesn't know how (Linux before 5.14).
+    pub(super) fn populate_for_reading(&self, from: usize, to: usize) -> io::Result<()> {
+        self.populate(from - from % page_size(), to, libc::MADV_POPULATE_READ)
+    }
+
+    /// `from` is a multiple of the page size.
+    fn populate(&self, from: usize, to: usize, advice: libc::c_int) -> io::Result<()> {
+        let Some(len) = to.min(self.len()).checked_sub(from).filter(|&len| len > 0) else {
             return Ok(());
         };
         // SAFETY: the range lies within this mapping; populating changes no content.
-        let result =
-            unsafe { libc::madvise(self.base().add(from).cast(), len, libc::MADV_POPULATE_WRITE) };
+        let result = unsafe { libc::madvise(self.base().add(from).cast(), len, advice) };
         if result == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() == Some(libc::EINVAL) {
             Ok(())
         } else {
-            Err(error)
+            Err(io::Error::last_os_error())
         }
     }
 }

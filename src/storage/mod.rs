@@ -33,7 +33,7 @@ use std::sync::Arc;
 use crate::error::FailedSync;
 use crate::planted::planted;
 pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_all};
 pub use swap::{Reading, Replaced, Swap};
 pub use thread::spawn;
 pub use view::View;

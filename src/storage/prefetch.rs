@@ -13,3 +13,18 @@ pub fn prefetch<T>(target: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = target;
 }
+
+/// What a processor loads at a time, in bytes.
+const CACHE_LINE: usize = 64;
+
+/// Begins to load all of `bytes`.
+#[inline]
+pub fn prefetch_all(bytes: &[u8]) {
+    for line in bytes.chunks(CACHE_LINE) {
+        prefetch(&line[0]);
+    }
+    // The bytes need not begin with a line, so the last one may end a line later.
+    if let Some(last) = bytes.last() {
+        prefetch(last);
+    }
+}

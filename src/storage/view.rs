@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::mapping::Mapping;
-use super::prefetch::prefetch;
+use super::prefetch::prefetch_all;
 use crate::sync::atomic::{AtomicU64, Ordering};
-
-/// What a processor loads at a time, in bytes.
-const CACHE_LINE: usize = 64;
 
 /// The bytes of a file below a mark that only moves up (`extend_to`). Bytes below the
 /// mark don't change, so any number of threads may read them beside the writer. An erasure
@@ -72,17 +69,23 @@ impl View {
         self.from(position)?.get(..len)
     }
 
+    /// Up to `len` bytes from `position`, all of which are in memory: to read them is no page fault,
+    /// nor a SIGBUS as in a file that ends earlier by now or over a bad sector. Nothing where that can't
+    /// be had, which the file may have to tell more of.
+    pub(crate) fn loaded(&self, position: u64, len: usize) -> Option<&[u8]> {
+        let bytes = self.from(position)?;
+        let bytes = &bytes[..len.min(bytes.len())];
+        let from = position as usize;
+        let mapping = self.mapping.as_ref()?;
+        mapping.populate_for_reading(from, from + bytes.len()).ok()?;
+        Some(bytes)
+    }
+
     /// Begins to load `len` bytes from `position` into the processor's cache.
     #[inline]
     pub fn prefetch(&self, position: u64, len: usize) {
         if let Some(bytes) = self.slice(position, len) {
-            for line in bytes.chunks(CACHE_LINE) {
-                prefetch(&line[0]);
-            }
-            // The bytes need not begin with a line, so the last one may end a line later.
-            if let Some(last) = bytes.last() {
-                prefetch(last);
-            }
+            prefetch_all(bytes);
         }
     }
 
