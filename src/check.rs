@@ -2,9 +2,9 @@
 //!
 //! The log is read from front to back while reading and writing go on, from the files that are in
 //! the directory and not through what is mapped already: through mappings of its own where it can,
-//! and as recovery reads it where it can't, or finds something amiss. On the way a table from id to newest version grows:
-//! each version must follow the one that the table has, and in the end the table must be the
-//! lookup.
+//! and as recovery reads it where it can't, or finds something amiss. On the way a table from id to
+//! newest version grows: each version must follow the one that the table has, and in the end the
+//! table must be the lookup.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -289,24 +289,15 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             return Ok(previous);
         };
         let mut last = previous;
-        let scanned = self.each_record(&mut reader, segment, |check, at, head| {
+        self.each_record(&mut reader, segment, |check, at, head| {
             check.report.versions += 1;
-            let Some(before) = check.newest(head.id) else {
-                return check.past_the_limit(&file, at, head);
-            };
-            if before.location() != head.previous {
-                check.leads_elsewhere(&file, at, head, before);
-            }
+            check.version(&file, at, segment.number, head);
             if last.is_some_and(|last| last > head.id) {
                 let what = format!("id {} comes after a higher one", head.id);
                 check.damaged(&file, at, what);
             }
             last = Some(head.id);
-            check.put(head.id, entry_at(segment.number, at, head));
-        });
-        if self.pass(&file, 0, scanned)?.is_none() {
-            self.gap = true;
-        }
+        })?;
         Ok(last)
     }
 
@@ -391,12 +382,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         if let Some(Some(header)) = self.pass(&file, 0, header)? {
             self.follow(&file, &header, before);
         }
-        let scanned = self.each_record(&mut reader, segment, |check, at, head| {
+        self.each_record(&mut reader, segment, |check, at, head| {
             check.record(&file, at, segment.number, head);
-        });
-        if self.pass(&file, 0, scanned)?.is_none() {
-            self.gap = true;
-        }
+        })?;
         if let Some((commit, _)) = self.pending.take() {
             self.damaged(
                 &file,
@@ -462,7 +450,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 let mut piece = view.loaded(at, PIECE).unwrap_or(reader.at_hand(at));
                 while let Some((head, value)) = Head::verify_record(piece, seed, at as u32) {
                     let len = HEAD + value.len();
-                    prefetch_all(piece.get(AHEAD..AHEAD + len).unwrap_or_default());
+                    let ahead = piece.get(AHEAD..AHEAD + len.min(AHEAD));
+                    prefetch_all(ahead.unwrap_or_default());
                     piece = &piece[len..];
                     f(self, at, &head);
                     at += len as u64;
@@ -479,7 +468,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                     reader.forget();
                 }
                 reader.record(at, seed)
-            })?;
+            });
+            let Some(found) = self.pass(&file, at, found)? else {
+                self.gap = true;
+                return Ok(());
+            };
             match found {
                 Found::Record(head) => {
                     f(self, at, &head);
@@ -495,7 +488,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                     at += head.record_len();
                 }
                 Found::Nothing(why) => {
-                    let next = reader.next_record(at + 1, seed)?.unwrap_or(reader.len());
+                    let next = reader.next_record(at + 1, seed);
+                    let next = self.pass(&file, at + 1, next)?.flatten();
+                    let next = next.unwrap_or(reader.len());
                     self.damaged(&file, at, format!("{why}; {} bytes are lost", next - at));
                     self.gap = true;
                     at = next;
@@ -525,13 +520,19 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::SyncMark => {}
         }
         self.report.versions += 1;
-        let Some(before) = self.newest(head.id) else {
-            return self.past_the_limit(file, at, head);
-        };
-        if before.location() != head.previous {
-            self.leads_elsewhere(file, at, head, before);
+        self.version(file, at, number, head);
+    }
+
+    /// A version takes the place of the one before it in the table, which it must lead to.
+    #[inline]
+    fn version(&mut self, file: &str, at: u64, number: u16, head: &Head) {
+        match self.put(head.id, entry_at(number, at, head)) {
+            None => self.past_the_limit(file, at, head),
+            Some(before) if before.location() != head.previous => {
+                self.leads_elsewhere(file, at, head, before);
+            }
+            Some(_) => {}
         }
-        self.put(head.id, entry_at(number, at, head));
     }
 
     /// Whether a record may come next.
@@ -600,11 +601,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         Some(Entry::from_word(word.load(Ordering::Relaxed)))
     }
 
+    /// Puts an entry into the table; the one before. `None` past the limit.
     #[inline]
-    fn put(&mut self, id: u32, entry: Entry) {
-        let Some(word) = self.table.get(id as usize) else {
-            return;
-        };
+    fn put(&mut self, id: u32, entry: Entry) -> Option<Entry> {
+        let word = self.table.get(id as usize)?;
         // No exchange, which would wait for all that was read before: nobody else has the table.
         let before = Entry::from_word(word.load(Ordering::Relaxed));
         word.store(entry.to_word(), Ordering::Relaxed);
@@ -612,6 +612,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         self.live += u64::from(entry.is_live());
         self.live -= u64::from(before.is_live());
         self.next_id = self.next_id.max(u64::from(id) + 1);
+        Some(before)
     }
 
     /// Compares the lookup with the table. Commits that came since are left out.
@@ -620,20 +621,25 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let world = Arc::clone(&self.world);
         // By a clear that came since.
         let cleared = world.clear_between(extent.commit, None).is_some();
-        for (id, entry) in world.lookup.entries() {
+        // Twice as fast as `for`, which goes from block to block once an entry.
+        world.lookup.entries().try_for_each(|(id, entry)| {
             let expected = self.newest(id).unwrap_or_default();
+            if entry == expected {
+                matched += 1;
+                return Ok(());
+            }
             if entry.location() == expected.location() {
                 let cleared = cleared && !entry.is_live();
                 if cleared || entry.is_live() == expected.is_live() {
                     matched += 1;
-                    continue;
+                    return Ok(());
                 }
                 self.damaged(
                     &name(entry.location().file),
                     u64::from(entry.location().position),
                     format!("the lookup has id {id} as live where it is deleted, or the reverse"),
                 );
-                continue;
+                return Ok(());
             }
             let db = self.db;
             let found = db.unchanged(|_| self.version_as_of(id, entry, extent.commit));
@@ -653,7 +659,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 ),
                 None => {}
             }
-        }
+            Ok(())
+        })?;
         // In a world that was replaced meanwhile nothing leads to what was erased since.
         let none_erased = self.db.erasures() == extent.erasures;
         if matched < self.known && none_erased && self.report.is_sound() {

@@ -77,18 +77,30 @@ impl Reader {
         let position = position.min(self.len);
         let stop = position.saturating_add(len).min(self.len);
         if position < self.start || stop > self.start + self.buffer.len() as u64 {
-            let wanted = (stop - position).max(self.piece).min(self.len - position);
-            let more = (wanted as usize).saturating_sub(self.buffer.len());
-            reserve(&mut self.buffer, more)?;
-            self.buffer.resize(wanted as usize, 0);
-            self.start = position;
-            if let Err(error) = self.file.read_at(position, &mut self.buffer) {
-                self.buffer.clear();
-                return Err(Error::from_io("read", self.path.as_str(), error));
+            let asked = stop - position;
+            let whole = asked.max(self.piece).min(self.len - position);
+            match self.fill(position, whole) {
+                // What can't be read may lie behind what was asked for.
+                Err(_) if asked < whole => self.fill(position, asked)?,
+                filled => filled?,
             }
         }
         let from = (position - self.start) as usize;
         Ok(&self.buffer[from..from + (stop - position) as usize])
+    }
+
+    /// Makes the `len` bytes from `position` on the piece in memory.
+    fn fill(&mut self, position: u64, len: u64) -> Result<()> {
+        let more = (len as usize).saturating_sub(self.buffer.len());
+        reserve(&mut self.buffer, more)?;
+        self.buffer.resize(len as usize, 0);
+        self.start = position;
+        self.file
+            .read_at(position, &mut self.buffer)
+            .map_err(|error| {
+                self.buffer.clear();
+                Error::from_io("read", self.path.as_str(), error)
+            })
     }
 
     /// The bytes from `position` on that are in memory.

@@ -257,6 +257,39 @@ fn a_file_that_is_cut_or_gone_is_named() {
     }
 }
 
+#[test]
+fn a_file_that_is_cut_while_it_is_read_is_named() {
+    for io in [IoMode::Auto, IoMode::File] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            file_size: 0,
+            io,
+            ..options()
+        };
+        let db = Db::open(directory.path(), &options).unwrap();
+        for id in 0..400 {
+            db.set(id, &[5; 60_000]).unwrap();
+        }
+        let path = directory.path().join("0.db");
+        let cut = 10_000_001;
+        let report = db.check(|done, _| {
+            if done > 4 << 20 {
+                let file = fs::OpenOptions::new().write(true).open(&path);
+                file.and_then(|file| file.set_len(cut)).unwrap();
+            }
+            ControlFlow::Continue(())
+        });
+        let report = report.unwrap();
+        let first = report.damage.first().expect("damage");
+        let last_whole = cut - cut % 60_040;
+        assert!(first.file.ends_with("0.db"), "{report}");
+        assert!(
+            (last_whole - 60_040..=cut).contains(&first.offset),
+            "{report}"
+        );
+    }
+}
+
 /// What salvage can't read the check on it names.
 #[test]
 fn the_check_of_a_salvaged_database_names_what_was_lost() {

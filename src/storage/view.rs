@@ -77,7 +77,9 @@ impl View {
         let bytes = &bytes[..len.min(bytes.len())];
         let from = position as usize;
         let mapping = self.mapping.as_ref()?;
-        mapping.populate_for_reading(from, from + bytes.len()).ok()?;
+        mapping
+            .populate_for_reading(from, from + bytes.len())
+            .ok()?;
         Some(bytes)
     }
 
