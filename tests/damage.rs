@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ourdb::storage::Storage;
-use ourdb::{Db, Error, IoMode, NotFound, Options, Records, Retention, Sync};
+use ourdb::{Db, Error, IoMode, LookupKind, NotFound, Options, Records, Retention, Sync};
 use support::herolib::{Herolib, Port, Settings};
 use support::sim::{Disk, Loss, SimStorage};
 use support::{Context, TempDirectory, Verdict, refute, require};
@@ -55,8 +55,17 @@ fn put(path: &Path, files: &Files) {
 /// Makes a database and returns its directory as it is when the process dies in `close`: the
 /// checkpoint is there, the manifest still says "open" and knows no data file.
 fn killed_in_close(fill: impl FnOnce(&Db)) -> Files {
+    killed_in_close_with(LookupKind::Memory, fill)
+}
+
+fn killed_in_close_with(lookup: LookupKind, fill: impl FnOnce(&Db)) -> Files {
     let directory = TempDirectory::new();
-    let db = Db::open(directory.path(), &key_value()).unwrap();
+    let options = Options {
+        lookup,
+        record_nr_max: 5000,
+        ..key_value()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
     fill(&db);
     let manifest = fs::read(directory.path().join("MANIFEST")).unwrap();
     db.close().unwrap();
@@ -68,17 +77,23 @@ fn killed_in_close(fill: impl FnOnce(&Db)) -> Files {
 
 /// A directory with these files is refused as damaged and left as it is.
 fn assert_refused(files_there: &Files, what: &str) {
-    let directory = TempDirectory::new();
-    put(directory.path(), files_there);
-    let opened = Db::open(directory.path(), &key_value()).map(|db| db.count());
-    assert!(
-        matches!(opened, Err(Error::Corrupt { .. })),
-        "{what}: {opened:?}"
-    );
-    assert!(
-        files(directory.path()) == *files_there,
-        "{what}: refused, but the directory has changed"
-    );
+    for lookup in [LookupKind::Memory, LookupKind::Disk] {
+        let directory = TempDirectory::new();
+        put(directory.path(), files_there);
+        let options = Options {
+            lookup,
+            ..key_value()
+        };
+        let opened = Db::open(directory.path(), &options).map(|db| db.count());
+        assert!(
+            matches!(opened, Err(Error::Corrupt { .. })),
+            "{what}: {opened:?}"
+        );
+        assert!(
+            files(directory.path()) == *files_there,
+            "{what}, lookup {lookup:?}: refused, but the directory has changed"
+        );
+    }
 }
 
 fn is_no_database<T>(result: &Result<T, Error>) -> bool {
@@ -135,21 +150,23 @@ fn reset_leaves_a_data_file_of_somebody_else() {
 
 #[test]
 fn a_log_shorter_than_the_checkpoint_says_is_refused() {
-    let whole = killed_in_close(|db| {
-        for id in 0..20 {
-            db.set(id, &[id as u8; 60]).unwrap();
+    for lookup in [LookupKind::Memory, LookupKind::Disk] {
+        let whole = killed_in_close_with(lookup, |db| {
+            for id in 0..20 {
+                db.set(id, &[id as u8; 60]).unwrap();
+            }
+        });
+        let len = whole["0.db"].len();
+        let cuts = [len - 1, len - 100, len - 1000, FILE_HEADER, 1, 0];
+        for cut in cuts {
+            let mut files = whole.clone();
+            files.get_mut("0.db").unwrap().truncate(cut);
+            assert_refused(&files, &format!("0.db cut from {len} to {cut} bytes"));
         }
-    });
-    let len = whole["0.db"].len();
-    let cuts = [len - 1, len - 100, len - 1000, FILE_HEADER, 1, 0];
-    for cut in cuts {
-        let mut files = whole.clone();
-        files.get_mut("0.db").unwrap().truncate(cut);
-        assert_refused(&files, &format!("0.db cut from {len} to {cut} bytes"));
+        let mut files = whole;
+        files.remove("0.db");
+        assert_refused(&files, "0.db removed");
     }
-    let mut files = whole;
-    files.remove("0.db");
-    assert_refused(&files, "0.db removed");
 }
 
 #[test]

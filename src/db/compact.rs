@@ -274,7 +274,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let file_size = shared.limits.file_size;
         let limit = world.lookup.limit();
         let lookup = if world.lookup.is_on_disk() {
-            checkpoint::new_table(&*shared.storage, checkpoint::NEXT_TABLE, limit)?
+            checkpoint::new_table(&*shared.storage, limit)?
         } else {
             Lookup::in_memory(limit)?
         };

@@ -22,7 +22,7 @@ use crate::log::recovery::{self, LogFile, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
-use crate::lookup::checkpoint::{self, Load, Tally};
+use crate::lookup::checkpoint::{self, Checkpoint, Load, NewTable, Tally};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::{Limits, LookupKind, Options, Sync};
@@ -58,8 +58,10 @@ pub(super) struct Opening<'a> {
 }
 
 /// The lookup at the end of the log, and the counters with it.
-pub(super) struct Recovered {
+pub(super) struct Recovered<'a> {
     pub(super) lookup: Lookup,
+    /// Its file, if it is a new one on disk.
+    table: NewTable<'a>,
     /// Of those, the manifest's and the log's.
     clears: Vec<Clear>,
     outcome: Outcome,
@@ -217,7 +219,7 @@ impl<'a> Opening<'a> {
     }
 
     /// Brings the lookup up to the end of the log.
-    pub(super) fn recover(&self) -> Result<Recovered> {
+    pub(super) fn recover(&self) -> Result<Recovered<'a>> {
         let storage = &**self.storage;
         let manifest = &self.manifest;
         let limit = self.limits().record_nr_max;
@@ -232,8 +234,8 @@ impl<'a> Opening<'a> {
             kind,
             table_is_clean: clean,
         };
-        let checkpoint = if self.salvage() || self.entries.is_some() {
-            None
+        let found = if self.salvage() || self.entries.is_some() {
+            Checkpoint::default()
         } else {
             checkpoint::load(storage, &manifest.uuid, manifest.generation, wanted)?
         };
@@ -246,18 +248,14 @@ impl<'a> Opening<'a> {
             position: file.len,
         });
         // It may be that of the later backup already.
-        let checkpoint = checkpoint
-            .filter(|(_, state)| manifest.state != State::Extending || state.log_end <= synced);
-        let (lookup, state) = match checkpoint {
-            Some((lookup, state)) => {
-                synced = synced.max(state.log_end);
-                (lookup, state)
-            }
+        let is_this = manifest.state != State::Extending || found.log_end <= synced;
+        if is_this {
+            synced = synced.max(found.log_end);
+        }
+        let (lookup, table, state) = match found.loaded.filter(|_| is_this) {
+            Some(loaded) => (loaded.lookup, loaded.made, loaded.state),
             None => {
-                let lookup = match kind {
-                    LookupKind::Memory => Lookup::in_memory(limit)?,
-                    LookupKind::Disk => checkpoint::new_table(storage, checkpoint::TABLE, limit)?,
-                };
+                let (lookup, table) = checkpoint::empty(storage, kind, limit)?;
                 let (live, tally) = self.load_base(&lookup)?;
                 // herolib says what comes next of ids that it gives out only.
                 let highest = lookup.highest().filter(|_| manifest.key_value);
@@ -272,7 +270,7 @@ impl<'a> Opening<'a> {
                     tally,
                     log_end: None,
                 };
-                (lookup, state)
+                (lookup, table, state)
             }
         };
         // The manifest's may be higher than that of the checkpoint: see `Shared::raise_next_id`.
@@ -343,6 +341,7 @@ impl<'a> Opening<'a> {
         outcome.time_us = outcome.time_us.max(manifest.time_us);
         Ok(Recovered {
             lookup,
+            table,
             clears,
             outcome,
             next_id,
@@ -493,6 +492,7 @@ impl<'a> Opening<'a> {
         let outcome = &recovered.outcome;
         // What is refused is left as it was found: so all that can be wrong comes first.
         self.check_lengths(outcome)?;
+        recovered.table.keep()?;
         // That a compaction has replaced the manifest may not be on disk yet. If it never gets there,
         // the earlier one is found, which names what is going to be removed.
         let was_open = self.manifest.state != State::Clean && !self.manifest.backup;

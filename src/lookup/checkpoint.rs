@@ -231,46 +231,126 @@ pub(crate) struct Load {
     pub(crate) table_is_clean: bool,
 }
 
-/// Makes the file for a table on disk anew, empty.
-pub(crate) fn new_table(storage: &dyn Storage, name: &str, limit: u32) -> Result<Lookup> {
-    let path = storage.describe(name);
+impl Load {
+    fn access(&self) -> Access {
+        match self.kind {
+            LookupKind::Memory => Access::Read,
+            LookupKind::Disk => Access::Write,
+        }
+    }
+}
+
+/// A table for a lookup that is being made, on disk beside the one that may be there. Dropped, the
+/// file is removed.
+#[derive(Debug)]
+pub(crate) struct NewTable<'a>(Option<&'a dyn Storage>);
+
+impl NewTable<'_> {
+    /// Gives it its name.
+    pub(crate) fn keep(mut self) -> Result<()> {
+        let Some(storage) = self.0.take() else {
+            return Ok(());
+        };
+        storage
+            .rename(NEXT_TABLE, TABLE)
+            .map_err(|error| Error::from_io("rename", storage.describe(NEXT_TABLE), error))
+    }
+}
+
+impl Drop for NewTable<'_> {
+    fn drop(&mut self) {
+        if let Some(storage) = self.0 {
+            let _ = remove_if_there(storage, NEXT_TABLE);
+        }
+    }
+}
+
+/// An empty lookup, and the file that it is in, if it is to be on disk.
+pub(crate) fn empty(
+    storage: &dyn Storage,
+    kind: LookupKind,
+    limit: u32,
+) -> Result<(Lookup, NewTable<'_>)> {
+    match kind {
+        LookupKind::Memory => Ok((Lookup::in_memory(limit)?, NewTable(None))),
+        LookupKind::Disk => {
+            let made = NewTable(Some(storage));
+            Ok((new_table(storage, limit)?, made))
+        }
+    }
+}
+
+/// Makes the file for the next table on disk, empty.
+pub(crate) fn new_table(storage: &dyn Storage, limit: u32) -> Result<Lookup> {
+    let path = storage.describe(NEXT_TABLE);
     let file = storage
-        .open(name, Access::Truncate)
+        .open(NEXT_TABLE, Access::Truncate)
         .map_err(|error| Error::from_io("make", path.clone(), error))?;
     Lookup::on_disk(limit, file, &path)
 }
 
-/// The lookup as of the last checkpoint; `None` if there is none of this database and generation
-/// that verifies.
-pub(crate) fn load(
-    storage: &dyn Storage,
+/// A lookup as of a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Loaded<'a> {
+    pub(crate) lookup: Lookup,
+    pub(crate) made: NewTable<'a>,
+    pub(crate) state: State,
+}
+
+/// What is found of a checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoint<'a> {
+    /// Up to where the log had been on disk when it was written.
+    pub(crate) log_end: Option<LogEnd>,
+    /// `None` if it doesn't verify, or its table has changed since.
+    pub(crate) loaded: Option<Loaded<'a>>,
+}
+
+/// The last checkpoint, if it is of this database and generation.
+pub(crate) fn load<'a>(
+    storage: &'a dyn Storage,
     uuid: &[u8; 16],
     generation: u64,
     wanted: Load,
-) -> Result<Option<(Lookup, State)>> {
+) -> Result<Checkpoint<'a>> {
     let unreadable = |error| Error::from_io("read", storage.describe(INDEX), error);
     let file = match storage.open(INDEX, Access::Read) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checkpoint::default()),
         Err(error) => return Err(unreadable(error)),
     };
     let len = file.len().map_err(unreadable)?;
     let mut header = [0u8; HEADER];
     if len < HEADER as u64 {
-        return Ok(None);
+        return Ok(Checkpoint::default());
     }
     file.read_at(0, &mut header).map_err(unreadable)?;
     let Some(header) = Header::decode(&header) else {
-        return Ok(None);
+        return Ok(Checkpoint::default());
     };
-    let count = header.blocks as usize;
     let log_end = header.state.log_end;
     if log_end.is_some_and(|end| (end.position as usize) < FILE_HEADER)
         || header.state.uuid != *uuid
         || header.state.generation != generation
-        || len - (HEADER as u64) < count as u64 * 8
-        || (header.external && !wanted.table_is_clean)
     {
+        return Ok(Checkpoint::default());
+    }
+    Ok(Checkpoint {
+        log_end,
+        loaded: load_blocks(storage, &*file, header, wanted)?,
+    })
+}
+
+fn load_blocks<'a>(
+    storage: &'a dyn Storage,
+    file: &dyn File,
+    header: Header,
+    wanted: Load,
+) -> Result<Option<Loaded<'a>>> {
+    let unreadable = |error| Error::from_io("read", storage.describe(INDEX), error);
+    let len = file.len().map_err(unreadable)?;
+    let count = header.blocks as usize;
+    if len - (HEADER as u64) < count as u64 * 8 || (header.external && !wanted.table_is_clean) {
         return Ok(None);
     }
     let mut directory = zeroed(count * 8)?;
@@ -292,39 +372,32 @@ pub(crate) fn load(
     {
         return Ok(None);
     }
-    let verified = match (wanted.kind, header.external) {
-        (LookupKind::Memory, false) => {
-            let lookup = Lookup::in_memory(wanted.limit)?;
-            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup)
-                .map(|ok| (ok, lookup))
+    let table = match header.external {
+        true => match storage.open(TABLE, wanted.access()) {
+            Ok(table) => Some(table),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::from_io("open", storage.describe(TABLE), error)),
+        },
+        false => None,
+    };
+    let (live, lookup, made) = match (wanted.kind, table) {
+        (LookupKind::Disk, Some(table)) => {
+            let lookup = Lookup::on_disk(wanted.limit, table, &storage.describe(TABLE))?;
+            (verify_in_place(&directory, &lookup), lookup, NewTable(None))
         }
-        (LookupKind::Disk, false) => {
-            let lookup = new_table(storage, TABLE, wanted.limit)?;
-            read_blocks(&*file, Some(blocks_offset(count)), &directory, &lookup)
-                .map(|ok| (ok, lookup))
-        }
-        (kind, true) => {
-            let access = if kind == LookupKind::Disk {
-                Access::Write
-            } else {
-                Access::Read
-            };
-            let table = match storage.open(TABLE, access) {
-                Ok(table) => table,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(Error::from_io("open", storage.describe(TABLE), error)),
-            };
-            if kind == LookupKind::Disk {
-                let lookup = Lookup::on_disk(wanted.limit, table, &storage.describe(TABLE))?;
-                Ok((verify_in_place(&directory, &lookup), lookup))
-            } else {
-                let lookup = Lookup::in_memory(wanted.limit)?;
-                read_blocks(&*table, None, &directory, &lookup).map(|ok| (ok, lookup))
-            }
+        (kind, table) => {
+            let (lookup, made) = empty(storage, kind, wanted.limit)?;
+            let packed_at = table.is_none().then_some(blocks_offset(count));
+            let blocks = table.as_deref().unwrap_or(file);
+            let live = read_blocks(blocks, packed_at, &directory, &lookup);
+            (live.map_err(unreadable)?, lookup, made)
         }
     };
-    let (live, lookup) = verified.map_err(unreadable)?;
-    Ok((live == Some(header.state.live)).then_some((lookup, header.state)))
+    Ok((live == Some(header.state.live)).then_some(Loaded {
+        lookup,
+        made,
+        state: header.state,
+    }))
 }
 
 /// Reads the blocks into the table; the number of live ids, or `None` where a block is damaged.
