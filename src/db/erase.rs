@@ -17,8 +17,10 @@ use crate::log::erasure::{self, Target};
 use crate::log::record::Kind;
 use crate::log::tail::NewRecord;
 use crate::lookup::Entry;
+use crate::lookup::checkpoint::INDEX;
 use crate::planted::planted;
 use crate::storage::grace;
+use crate::storage::remove_if_there;
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
@@ -255,7 +257,12 @@ impl Shared {
             }
             (writer.commit, writer.manifest.backup)
         };
-        if !is_backup {
+        if is_backup {
+            // Until this backup is done, who reads sees the earlier one, in which what is overwritten
+            // now is not live any more. The journal's name and this are synced together.
+            remove_if_there(&*self.storage, INDEX)
+                .map_err(|error| Error::from_io("remove", self.storage.describe(INDEX), error))?;
+        } else {
             self.sync_to(commit)
                 .map_err(|error| self.erasure_failed(error))?;
         }
