@@ -141,6 +141,8 @@ struct Plan<'a> {
     destination: &'a Arc<dyn Storage>,
     /// The destination's, if there is a backup, finished or not.
     earlier: Option<Manifest>,
+    /// A backup that was interrupted was overwriting there what is erased.
+    is_overwriting: bool,
     /// What the backup's will be before it is opened.
     wanted: Manifest,
 }
@@ -166,11 +168,16 @@ impl<'a> Plan<'a> {
             clears: extent.clears.clone(),
             ..extent.manifest.clone()
         };
+        let earlier = Manifest::read(&**destination)?;
+        let (uuid, generation) = (&wanted.uuid, wanted.generation);
+        let is_overwriting = earlier.as_ref().is_some_and(is_interrupted)
+            && erasure::read_journal(&**destination, uuid, generation)?.is_some();
         let plan = Plan {
             db,
             extent,
             destination,
-            earlier: Manifest::read(&**destination)?,
+            earlier,
+            is_overwriting,
             wanted,
         };
         plan.check_source()?;
@@ -233,11 +240,19 @@ impl<'a> Plan<'a> {
                 );
                 return Err(self.refused(&why));
             }
-            if !self.has_same_beginning(earlier)? {
-                return Err(self.refused("holds a backup of another history than this database's"));
+            // What is being overwritten may be torn, and is compared when that is finished.
+            if !self.is_overwriting {
+                self.check_history(earlier)?;
             }
         }
         Ok(())
+    }
+
+    fn check_history(&self, earlier: &Manifest) -> Result<()> {
+        match self.has_same_beginning(earlier)? {
+            true => Ok(()),
+            false => Err(self.refused("holds a backup of another history than this database's")),
+        }
     }
 
     /// Whether the bytes of `earlier` are bytes of this backup too.
@@ -270,32 +285,25 @@ impl<'a> Plan<'a> {
             if !frozen && !self.is_same(&*file, part, 0, len.min(FILE_HEADER as u64))? {
                 return Ok(false);
             }
-            let mut stop = len;
-            while log && !last_commit_found && stop > FILE_HEADER as u64 {
-                let start = stop.saturating_sub(COMPARED).max(FILE_HEADER as u64);
-                // A record's head may begin in this piece and end in the one behind it.
-                let end = (stop + HEAD as u64 - 1).min(len);
-                let bytes = part.segment.bytes(start, (end - start) as usize)?;
-                let of_last = |at: usize, window: &[u8]| {
-                    let position = start + at as u64;
-                    let head = head_in(window, part, position)?;
-                    let is_it = head.kind != Kind::SyncMark && head.commit == earlier.commit;
-                    is_it.then_some((position, head))
-                };
-                let windows = bytes.windows(HEAD).enumerate();
-                if let Some((position, head)) =
-                    windows.rev().find_map(|(at, window)| of_last(at, window))
-                {
-                    let mut there = [0; HEAD];
-                    file.read_at(position, &mut there)
-                        .map_err(|error| self.failed("read", &name(known.number), error))?;
-                    let there = head_in(&there, part, position);
-                    if there.is_none_or(|there| !is_same_version(&there, &head)) {
-                        return Ok(false);
-                    }
-                    last_commit_found = true;
+            if !log || last_commit_found {
+                continue;
+            }
+            let mut ended = FILE_HEADER as u64;
+            if let Some((position, head)) = last_of(part, earlier.commit, len)? {
+                let mut there = [0; HEAD];
+                file.read_at(position, &mut there)
+                    .map_err(|error| self.failed("read", &name(known.number), error))?;
+                let there = head_in(&there, part, position);
+                if there.is_none_or(|there| !is_same_version(&there, &head)) {
+                    return Ok(false);
                 }
-                stop = start;
+                last_commit_found = true;
+                ended = position + head.record_len();
+            }
+            // The backup has nothing but marks behind its last commit. Where a loss of power took them
+            // here, there may be another commit by now.
+            if !are_marks(part, ended, len)? {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -357,6 +365,12 @@ impl<'a> Plan<'a> {
         } = self.wanted;
         // Of a backup that was interrupted at its end. What it overwrites may be copied anew.
         erasure::redo(&**self.destination, &uuid, generation)?;
+        if let Some(earlier) = &self.earlier
+            && self.is_overwriting
+            && self.extends(earlier)
+        {
+            self.check_history(earlier)?;
+        }
         let before = self.begin()?;
         for part in &self.extent.parts {
             self.copy(part, &mut tell)?;
@@ -396,6 +410,11 @@ impl<'a> Plan<'a> {
     /// Notes durably, before anything is changed, what the destination is until the backup is done;
     /// the manifest that says so.
     fn begin(&self) -> Result<Manifest> {
+        if self.earlier.as_ref().is_some_and(is_interrupted) {
+            // It may be that of the one that was interrupted, with commits that the database has lost
+            // since.
+            self.remove(INDEX)?;
+        }
         let replaced = |earlier: &Manifest| {
             // Of a file that both have, the bytes would be overwritten; and one without our header
             // could not be told from somebody else's after a crash.
@@ -462,9 +481,19 @@ impl<'a> Plan<'a> {
             file
         } else {
             // Not emptied but made anew: somebody may be reading the one of before.
-            remove_if_there(&**self.destination, &name)
-                .map_err(|error| self.failed("remove", &name, error))?;
-            self.open(number, Access::CreateNew)?
+            self.remove(&name)?;
+            let file = self.open(number, Access::CreateNew)?;
+            if !matches!(part.kind, FileKind::Frozen { .. }) {
+                // First of all, durably, what tells whose it is: the manifest may not name it.
+                let header = part
+                    .segment
+                    .bytes(0, part.end.min(FILE_HEADER as u64) as usize)?;
+                file.write_at(0, &[&header])
+                    .map_err(|error| self.failed("write", &name, error))?;
+                file.sync()
+                    .map_err(|error| self.failed("sync", &name, FailedSync::mark(error)))?;
+            }
+            file
         };
         let mut source = self.whole_source(part);
         while at < part.end {
@@ -534,8 +563,7 @@ impl<'a> Plan<'a> {
     /// Removes what the engine makes again by itself, and herolib's dump of what is no more.
     fn remove_derived(&self) -> Result<()> {
         for name in [INDEX, TABLE, erasure::JOURNAL] {
-            remove_if_there(&**self.destination, name)
-                .map_err(|error| self.failed("remove", name, error))?;
+            self.remove(name)?;
         }
         herolib::remove_dump(&**self.destination)
     }
@@ -544,11 +572,17 @@ impl<'a> Plan<'a> {
         let current = self.wanted.base.map(|_| base::name(self.wanted.generation));
         for name in list(&**self.destination)? {
             if base::is_base(&name) && Some(&name) != current.as_ref() {
-                remove_if_there(&**self.destination, &name)
-                    .map_err(|error| self.failed("remove", &name, error))?;
+                self.remove(&name)?;
             }
         }
         Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        match remove_if_there(&**self.destination, name) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("remove", name, error)),
+        }
     }
 
     fn sync_names(&self) -> Result<()> {
@@ -576,6 +610,43 @@ impl<'a> Plan<'a> {
         }
         copy.close()
     }
+}
+
+/// The last record of a commit that begins before `end` in a data file of the log.
+fn last_of(part: &Part, commit: u64, end: u64) -> Result<Option<(u64, Head)>> {
+    let mut stop = end;
+    while stop > FILE_HEADER as u64 {
+        let start = stop.saturating_sub(COMPARED).max(FILE_HEADER as u64);
+        // A record's head may begin in this piece and end in the one behind it.
+        let piece_end = (stop + HEAD as u64 - 1).min(end);
+        let bytes = part.segment.bytes(start, (piece_end - start) as usize)?;
+        let of_commit = |at: usize, window: &[u8]| {
+            let position = start + at as u64;
+            let head = head_in(window, part, position)?;
+            let is_it = head.kind != Kind::SyncMark && head.commit == commit;
+            is_it.then_some((position, head))
+        };
+        let windows = bytes.windows(HEAD).enumerate();
+        let found = windows.rev().find_map(|(at, window)| of_commit(at, window));
+        if found.is_some() {
+            return Ok(found);
+        }
+        stop = start;
+    }
+    Ok(None)
+}
+
+/// Whether a part of a data file is sync marks, one behind the other.
+fn are_marks(part: &Part, from: u64, to: u64) -> Result<bool> {
+    let mut at = from;
+    while at + HEAD as u64 <= to {
+        let bytes = part.segment.bytes(at, HEAD)?;
+        match head_in(&bytes, part, at) {
+            Some(head) if head.kind == Kind::SyncMark => at += head.record_len(),
+            _ => return Ok(false),
+        }
+    }
+    Ok(at == to)
 }
 
 /// The head of a record that begins at `position`, if there is one.
