@@ -413,6 +413,27 @@ impl Model {
         gone
     }
 
+    /// The same where what `later` has erased since is overwritten already, and the erasures are not
+    /// there.
+    pub fn overwritten(&self, later: &Model) -> Model {
+        let mut model = self.clone();
+        let since = self.last_commit;
+        for erased in later.erased.iter().filter(|erased| erased.by > since) {
+            let versions = model.records.get_mut(&erased.id).into_iter().flatten();
+            for version in versions.filter(|version| version.value().is_some()) {
+                if version.commit == erased.version.commit {
+                    version.kind = Kind::Remnant;
+                }
+            }
+        }
+        model
+    }
+
+    /// Whether records were erased after `commit`.
+    pub fn has_erased_since(&self, commit: u64) -> bool {
+        self.erased.iter().any(|erased| erased.by > commit)
+    }
+
     /// Asks from which commit on every version is there: not after the last one that is compacted.
     pub fn learn_oldest(&mut self, db: &Db) -> Verdict {
         let stats = db.stats().map_err(|error| format!("stats(): {error}"))?;

@@ -7,7 +7,7 @@ use super::report::Campaign;
 use super::trial::Trial;
 use super::watch::Watch;
 use super::workload::{Workload, any_workload};
-use crate::support::sim::{Calls, Errno, Fault, Pages};
+use crate::support::sim::{Calls, Errno, Fault, Pages, SimStorage};
 use crate::support::{Context, Random, Verdict, torture};
 
 /// A call that fails, and does nothing.
@@ -20,20 +20,44 @@ pub(crate) const FAULT: Fault = Fault {
     pages: Pages::Dirty,
 };
 
-/// Runs a workload once for each of its calls that a fault can hit, or for at most so many of
-/// them; how many it has hit.
-pub(crate) fn fail_each_call(workload: &Workload, fault: Fault, most: usize) -> Verdict<u64> {
+/// Whose calls fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Database,
+    /// The directory that the first backups go into.
+    Backups,
+}
+
+impl Place {
+    fn storage(self, trial: &Trial<'_>) -> SimStorage {
+        let target = || trial.past_targets.first().unwrap_or(&trial.target);
+        match self {
+            Place::Database => trial.storage.clone(),
+            Place::Backups => target().storage.clone(),
+        }
+    }
+}
+
+/// Runs a workload once for each of its calls in that place that a fault can hit, or for at most so
+/// many of them; how many it has hit.
+pub(crate) fn fail_each_call(
+    workload: &Workload,
+    fault: Fault,
+    place: Place,
+    most: usize,
+) -> Verdict<u64> {
     // A run without a fault, to count its calls.
     let mut whole = Trial::new(workload);
     whole.run_and_close().context(|| "without a fault".into())?;
-    let calls = whole.storage.calls(fault.calls);
+    let calls = place.storage(&whole).calls(fault.calls);
     let stride = calls.div_ceil(most).max(1);
     let first = Random::new(workload.seed ^ calls as u64).below(stride as u64) as usize;
     let mut points = 0;
     for after in (first..calls).step_by(stride) {
         let fault = Fault { after, ..fault };
-        let trial = Trial::failing(workload, fault);
-        let storage = trial.storage.clone();
+        let trial = Trial::new(workload);
+        let storage = place.storage(&trial);
+        storage.fail(Some(fault));
         trial.check().context(|| format!("a fault {fault}"))?;
         points += u64::from(storage.hit_count() > 0);
     }
@@ -63,7 +87,7 @@ pub(crate) fn fail_calls(campaign: &Campaign, name: &'static str, faults: &[Faul
         };
         for fault in faults {
             watch.begin(seed);
-            campaign.count(fail_each_call(workload, *fault, most)?);
+            campaign.count(fail_each_call(workload, *fault, Place::Database, most)?);
         }
         Ok(())
     });

@@ -5,9 +5,12 @@
 //! short form. Everything random comes from a seed, and a failure prints the command that runs the
 //! seed again.
 
+mod backups;
+mod beside;
 mod bits;
 mod compaction;
 mod crash;
+mod crashed_backups;
 mod damage;
 mod environment;
 mod erasure;

@@ -3,7 +3,7 @@
 
 use ourdb::Sync;
 
-use super::workload::{Compact, Step, Workload};
+use super::workload::{Backup, Compact, Step, Workload};
 use crate::support::model::{Value, Write};
 
 /// The steps of a workload, one call to a step. Each value is another one.
@@ -113,26 +113,52 @@ impl Script {
 
     /// With these writes beside it.
     fn compact_beside(&mut self, keep: u64, beside: impl FnOnce(&mut Script)) -> &mut Script {
-        let mut script = Script {
-            seed: self.seed + 100,
-            ..Script::default()
-        };
-        beside(&mut script);
-        let writes = script.steps.into_iter().map(|step| match step {
-            Step::Write(write) => write,
-            step => unreachable!("beside a compaction there are only writes, not {step:?}"),
-        });
-        let beside = writes.collect();
+        let beside = self.writes(beside);
         self.step(Step::Compact(Compact {
             beside,
             ..Compact::keeping(keep)
         }))
     }
 
+    /// Writes for beside something else.
+    fn writes(&self, write: impl FnOnce(&mut Script)) -> Vec<Write> {
+        let mut script = Script {
+            seed: self.seed + 100,
+            ..Script::default()
+        };
+        write(&mut script);
+        let writes = script.steps.into_iter().map(|step| match step {
+            Step::Write(write) => write,
+            step => unreachable!("beside something else there are only writes, not {step:?}"),
+        });
+        writes.collect()
+    }
+
     fn compact_and_cancel(&mut self, keep: u64) -> &mut Script {
         self.step(Step::Compact(Compact {
             cancelled: true,
             ..Compact::keeping(keep)
+        }))
+    }
+
+    fn backup(&mut self) -> &mut Script {
+        self.step(Step::Backup(Backup::default()))
+    }
+
+    /// With these writes beside it.
+    fn backup_beside(&mut self, beside: impl FnOnce(&mut Script)) -> &mut Script {
+        let beside = self.writes(beside);
+        self.step(Step::Backup(Backup {
+            beside,
+            ..Backup::default()
+        }))
+    }
+
+    /// Stopped where it tells for the so manieth time how far it is, and made again.
+    fn backup_and_stop(&mut self, stop_at: usize) -> &mut Script {
+        self.step(Step::Backup(Backup {
+            stop_at: Some(stop_at),
+            ..Backup::default()
         }))
     }
 
@@ -214,6 +240,7 @@ pub(crate) fn workloads() -> Vec<Workload> {
         of_erasures(),
         of_changes(),
         of_going_back(),
+        of_backups(),
     ];
     groups.into_iter().flatten().collect()
 }
@@ -747,5 +774,84 @@ fn of_going_back() -> Vec<Workload> {
             s.inserts(&[60; 2]).set(1, 60).set(1, 30).compact(2);
             s.set(2, 20).revert_all(3).revert(1, 4).revert_all(1);
         }),
+    ]
+}
+
+fn of_backups() -> Vec<Workload> {
+    vec![
+        workload("backed up", |s| {
+            s.backup().inserts(&[100; 2]).backup();
+            s.set(1, 60).delete(2).backup().backup();
+        }),
+        workload("backed up, with several data files", |s| {
+            s.inserts(&[100; 3]).backup().set(1, 100).set(2, 30);
+            s.backup().insert(100).kill().backup();
+        })
+        .file_size(200),
+        workload("backed up durably", |s| {
+            s.inserts(&[100; 2]).backup().set(1, 60).kill().backup();
+        })
+        .durable(),
+        workload("backed up after a close", |s| {
+            s.inserts(&[90; 2]).reopen().backup().set(1, 600);
+            s.reopen().backup();
+        })
+        .with_dump(),
+        workload("backed up while it is written to", |s| {
+            s.inserts(&[100; 3]);
+            s.backup_beside(|s| {
+                s.set(1, 60).insert(300);
+            });
+            s.clear().backup_beside(|s| {
+                s.insert(10).insert_many(&[20, 30]);
+            });
+            s.backup();
+        })
+        .file_size(250),
+        workload("a backup that is stopped", |s| {
+            s.inserts(&[100; 3]).backup_and_stop(2).set(1, 60);
+            s.backup_and_stop(1).insert(90).backup_and_stop(3);
+        })
+        .file_size(200),
+        workload("erased and backed up", |s| {
+            s.inserts(&[100; 2]).set(1, 60).backup().erase(1);
+            s.insert(100).backup().erase(2).backup();
+        }),
+        workload("erased and backed up, with several data files", |s| {
+            s.inserts(&[100; 2]).set(1, 100).backup();
+            s.set(1, 600).erase(1).backup().insert(20).backup();
+        })
+        .file_size(200),
+        workload("compacted and backed up", |s| {
+            s.inserts(&[100; 2]).set(1, 60).backup().compact(1);
+            s.backup().set(1, 30).backup().compact(2).insert(60);
+            s.backup();
+        }),
+        workload(
+            "compacted into other data files, erased and backed up",
+            |s| {
+                s.inserts(&[100; 3]).set(1, 90).backup().compact(1).erase(1);
+                s.backup().set(2, 60).compact(0).erase(2).backup();
+            },
+        )
+        .file_size(250),
+        workload("cleared, compacted and backed up in key-value mode", |s| {
+            s.set_many(&[1, 2, 3], 60).backup().clear().backup();
+            s.set(2, 100)
+                .compact(1)
+                .backup()
+                .clear()
+                .set(1, 30)
+                .backup();
+        })
+        .key_value(),
+        workload("a backup of a database made anew", |s| {
+            s.insert(100).backup().step(Step::Reset).insert(60).backup();
+        }),
+        workload("a backup of a herolib directory", |s| {
+            s.backup().set(1, 60).backup().compact(1).backup();
+        })
+        .imported(true)
+        .with_dump(),
     ]
 }

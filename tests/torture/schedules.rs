@@ -48,7 +48,11 @@ fn any_history(seed: u64) -> Workload {
     let mut random = Random::new(!seed);
     let mut workload = any_workload(seed, STEPS);
     let mut steps = Vec::new();
-    for step in workload.steps.drain(..) {
+    for mut step in workload.steps.drain(..) {
+        if let Step::Backup(backup) = &mut step {
+            backup.fault = random.chance(60).then(|| any_fault(&mut random));
+            backup.power_loss = random.chance(40).then(|| random.next());
+        }
         while random.chance(40) {
             steps.push(any_accident(&mut random));
         }

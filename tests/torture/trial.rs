@@ -12,6 +12,7 @@
 
 use ourdb::{Db, Error, Options};
 
+use super::backups::Target;
 use super::feed::Source;
 use super::workload::{Step, Workload, open};
 use crate::support::model::{Model, Outcome, Refusal, Value, Write, compare};
@@ -65,6 +66,9 @@ pub(crate) struct Trial<'a> {
     pub(super) perhaps_fed: Option<Model>,
     /// The database whose changes are applied to this one.
     pub(super) source: Option<Source>,
+    /// The directory that backups go into, and those that they went into before.
+    pub(crate) target: Target,
+    pub(crate) past_targets: Vec<Target>,
     /// The power failed, or pages were dropped: what was not synced may be gone.
     pub(super) unsynced_lost: bool,
     /// How much had failed when the handle was opened.
@@ -99,6 +103,8 @@ impl<'a> Trial<'a> {
             perhaps_compacted: None,
             perhaps_fed: None,
             source: None,
+            target: Target::new(workload, 0),
+            past_targets: Vec::new(),
             unsynced_lost: false,
             hits_when_opened: 0,
             step: None,
@@ -119,18 +125,20 @@ impl<'a> Trial<'a> {
         self.run().and_then(|()| self.conclude()).context(|| {
             let history = self.storage.history();
             let calls = history.events.len();
+            let backups = self.target.storage.history();
             let hits = self.storage.hits();
             let failed: Vec<&str> = hits.iter().map(|hit| &*hit.call).collect();
             let workload = self.workload;
             format!(
-                "workload \"{}\", {:?}, reserves {}, beginning {:?}, seed {}, what failed: {failed:?}\n{}\n{}",
+                "workload \"{}\", {:?}, reserves {}, beginning {:?}, seed {}, what failed: {failed:?}\n{}\n{}\nwhere backups go:\n{}",
                 workload.name,
                 workload.options,
                 workload.reserves,
                 workload.beginning,
                 workload.seed,
                 workload.describe_steps(),
-                history.describe(calls)
+                history.describe(calls),
+                backups.describe(backups.events.len())
             )
         })
     }
@@ -164,6 +172,8 @@ impl<'a> Trial<'a> {
         last.iter()
             .try_for_each(|write| self.write(write))
             .context(|| "at the end".into())?;
+        self.back_up_at_the_end()
+            .context(|| "backed up at the end".into())?;
         self.take(&Step::Kill)
             .context(|| "killed at the end".into())?;
         self.take(&Step::Reopen)
@@ -232,10 +242,13 @@ impl<'a> Trial<'a> {
             Opening::Usual => self.find(&db),
             Opening::Reset if !failed => self.begin_era(&db),
             // It ended before the old database was gone, or after.
-            Opening::Reset | Opening::AfterFailedDestroy => self.find(&db).or_else(|message| {
-                self.begin_era(&db)
-                    .context(|| format!("neither as before:\n{message}\nnor empty"))
-            }),
+            Opening::Reset | Opening::AfterFailedDestroy => {
+                self.target.may_differ = true;
+                self.find(&db).or_else(|message| {
+                    self.begin_era(&db)
+                        .context(|| format!("neither as before:\n{message}\nnor empty"))
+                })
+            }
         };
         verdict.context(|| "what was opened".into())?;
         self.there = true;
@@ -249,6 +262,7 @@ impl<'a> Trial<'a> {
     fn mend(&self) {
         self.storage.fail(None);
         self.storage.limit(None);
+        self.target.storage.fail(None);
     }
 
     /// Finds all that was acknowledged in `db`, and perhaps the write that is uncertain.
@@ -284,6 +298,10 @@ impl<'a> Trial<'a> {
             })?,
             (found, _) => found?,
         };
+        if self.unsynced_lost {
+            let last = self.model.last_commit();
+            self.target.note_loss(self.synced, last, self.eras.len());
+        }
         self.check_erased()?;
         self.perhaps_compacted = None;
         self.uncertain = None;
@@ -309,6 +327,7 @@ impl<'a> Trial<'a> {
     fn next_era(&mut self, model: Model) {
         let past = std::mem::replace(&mut self.model, model);
         self.eras.push(past);
+        self.target.becomes_foreign();
         self.uncertain = None;
         self.perhaps_compacted = None;
         self.perhaps_fed = None;
@@ -325,6 +344,7 @@ impl<'a> Trial<'a> {
             Step::Source(write) => self.write_to_source(write),
             Step::Feed(max_bytes) => self.feed(*max_bytes),
             Step::Compact(compact) => self.compact(compact),
+            Step::Backup(backup) => self.back_up(backup),
             Step::Reopen => {
                 self.close()?;
                 self.open(Opening::Usual)

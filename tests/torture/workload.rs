@@ -31,6 +31,7 @@ pub(crate) enum Step {
     /// Dropped as by `kill -9`, and opened again; the page cache survives.
     Kill,
     Compact(Compact),
+    Backup(Backup),
     /// Dropped, and opened with the flag that removes what is there.
     Reset,
     /// Destroyed, and made anew.
@@ -69,6 +70,19 @@ impl Compact {
             cancelled: false,
         }
     }
+}
+
+/// A backup, what happens beside it, and what happens in the directory that it goes into.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Backup {
+    /// Made one by one while it is copied; no erasures, which have to wait.
+    pub(crate) beside: Vec<Write>,
+    /// Stopped where it tells for the so manieth time how far it is.
+    pub(crate) stop_at: Option<usize>,
+    /// Calls fail there, those before not counted.
+    pub(crate) fault: Option<Fault>,
+    /// If it fails the power does too, in a way made from the seed.
+    pub(crate) power_loss: Option<u64>,
 }
 
 /// What is there before the first step.
@@ -280,6 +294,19 @@ pub(crate) fn any_workload(seed: u64, most: u64) -> Workload {
     if key_value && random.chance(20) {
         workload.steps = fed(workload.steps, &mut random);
     }
+    if random.chance(20) {
+        workload.back_up(&mut random);
+    }
+    workload
+}
+
+/// A workload like [`any_workload`]'s with backups among its steps.
+pub(crate) fn any_backed_up_workload(seed: u64, most: u64) -> Workload {
+    let mut random = Random::new(seed ^ 0x6261_636b);
+    let mut workload = any_workload(seed, most);
+    if !workload.has_backups() {
+        workload.back_up(&mut random);
+    }
     workload
 }
 
@@ -315,6 +342,32 @@ impl Workload {
         };
         self.options.adopt = true;
         self.options.record_nr_max = 0;
+    }
+}
+
+impl Workload {
+    pub(crate) fn has_backups(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step, Step::Backup(_)))
+    }
+
+    /// Puts backups between the steps.
+    fn back_up(&mut self, random: &mut Random) {
+        let is_fed = self.steps.iter().any(|s| matches!(s, Step::Feed(_)));
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(self.steps.len() as u64 + 1) as usize;
+            let beside = if is_fed { 0 } else { random.below(3) };
+            let key_value = self.options.key_value;
+            let mut beside: Vec<Write> =
+                (0..beside).map(|_| any_write(random, key_value)).collect();
+            beside.retain(|write| !matches!(write, Write::Erase(_)));
+            let backup = Backup {
+                beside,
+                stop_at: random.chance(15).then(|| 1 + random.below(3) as usize),
+                ..Backup::default()
+            };
+            self.steps.insert(at, Step::Backup(backup));
+        }
     }
 }
 
