@@ -18,9 +18,9 @@ use crate::log::record::Kind;
 use crate::log::tail::NewRecord;
 use crate::lookup::Entry;
 use crate::lookup::checkpoint::INDEX;
+use crate::manifest::{Manifest, State};
 use crate::planted::planted;
-use crate::storage::grace;
-use crate::storage::remove_if_there;
+use crate::storage::{grace, remove_if_there};
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
@@ -249,25 +249,39 @@ impl Shared {
             return Ok(());
         }
         targets.sort_unstable_by_key(Target::place);
-        let (commit, is_backup) = {
-            let mut writer = self.writer();
-            // All of a backup is on disk, and this doesn't make it anything else.
-            if !writer.manifest.backup {
-                self.prepare(&mut writer)?;
-            }
-            (writer.commit, writer.manifest.backup)
-        };
-        if is_backup {
-            // Until this backup is done, who reads sees the earlier one, in which what is overwritten
-            // now is not live any more. The journal's name and this are synced together.
-            remove_if_there(&*self.storage, INDEX)
-                .map_err(|error| Error::from_io("remove", self.storage.describe(INDEX), error))?;
+        let mut writer = self.writer();
+        // All of a backup is on disk, and this doesn't make it anything else.
+        if writer.manifest.backup {
+            self.give_up_earlier_backup(&writer.manifest, &targets)?;
+            drop(writer);
         } else {
+            self.prepare(&mut writer)?;
+            let commit = writer.commit;
+            drop(writer);
             self.sync_to(commit)
                 .map_err(|error| self.erasure_failed(error))?;
         }
         self.overwrite(&world, &targets, &[])
             .map_err(|error| self.erasure_failed(error))
+    }
+
+    /// Before something is overwritten in a backup that is not done: until it is, who opens it sees the
+    /// earlier one.
+    fn give_up_earlier_backup(&self, manifest: &Manifest, targets: &[Target]) -> Result<()> {
+        let storage = &*self.storage;
+        // What is overwritten is live in its checkpoint. Gone for good with the journal's name, which is
+        // synced.
+        remove_if_there(storage, INDEX)
+            .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+        if !targets.iter().any(Target::is_herolibs) {
+            return Ok(());
+        }
+        // A record of herolib's doesn't tell that it is erased, and would be read as zeros.
+        let unfinished = Manifest {
+            state: State::Unfinished,
+            ..manifest.clone()
+        };
+        unfinished.write(storage)
     }
 }
 

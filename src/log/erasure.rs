@@ -135,6 +135,11 @@ impl Target {
         (self.file, self.position)
     }
 
+    /// Whether herolib has written it.
+    pub(crate) fn is_herolibs(&self) -> bool {
+        usize::from(self.head_len) == HEROLIB
+    }
+
     fn head(&self) -> &[u8] {
         &self.head[..usize::from(self.head_len)]
     }
