@@ -266,6 +266,8 @@ struct Erased {
     id: u32,
     by: u64,
     version: Version,
+    /// No compaction has taken what is left of it.
+    is_left: bool,
 }
 
 /// One version as a history gives it; its time is checked by itself.
@@ -330,6 +332,9 @@ pub struct Model {
     last_commit: u64,
     /// The commit from which on every version is kept.
     oldest: u64,
+    /// The commits that differences of states began after and led to, and those that they left out.
+    differences: Vec<(u64, u64)>,
+    left_out: BTreeSet<u64>,
     /// Ids below this were given out, though a compaction may have left nothing of them.
     given_out: u32,
     /// When each commit was made, from commit 1, as far as the database has told.
@@ -353,6 +358,8 @@ impl Model {
             puts: BTreeMap::new(),
             last_commit: 0,
             oldest: 0,
+            differences: Vec::new(),
+            left_out: BTreeSet::new(),
             given_out: 1,
             times: Vec::new(),
         }
@@ -373,6 +380,7 @@ impl Model {
                 id,
                 by: commit,
                 version,
+                is_left: true,
             });
             self.erased.extend(gone);
         }
@@ -438,7 +446,7 @@ impl Model {
     pub fn learn_oldest(&mut self, db: &Db) -> Verdict {
         let stats = db.stats().map_err(|error| format!("stats(): {error}"))?;
         require!(
-            stats.oldest_commit <= self.last_commit,
+            stats.oldest_commit <= self.last_commit || self.leads_to(stats.oldest_commit),
             "every version is kept from commit {} on, and the last one is {}",
             stats.oldest_commit,
             self.last_commit
@@ -447,10 +455,49 @@ impl Model {
         Ok(())
     }
 
+    /// The commit that the difference leads to in the middle of which it is.
+    fn end_of_difference(&self) -> Option<u64> {
+        let last = self.last_commit;
+        let within = self.differences.iter();
+        let within = within.filter(|(since, goal)| *since < last && last < *goal);
+        within.map(|(_, goal)| *goal).max()
+    }
+
+    /// Whether a difference leads to that commit. That it does is on disk before it begins, and before
+    /// what was there when it did.
+    fn leads_to(&self, commit: u64) -> bool {
+        self.differences.iter().any(|(_, goal)| *goal == commit)
+    }
+
+    /// In the middle of a difference a database says that it is.
+    fn check_between(&self, db: &Db) -> Verdict {
+        if self.differences.is_empty() {
+            return Ok(());
+        }
+        let stats = db.stats().map_err(|error| format!("stats(): {error}"))?;
+        let (oldest, last) = (stats.oldest_commit, self.last_commit);
+        match self.end_of_difference() {
+            Some(end) => require!(
+                oldest >= end,
+                "in the middle of a difference that leads to commit {end}, and all is there from {oldest} on"
+            ),
+            None => require!(
+                oldest <= last || self.leads_to(oldest),
+                "all is there from {oldest} on, and the last commit is {last}"
+            ),
+        }
+        Ok(())
+    }
+
     /// Does what `source` did in its commits after the last one here and up to `upto`, as it is told
-    /// now: of what was erased there since, nothing but that it was is told.
-    pub fn follow(&mut self, source: &Model, upto: u64) {
+    /// now: of what was erased there since, nothing but that it was is told. What it did up to commit
+    /// `goal` comes as a difference of states, if that is after the last one here.
+    pub fn follow(&mut self, source: &Model, upto: u64, goal: u64) {
         let told = self.last_commit + 1..=upto;
+        if goal > self.last_commit {
+            self.differences.push((self.last_commit, goal));
+            self.oldest = self.oldest.max(goal);
+        }
         let mut changes: BTreeMap<u64, Vec<(u32, Kind)>> = BTreeMap::new();
         let mut note = |id: u32, version: &Version, erased: bool| {
             let kind = match version.kind {
@@ -464,16 +511,29 @@ impl Model {
         for (&id, versions) in &source.records {
             versions.iter().for_each(|version| note(id, version, false));
         }
-        for erased in &source.erased {
+        for erased in source.erased.iter().filter(|erased| erased.is_left) {
             note(erased.id, &erased.version, true);
         }
         for commit in told.clone() {
             let mut added = changes.remove(&commit).unwrap_or_default();
-            let is_clear = source.clears.contains(&commit);
+            if commit < goal && added.is_empty() {
+                self.left_out.insert(commit);
+                continue;
+            }
+            let is_clear = commit > goal && source.clears.contains(&commit);
             if is_clear {
                 let live = self.live_ids().map(|id| (id, Kind::Deletion));
                 added = live.collect();
             }
+            if commit == goal {
+                let is_gone = |id: &u32| {
+                    let is_changed = added.iter().any(|(changed, _)| changed == id);
+                    !is_changed && source.live_at(*id, goal).is_none()
+                };
+                let gone: Vec<u32> = self.live_ids().filter(is_gone).collect();
+                added.extend(gone.into_iter().map(|id| (id, Kind::Deletion)));
+            }
+            self.last_commit = commit - 1;
             self.commit(&added, is_clear);
         }
         self.last_commit = self.last_commit.max(upto);
@@ -510,6 +570,9 @@ impl Model {
     /// the last commit is not to be asked for with [`Model::as_of`].
     pub fn compact(&mut self, retention: &Retention) {
         self.given_out = self.next();
+        for erased in &mut self.erased {
+            erased.is_left = false;
+        }
         let times = &self.times;
         let since = |limit: u64, of: u64| limit != 0 && of >= limit;
         self.records.retain(|_, versions| {
@@ -1095,7 +1158,12 @@ impl Model {
             range.start(),
             range.end()
         );
+        require!(
+            !self.left_out.contains(&commit),
+            "what was recovered ends with commit {commit}, which was left out"
+        );
         let past = self.as_of(commit);
+        past.check_between(db)?;
         past.check_all(db)
             .context(|| format!("recovered up to commit {commit}, but not exactly"))?;
         Ok(past)

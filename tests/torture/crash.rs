@@ -13,6 +13,8 @@ use crate::support::{Context, Random, Verdict, torture};
 
 /// Of so many images one is gone on with.
 const GO_ON: u64 = 50;
+/// And of those that are fed from another database.
+const GO_ON_FED: u64 = 10;
 
 struct Images<'a> {
     run: &'a Run<'a>,
@@ -86,7 +88,8 @@ impl Images<'_> {
         let known = known.is_some();
         let image = self.run.image(disk, calls);
         let found = image.check_twice(promise)?;
-        if self.random.below(GO_ON) == 0 {
+        let one_of = if self.run.is_fed() { GO_ON_FED } else { GO_ON };
+        if self.random.below(one_of) == 0 {
             image.check_going_on(&found)?;
         }
         if !known {

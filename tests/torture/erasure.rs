@@ -6,7 +6,6 @@ use ourdb::Error;
 
 use super::remnants::check_erased;
 use super::trial::{Opening, Trial};
-use super::workload::Step;
 use crate::support::model::{Refusal, Write, compare};
 use crate::support::{Context, Verdict};
 
@@ -20,9 +19,7 @@ impl Trial<'_> {
     /// Nothing of what was erased is in the files. Of files that a compaction has replaced this is not
     /// promised where their removal may have failed.
     pub(super) fn check_erased(&self) -> Verdict {
-        let mut steps = self.workload.steps.iter();
-        let compacts = steps.any(|step| matches!(step, Step::Compact(_)));
-        match compacts && self.storage.hit_count() > 0 {
+        match self.workload.compacts() && self.storage.hit_count() > 0 {
             true => Ok(()),
             false => check_erased(&self.storage.disk(), &self.model),
         }

@@ -1,10 +1,13 @@
 //! Changes of another database, applied within a trial: each of its commits is there whole or not at
-//! all, in order; what failed may be applied again.
+//! all, in order; what failed may be applied again. Where that database was compacted they are a
+//! difference of states.
 
-use ourdb::{Db, Error, Options};
+use std::ops::ControlFlow;
+
+use ourdb::{Db, Error, Options, Record, Retention};
 
 use super::trial::{Opening, Trial};
-use super::workload::{Workload, open};
+use super::workload::{RECORD_NR_MAX, Workload, open};
 use crate::support::model::{Model, Write};
 use crate::support::sim::{Disk, SimStorage};
 use crate::support::{Context, Verdict, require};
@@ -13,6 +16,8 @@ use crate::support::{Context, Verdict, require};
 pub(crate) struct Source {
     db: Db,
     model: Model,
+    /// The last commit when it was compacted: what comes before is given out as a difference.
+    compacted: u64,
 }
 
 impl Source {
@@ -27,7 +32,82 @@ impl Source {
         Ok(Source {
             db,
             model: workload.model(),
+            compacted: 0,
         })
+    }
+
+    fn compact(&mut self, retention: &Retention) -> Verdict {
+        let done = self.db.compact(retention, |_, _| ControlFlow::Continue(()));
+        done.map_err(|error| format!("compaction of the source: {error}"))?;
+        self.model.compact(retention);
+        self.model.learn_oldest(&self.db)?;
+        self.compacted = self.model.last_commit();
+        Ok(())
+    }
+
+    /// What `model` comes to by the changes up to commit `upto`.
+    fn lead(&self, model: &Model, upto: u64) -> Model {
+        let mut led = model.clone();
+        led.follow(&self.model, upto, self.compacted);
+        led
+    }
+
+    /// Leads a database that has the source's commits up to some one to its last one. It is whole if it
+    /// was never compacted itself.
+    pub(crate) fn lead_to_the_end(
+        &self,
+        db: &Db,
+        model: &mut Model,
+        is_whole: bool,
+        max_bytes: usize,
+    ) -> Verdict {
+        loop {
+            let since = model.last_commit();
+            let (changes, upto) = self.changes(since, max_bytes)?;
+            if changes.is_empty() {
+                return self.check_same(db, is_whole);
+            }
+            db.apply(&changes)
+                .map_err(|error| format!("changes after {since} up to {upto}: {error}"))?;
+            *model = self.lead(model, upto);
+            model.check_prefix(db, upto..=upto)?;
+        }
+    }
+
+    /// Whether a database has what this one has: the same values, and if it is whole all versions that
+    /// are here.
+    fn check_same(&self, db: &Db, is_whole: bool) -> Verdict {
+        let told = |error: Error| error.to_string();
+        let (here, there) = (self.db.last_commit(), db.last_commit());
+        let (here, there) = (here.map_err(told)?, there.map_err(told)?);
+        require!(
+            here == there,
+            "the source ends with {here}, not with {there}"
+        );
+        for id in 0..RECORD_NR_MAX {
+            let (here, there) = (self.db.get(id).ok(), db.get(id).ok());
+            require!(here == there, "id {id} is not as in the source");
+            let versions = |db: &Db| {
+                let versions = db.history(id, 0).ok().into_iter();
+                let versions = versions.flat_map(|records| {
+                    let version = |record: Record<'_>| {
+                        let value = record.value.to_vec();
+                        (record.commit, record.time_us, record.state, value)
+                    };
+                    records.iter().map(version).collect::<Vec<_>>()
+                });
+                versions.collect::<Vec<_>>()
+            };
+            let copied = versions(db);
+            let missing = versions(&self.db)
+                .into_iter()
+                .find(|version| !copied.contains(version));
+            require!(
+                missing.is_none() || !is_whole,
+                "id {id} has in the source, and not here, (commit, time, state, value): {missing:?}"
+            );
+        }
+        Ok(())
     }
 
     fn changes(&self, since: u64, max_bytes: usize) -> Verdict<(Vec<u8>, u64)> {
@@ -52,6 +132,22 @@ impl Trial<'_> {
             .context(|| "in the source".into())
     }
 
+    pub(super) fn compact_source(&mut self, retention: &Retention) -> Verdict {
+        self.source()?.compact(retention)
+    }
+
+    /// At the end, where nothing fails any more.
+    pub(super) fn feed_at_the_end(&mut self) -> Verdict {
+        if self.source.is_none() {
+            return Ok(());
+        }
+        self.feed(100)?;
+        let source = self.source.as_ref().expect("there is one");
+        let is_whole = !self.workload.compacts();
+        self.storage
+            .quietly(|| source.check_same(self.db(), is_whole))
+    }
+
     /// Applies all that the source has.
     pub(super) fn feed(&mut self, max_bytes: usize) -> Verdict {
         loop {
@@ -66,10 +162,9 @@ impl Trial<'_> {
                 return Ok(());
             }
             let (gap, _) = source.changes(since + 1, max_bytes)?;
-            let told = source.model.clone();
             self.refuse_gap(&gap)?;
-            let mut fed = self.model.clone();
-            fed.follow(&told, upto);
+            let source = self.source.as_ref().expect("it is fed from");
+            let fed = source.lead(&self.model, upto);
             let before = self.storage.hit_count();
             match self.db().apply(&changes) {
                 Ok(()) => self.fed(fed, before)?,

@@ -90,12 +90,22 @@ impl Script {
 
     /// The writes since the last feeding are made in the source instead, and applied.
     fn feed(&mut self, max_bytes: usize) -> &mut Script {
+        self.step(Step::Feed(max_bytes)).in_source()
+    }
+
+    /// The same without applying them, and the source is compacted, keeping so many versions.
+    fn compact_source(&mut self, keep: u64) -> &mut Script {
+        let retention = Compact::keeping(keep).retention;
+        self.step(Step::CompactSource(retention)).in_source()
+    }
+
+    fn in_source(&mut self) -> &mut Script {
         for step in &mut self.steps {
             if let Step::Write(write) = step {
                 *step = Step::Source(write.clone());
             }
         }
-        self.step(Step::Feed(max_bytes))
+        self
     }
 
     fn sync(&mut self) -> &mut Script {
@@ -740,6 +750,52 @@ fn of_changes() -> Vec<Workload> {
         })
         .key_value()
         .file_size(300),
+        workload("a difference applied", |s| {
+            s.set(1, 100).set_many(&[1, 2, 3], 60).delete(2);
+            s.feed(1 << 12);
+            s.set(1, 10).delete(3).set(4, 50).set(5, 20).delete(5);
+            s.compact_source(1).feed(1 << 12);
+            s.set(2, 30).feed(1 << 12);
+        })
+        .key_value(),
+        workload("a difference applied part by part", |s| {
+            s.set_many(&[1, 2, 3], 60).set(4, 100).feed(1);
+            s.set(1, 10).delete(2).clear().set(5, 60).set(5, 30);
+            s.set(6, 90).txn(&[5, 7], 40, &[6]).compact_source(2);
+            s.feed(1).kill().set(3, 50).feed(1);
+        })
+        .key_value()
+        .file_size(250),
+        workload("a difference applied durably", |s| {
+            s.set(1, 100).set(2, 60).feed(1);
+            s.delete(1).set(3, 30).set(2, 10).compact_source(0).feed(1);
+            s.kill().set(1, 70).feed(1);
+        })
+        .key_value()
+        .durable(),
+        workload("a difference from the beginning", |s| {
+            s.set_many(&[1, 2], 60).set(1, 90).delete(2).set(3, 10);
+            s.compact_source(1).feed(1 << 7).set(2, 30).feed(1 << 7);
+        })
+        .key_value(),
+        workload("a difference of nothing but deletions", |s| {
+            s.set_many(&[1, 2, 3], 60).feed(1).delete(1).clear();
+            s.compact_source(0).feed(1).sync();
+        })
+        .key_value(),
+        workload("a difference with erasures", |s| {
+            s.set(1, 100).set(2, 60).set(3, 80).set(1, 60).feed(1 << 12);
+            s.erase(1).set(1, 30).set(4, 90).compact_source(2);
+            s.set(2, 20).erase(2).feed(1).set(3, 10).erase(3);
+            s.compact_source(0).feed(1 << 12);
+        })
+        .key_value(),
+        workload("differences applied to what is compacted", |s| {
+            s.set(1, 100).set(1, 60).set(2, 30).set(3, 60).feed(1);
+            s.compact(1).set(1, 20).delete(2).compact_source(1).feed(1);
+            s.set(2, 50).compact(2).delete(3).compact_source(0).feed(1);
+        })
+        .key_value(),
         workload("changes applied to what is compacted", |s| {
             s.set(1, 100).set(1, 60).set(2, 30).delete(2).feed(1 << 12);
             s.compact(1);

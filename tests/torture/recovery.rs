@@ -4,7 +4,7 @@
 use super::named;
 use super::report::Campaign;
 use super::run::{Found, Image, Promise, Run};
-use super::workload::{Step, Workload, any_workload};
+use super::workload::{Workload, any_workload};
 use crate::support::sim::{Disk, History, Loss};
 use crate::support::{Context, Random, Verdict};
 
@@ -190,11 +190,7 @@ fn recoveries_after_a_manifest_was_replaced() {
     let name = "recoveries_after_a_manifest_was_replaced";
     let campaign = Campaign::begin(name, "ends", 1000, 20_000);
     let mut named = named::workloads();
-    let compacts = |workload: &Workload| {
-        let mut steps = workload.steps.iter();
-        steps.any(|step| matches!(step, Step::Compact(_)))
-    };
-    named.retain(compacts);
+    named.retain(Workload::compacts);
     campaign.run(|seed| {
         let mut random = Random::new(seed);
         let random_one;

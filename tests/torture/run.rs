@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use ourdb::{Db, Options};
 
+use super::feed::Source;
 use super::remnants::check_erased;
 use super::trial::{COMPACTED, Mark, Trial};
 use super::workload::{Workload, open};
@@ -19,6 +20,8 @@ pub(crate) struct Run<'a> {
     /// What each database in the place held at last, one after the other; one that was compacted
     /// counts as another from then on.
     eras: Vec<Model>,
+    /// The database that it was fed from, as it was at last.
+    source: Option<Source>,
 }
 
 /// What must be found after a crash at some moment: one of these.
@@ -87,7 +90,12 @@ impl<'a> Run<'a> {
             history,
             marks: trial.marks,
             eras,
+            source: trial.source,
         })
+    }
+
+    pub(crate) fn is_fed(&self) -> bool {
+        self.source.is_some()
     }
 
     /// What holds after so many calls, and what is under way.
@@ -220,6 +228,11 @@ impl Image<'_> {
     /// Goes on writing, and crashes again: nothing that the recovery left behind gets in the way.
     pub(crate) fn check_going_on(&self, found: &Found) -> Verdict {
         let (db, _, mut model) = self.check(&Promise::exactly(found))?;
+        if let Some(source) = &self.run.source {
+            source
+                .lead_to_the_end(&db, &mut model, !self.run.workload.compacts(), 100)
+                .context(|| "fed to the end after the recovery".into())?;
+        }
         self.go_on(&db, &mut model)
             .context(|| "going on after the recovery".into())?;
         drop(db);

@@ -65,7 +65,7 @@ pub(crate) struct Trial<'a> {
     /// Changes were reported as not applied, but all or some of their commits may be; what they lead to.
     pub(super) perhaps_fed: Option<Model>,
     /// The database whose changes are applied to this one.
-    pub(super) source: Option<Source>,
+    pub(crate) source: Option<Source>,
     /// The directory that backups go into, and those that they went into before.
     pub(crate) target: Target,
     pub(crate) past_targets: Vec<Target>,
@@ -165,6 +165,7 @@ impl<'a> Trial<'a> {
     /// From here on nothing fails any more, and the handle goes on.
     fn conclude(&mut self) -> Verdict {
         self.take(&Step::Mend)?;
+        self.feed_at_the_end().context(|| "fed at the end".into())?;
         let last = [
             Write::Insert(Value { seed: 1, len: 100 }),
             Write::Set(1, Value { seed: 2, len: 100 }),
@@ -342,6 +343,7 @@ impl<'a> Trial<'a> {
             Step::Read(choice) => self.read(*choice),
             Step::Sync => self.sync(),
             Step::Source(write) => self.write_to_source(write),
+            Step::CompactSource(retention) => self.compact_source(retention),
             Step::Feed(max_bytes) => self.feed(*max_bytes),
             Step::Compact(compact) => self.compact(compact),
             Step::Backup(backup) => self.back_up(backup),

@@ -24,6 +24,7 @@ pub(crate) enum Step {
     Sync,
     /// A write to another database, the source of what is fed.
     Source(Write),
+    CompactSource(Retention),
     /// Applies all that the source has, in parts of about so many bytes.
     Feed(usize),
     /// Closed and opened again.
@@ -317,6 +318,9 @@ fn fed(steps: Vec<Step>, random: &mut Random) -> Vec<Step> {
         match step {
             Step::Write(write) => {
                 fed.push(Step::Source(write));
+                if random.chance(15) {
+                    fed.push(Step::CompactSource(any_retention(random)));
+                }
                 if random.chance(50) {
                     fed.push(Step::Feed(1 << random.below(13)));
                 }
@@ -346,6 +350,12 @@ impl Workload {
 }
 
 impl Workload {
+    /// Whether the database is compacted, its source not counted.
+    pub(crate) fn compacts(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step, Step::Compact(_)))
+    }
+
     pub(crate) fn has_backups(&self) -> bool {
         let mut steps = self.steps.iter();
         steps.any(|step| matches!(step, Step::Backup(_)))
@@ -371,19 +381,24 @@ impl Workload {
     }
 }
 
-fn any_compact(random: &mut Random, key_value: bool) -> Compact {
+fn any_retention(random: &mut Random) -> Retention {
     let since_commit = if random.chance(20) {
         1 + random.below(10)
     } else {
         0
     };
+    Retention {
+        keep_versions: random.below(4),
+        keep_since_us: 0,
+        keep_since_commit: since_commit,
+    }
+}
+
+fn any_compact(random: &mut Random, key_value: bool) -> Compact {
+    let retention = any_retention(random);
     let beside = random.below(4).saturating_sub(1);
     Compact {
-        retention: Retention {
-            keep_versions: random.below(4),
-            keep_since_us: 0,
-            keep_since_commit: since_commit,
-        },
+        retention,
         beside: (0..beside).map(|_| any_write(random, key_value)).collect(),
         cancelled: random.chance(15),
     }
