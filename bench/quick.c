@@ -12,10 +12,12 @@
  * OURDB_LOOKUP_DISK, which with the default number takes 3 GB of disk.
  */
 #define _POSIX_C_SOURCE 200809L
+#define PROGRAM "quick"
+
+#include "measure.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <ourdb.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,14 +33,13 @@ enum {
     DURABLE_SETS = 2000,
     DURABLE_BATCH = 50,
     COMMITTERS = 8,
-    MAX_ROUNDS = 99,
     IDS_DISK_FACTOR = 50,
     FILL_BATCH = 10000
 };
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
-enum row {
+enum {
     COMPARE,
     INSERT,
     SET_NEW,
@@ -63,10 +64,7 @@ enum row {
     ROWS
 };
 
-static const struct {
-    const char *name;
-    const char *unit;
-} TABLE[ROWS] = {
+static struct row table[ROWS] = {
     [COMPARE] = {"comparing a value with what it should be", "ns"},
     [INSERT] = {"insert", "ns"},
     [SET_NEW] = {"set, new key-value ids in order", "ns"},
@@ -90,80 +88,7 @@ static const struct {
     [DURABLE_THREADS] = {"the same, eight threads over one", "x"},
 };
 
-static double samples[ROWS][MAX_ROUNDS];
-static size_t sample_count[ROWS];
-
-static void sample(enum row row, double value)
-{
-    samples[row][sample_count[row]++] = value;
-}
-
-static int by_value(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
-static void print_table(void)
-{
-    int row;
-
-    printf("%-41s %10s %10s %10s\n", "", "median", "lowest", "highest");
-    for (row = 0; row < ROWS; row++) {
-        double *values = samples[row];
-        size_t n = sample_count[row];
-
-        if (n == 0)
-            continue;
-        qsort(values, n, sizeof *values, by_value);
-        printf("%-41s %10.2f %10.2f %10.2f %s\n", TABLE[row].name,
-               (values[(n - 1) / 2] + values[n / 2]) / 2, values[0], values[n - 1],
-               TABLE[row].unit);
-    }
-}
-
-/* ---- checks, time and chance ---------------------------------------------------------------- */
-
-static void ok(int code, const char *what)
-{
-    if (code != OURDB_OK) {
-        fprintf(stderr, "quick: %s: %s\n", what, ourdb_errmsg());
-        exit(EXIT_FAILURE);
-    }
-}
-
-static void expect(int holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, "quick: wrong: %s\n", what);
-        exit(EXIT_FAILURE);
-    }
-}
-
-static void *allocate(size_t count, size_t size)
-{
-    void *memory = calloc(count, size);
-
-    expect(memory != NULL, "out of memory");
-    return memory;
-}
-
-static double now(void) /* in nanoseconds */
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
-}
-
-static uint64_t mix(uint64_t x) /* SplitMix64 */
-{
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
+/* ---- ids and values -------------------------------------------------------------------------- */
 
 /* The ids first … first + count - 1 in an order given by the seed, each once. */
 static uint32_t *shuffled(uint32_t first, uint32_t count, uint64_t seed)
@@ -233,7 +158,7 @@ static void compare_only(uint32_t records)
     start = now();
     for (i = 0; i < records; i++)
         expect(is_value(values[i % BATCH], VALUE, i % BATCH, 0), "value in memory");
-    sample(COMPARE, (now() - start) / records);
+    sample(&table[COMPARE], (now() - start) / records);
 }
 
 static void insert_all(ourdb *db, uint32_t records)
@@ -247,11 +172,11 @@ static void insert_all(ourdb *db, uint32_t records)
         ok(ourdb_insert(db, value, VALUE, &id), "insert");
         expect(id == i, "id of an insert");
     }
-    sample(INSERT, (now() - start) / records);
+    sample(&table[INSERT], (now() - start) / records);
 }
 
 /* Sets every id once. */
-static void set_all(ourdb *db, enum row row, const uint32_t *ids, uint32_t records,
+static void set_all(ourdb *db, int row, const uint32_t *ids, uint32_t records,
                     uint32_t revision)
 {
     double start = now();
@@ -262,7 +187,7 @@ static void set_all(ourdb *db, enum row row, const uint32_t *ids, uint32_t recor
         make_value(ids[i], revision, value);
         ok(ourdb_set(db, ids[i], value, VALUE), "set");
     }
-    sample(row, (now() - start) / records);
+    sample(&table[row], (now() - start) / records);
 }
 
 struct reader {
@@ -305,14 +230,14 @@ static void get_one_and_two(const ourdb *db, uint32_t records, uint64_t seed)
     start = now();
     get_all(&readers[0]);
     one = now() - start;
-    sample(GET_INTO, one / records);
+    sample(&table[GET_INTO], one / records);
 
     start = now();
     expect(pthread_create(&thread, NULL, get_all, &readers[1]) == 0, "pthread_create");
     get_all(&readers[0]);
     expect(pthread_join(thread, NULL) == 0, "pthread_join");
     two = now() - start;
-    sample(READERS, 2 * one / two);
+    sample(&table[READERS], 2 * one / two);
     free(orders[0]);
     free(orders[1]);
 }
@@ -327,7 +252,7 @@ static void get_overwritten(const ourdb *db, uint32_t records, uint64_t seed)
     get_all(&reader);
     start = now();
     get_all(&reader);
-    sample(GET_OVERWRITTEN, (now() - start) / records);
+    sample(&table[GET_OVERWRITTEN], (now() - start) / records);
     free(ids);
 }
 
@@ -348,7 +273,7 @@ static void get_batches(const ourdb *db, const uint32_t *ids, uint32_t records)
                    "value of get_many");
         ourdb_free_records(&batch);
     }
-    sample(GET_MANY, (now() - start) / records);
+    sample(&table[GET_MANY], (now() - start) / records);
 }
 
 static void walk(const ourdb *db, uint32_t records)
@@ -360,7 +285,7 @@ static void walk(const ourdb *db, uint32_t records)
         ok(ourdb_above(db, id, &id), "above");
         expect(id == expected, "id of above");
     }
-    sample(ABOVE, (now() - start) / records);
+    sample(&table[ABOVE], (now() - start) / records);
     expect(ourdb_above(db, id, &id) == OURDB_NOT_FOUND, "above the last");
 }
 
@@ -373,13 +298,13 @@ static void ends(const ourdb *db, uint32_t records)
         ok(ourdb_first(db, &id), "first");
         expect(id == 1, "id of first");
     }
-    sample(FIRST, (now() - start) / records);
+    sample(&table[FIRST], (now() - start) / records);
     start = now();
     for (i = 0; i < records; i++) {
         ok(ourdb_last(db, &id), "last");
         expect(id == records, "id of last");
     }
-    sample(LAST, (now() - start) / records);
+    sample(&table[LAST], (now() - start) / records);
 }
 
 static ourdb *reopen(ourdb *db, const char *directory, uint32_t records)
@@ -388,10 +313,10 @@ static ourdb *reopen(ourdb *db, const char *directory, uint32_t records)
     uint64_t count;
 
     ok(ourdb_close(db), "close");
-    sample(CLOSE, (now() - start) / 1e6);
+    sample(&table[CLOSE], (now() - start) / 1e6);
     start = now();
     ok(ourdb_open(directory, NULL, &db), "open");
-    sample(OPEN, (now() - start) / 1e6);
+    sample(&table[OPEN], (now() - start) / 1e6);
     ok(ourdb_count(db, &count), "count");
     expect(count == records, "count after open");
     return db;
@@ -405,7 +330,7 @@ static void delete_all(ourdb *db, const uint32_t *ids, uint32_t records)
 
     for (i = 0; i < records; i++)
         ok(ourdb_delete(db, ids[i]), "delete");
-    sample(DELETE, (now() - start) / records);
+    sample(&table[DELETE], (now() - start) / records);
     ok(ourdb_count(db, &count), "count");
     expect(count == 0, "count after deleting all");
 }
@@ -481,7 +406,7 @@ static void ids_disk(const char *directory, uint32_t records, int rounds)
         ok(ourdb_close(db), "close");
         start = now();
         ok(ourdb_open(directory, &options, &db), "open, ids on disk");
-        sample(OPEN_IDS_DISK, (now() - start) / 1e6);
+        sample(&table[OPEN_IDS_DISK], (now() - start) / 1e6);
         ok(ourdb_count(db, &count), "count");
         expect(count == records, "count after open, ids on disk");
         for (i = 0; i < 1000; i++) {
@@ -599,11 +524,11 @@ static void durable_round(const char *directory)
         one += set_durably(db, done, DURABLE_BATCH);
         over_written += append_raw(&written, DURABLE_BATCH);
     }
-    sample(APPEND_SYNC, appended / DURABLE_SETS);
-    sample(WRITTEN_SYNC, over_written / DURABLE_SETS);
-    sample(DURABLE, one / DURABLE_SETS);
-    sample(DURABLE_OVER_APPEND, one / appended);
-    sample(DURABLE_THREADS, one / set_by_threads(db));
+    sample(&table[APPEND_SYNC], appended / DURABLE_SETS);
+    sample(&table[WRITTEN_SYNC], over_written / DURABLE_SETS);
+    sample(&table[DURABLE], one / DURABLE_SETS);
+    sample(&table[DURABLE_OVER_APPEND], one / appended);
+    sample(&table[DURABLE_THREADS], one / set_by_threads(db));
     close_raw(&append);
     close_raw(&written);
     ok(ourdb_destroy(db), "destroy");
@@ -625,20 +550,8 @@ static void empty_memory(const char *directory)
     double before = resident_mb();
     ourdb *db = open_new(directory, 0, 0, OURDB_LOOKUP_MEMORY);
 
-    sample(EMPTY_MEMORY, resident_mb() - before);
+    sample(&table[EMPTY_MEMORY], resident_mb() - before);
     ok(ourdb_destroy(db), "destroy");
-}
-
-static uint32_t number(const char *text, uint32_t highest)
-{
-    char *end;
-    unsigned long value = strtoul(text, &end, 10);
-
-    if (*text == '\0' || *end != '\0' || value == 0 || value > highest) {
-        fprintf(stderr, "quick: %s: not a number from 1 to %" PRIu32 "\n", text, highest);
-        exit(EXIT_FAILURE);
-    }
-    return (uint32_t)value;
 }
 
 int main(int argc, char **argv)
@@ -670,6 +583,6 @@ int main(int argc, char **argv)
     }
     if (with_ids_disk)
         ids_disk(directory, records * IDS_DISK_FACTOR, rounds);
-    print_table();
+    print_table(table, ROWS);
     return EXIT_SUCCESS;
 }

@@ -14,11 +14,13 @@
  * which are looked at. A check is compared with reading the same files with read(2).
  */
 #define _POSIX_C_SOURCE 200809L
+#define PROGRAM "versions"
+
+#include "measure.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <ourdb.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,13 +39,12 @@ enum {
     SCAN_BATCH = 1000,
     LOOK_EVERY = 64,
     READ_AT_ONCE = 1 << 20,
-    MAX_WRITERS = 2,
-    MAX_ROUNDS = 99
+    MAX_WRITERS = 2
 };
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
-enum row {
+enum {
     WAIT_ALONE,
     NET_ALONE,
     WAIT_ONE,
@@ -69,10 +70,7 @@ enum row {
     ROWS
 };
 
-static const struct {
-    const char *name;
-    const char *unit;
-} TABLE[ROWS] = {
+static struct row table[ROWS] = {
     [WAIT_ALONE] = {"longest set, no compaction", "ms"},
     [NET_ALONE] = {"  but for time without a processor", "ms"},
     [WAIT_ONE] = {"longest set while compacting", "ms"},
@@ -96,81 +94,6 @@ static const struct {
     [READ] = {"reading the same files", "MB/s"},
     [CHECK_OVER_READ] = {"check over reading", "x"},
 };
-
-static double samples[ROWS][MAX_ROUNDS];
-static size_t sample_count[ROWS];
-
-static void sample(enum row row, double value)
-{
-    samples[row][sample_count[row]++] = value;
-}
-
-static int by_value(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-
-    return (a > b) - (a < b);
-}
-
-static void print_table(void)
-{
-    int row;
-
-    printf("%-41s %10s %10s %10s\n", "", "median", "lowest", "highest");
-    for (row = 0; row < ROWS; row++) {
-        double *values = samples[row];
-        size_t n = sample_count[row];
-
-        if (n == 0)
-            continue;
-        qsort(values, n, sizeof *values, by_value);
-        printf("%-41s %10.2f %10.2f %10.2f %s\n", TABLE[row].name,
-               (values[(n - 1) / 2] + values[n / 2]) / 2, values[0], values[n - 1],
-               TABLE[row].unit);
-    }
-}
-
-/* ---- checks, time and chance ---------------------------------------------------------------- */
-
-static void ok(int code, const char *what)
-{
-    if (code != OURDB_OK) {
-        fprintf(stderr, "versions: %s: %s\n", what, ourdb_errmsg());
-        exit(EXIT_FAILURE);
-    }
-}
-
-static void expect(int holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, "versions: wrong: %s\n", what);
-        exit(EXIT_FAILURE);
-    }
-}
-
-static void *allocate(size_t count, size_t size)
-{
-    void *memory = calloc(count, size);
-
-    expect(memory != NULL, "out of memory");
-    return memory;
-}
-
-static double now(void) /* in nanoseconds */
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
-}
-
-static uint64_t mix(uint64_t x) /* SplitMix64 */
-{
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
 
 /* ---- databases ------------------------------------------------------------------------------ */
 
@@ -278,7 +201,7 @@ static void sleep_ns(double duration)
 /* Compacts beside so many writers, or, given a duration, only lets them write for so long; how long
    it took, in nanoseconds. The longest set goes into the rows `wait` and `net`. */
 static double beside_writers(ourdb *db, uint32_t records, int count, uint64_t seed,
-                             double only_for, enum row wait, enum row net)
+                             double only_for, int wait, int net)
 {
     double longest = 0, longest_net = 0;
     struct writer writers[MAX_WRITERS];
@@ -312,17 +235,17 @@ static double beside_writers(ourdb *db, uint32_t records, int count, uint64_t se
             longest_net = writers[i].longest_net;
     }
     if (count > 0) {
-        sample(wait, longest / 1e6);
-        sample(net, longest_net / 1e6);
+        sample(&table[wait], longest / 1e6);
+        sample(&table[net], longest_net / 1e6);
     }
     return took;
 }
 
 static void compactions(const char *directory, uint32_t records, uint64_t seed)
 {
-    static const enum row WAIT[] = {WAIT_ALONE, WAIT_ONE, WAIT_TWO};
-    static const enum row NET[] = {NET_ALONE, NET_ONE, NET_TWO};
-    static const enum row COMPACT[] = {COMPACT_ALONE, COMPACT_ONE, COMPACT_TWO};
+    static const int WAIT[] = {WAIT_ALONE, WAIT_ONE, WAIT_TWO};
+    static const int NET[] = {NET_ALONE, NET_ONE, NET_TWO};
+    static const int COMPACT[] = {COMPACT_ALONE, COMPACT_ONE, COMPACT_TWO};
     ourdb *db = open_new(directory, records);
     double took = 0;
     int writers;
@@ -331,7 +254,7 @@ static void compactions(const char *directory, uint32_t records, uint64_t seed)
     for (writers = 0; writers <= MAX_WRITERS; writers++) {
         fill(db, records, SMALL);
         took = beside_writers(db, records, writers, seed, 0, WAIT[writers], NET[writers]);
-        sample(COMPACT[writers], took / 1e6);
+        sample(&table[COMPACT[writers]], took / 1e6);
     }
     beside_writers(db, records, 1, seed, took, WAIT_ALONE, NET_ALONE);
     ok(ourdb_destroy(db), "destroy");
@@ -351,7 +274,7 @@ static void check_record(const ourdb_record *record, uint32_t id, uint32_t flags
     expect(content == id, "value of a scan");
 }
 
-static void scan(const ourdb *db, uint32_t records, uint32_t flags, enum row row)
+static void scan(const ourdb *db, uint32_t records, uint32_t flags, int row)
 {
     double start = now();
     ourdb_iter *iter;
@@ -363,10 +286,10 @@ static void scan(const ourdb *db, uint32_t records, uint32_t flags, enum row row
         check_record(&record, flags & OURDB_ITER_REVERSE ? records - 1 - seen : seen, flags);
     expect(seen == records, "records of a scan");
     ourdb_iter_close(iter);
-    sample(row, records / (now() - start) * 1e3);
+    sample(&table[row], records / (now() - start) * 1e3);
 }
 
-static void scan_many(const ourdb *db, uint32_t records, uint32_t flags, enum row row)
+static void scan_many(const ourdb *db, uint32_t records, uint32_t flags, int row)
 {
     double start = now();
     uint32_t seen = 0;
@@ -383,7 +306,7 @@ static void scan_many(const ourdb *db, uint32_t records, uint32_t flags, enum ro
     }
     expect(seen == records, "records of a scan in blocks");
     ourdb_iter_close(iter);
-    sample(row, records / (now() - start) * 1e3);
+    sample(&table[row], records / (now() - start) * 1e3);
 }
 
 static void snapshots(ourdb *db)
@@ -396,7 +319,7 @@ static void snapshots(ourdb *db)
         ok(ourdb_txn_begin(db, OURDB_TXN_READ_ONLY, &snapshot), "txn_begin");
         ourdb_txn_abort(snapshot);
     }
-    sample(SNAPSHOT, (now() - start) / SNAPSHOTS);
+    sample(&table[SNAPSHOT], (now() - start) / SNAPSHOTS);
 }
 
 /* ---- check ---------------------------------------------------------------------------------- */
@@ -442,9 +365,9 @@ static void checks(const ourdb *db, const char *directory)
     start = now();
     bytes = read_files(directory);
     reading = now() - start;
-    sample(CHECK, bytes / check * 1e3);
-    sample(READ, bytes / reading * 1e3);
-    sample(CHECK_OVER_READ, reading / check);
+    sample(&table[CHECK], bytes / check * 1e3);
+    sample(&table[READ], bytes / reading * 1e3);
+    sample(&table[CHECK_OVER_READ], reading / check);
 }
 
 static void scans(const char *directory, uint32_t records)
@@ -466,7 +389,7 @@ static void scans(const char *directory, uint32_t records)
 
 /* ---- transactions --------------------------------------------------------------------------- */
 
-static void commit(const char *directory, uint32_t records, enum row row)
+static void commit(const char *directory, uint32_t records, int row)
 {
     ourdb *db = open_new(directory, records);
     uint8_t value[VALUE] = {0};
@@ -481,20 +404,8 @@ static void commit(const char *directory, uint32_t records, enum row row)
     }
     start = now();
     ok(ourdb_txn_commit(txn), "txn_commit");
-    sample(row, (now() - start) / records);
+    sample(&table[row], (now() - start) / records);
     ok(ourdb_destroy(db), "destroy");
-}
-
-static uint32_t number(const char *text, uint32_t highest)
-{
-    char *end;
-    unsigned long value = strtoul(text, &end, 10);
-
-    if (*text == '\0' || *end != '\0' || value == 0 || value > highest) {
-        fprintf(stderr, "versions: %s: not a number from 1 to %" PRIu32 "\n", text, highest);
-        exit(EXIT_FAILURE);
-    }
-    return (uint32_t)value;
 }
 
 int main(int argc, char **argv)
@@ -519,6 +430,6 @@ int main(int argc, char **argv)
         commit(directory, SMALL_COMMIT, COMMIT_SMALL);
         commit(directory, LARGE_COMMIT, COMMIT_LARGE);
     }
-    print_table();
+    print_table(table, ROWS);
     return EXIT_SUCCESS;
 }
