@@ -10,6 +10,7 @@ use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Error, IoMode, LookupKind, Options, State, Sync};
 use support::herolib::{Herolib, Port, Settings};
+use support::side::{Side, any_sync};
 use support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
 use support::{Random, TempDirectory, Verdict, cases, require};
 
@@ -122,58 +123,18 @@ fn write(db: &Db, key_value: bool, random: &mut Random) -> Result<(), Error> {
     }
 }
 
-/// A database on a simulated storage that comes and goes.
-struct Side {
-    storage: SimStorage,
-    options: Options,
-    db: Option<Db>,
-}
-
-impl Side {
-    fn new(random: &mut Random, key_value: bool) -> Side {
-        let pick =
-            |random: &mut Random, sizes: &[u32]| sizes[random.below(sizes.len() as u64) as usize];
-        let options = Options {
-            key_value,
-            native: random.chance(50),
-            record_nr_max: IDS + pick(random, &[0, 1000]),
-            file_size: pick(random, &[1, 200, 1500, 0]),
-            sync: match random.chance(50) {
-                true => Sync::Os,
-                false => Sync::Commit,
-            },
-            ..Options::default()
-        };
-        Side {
-            storage: SimStorage::new(Disk::new(), random.chance(70), random.next()),
-            options,
-            db: None,
-        }
-    }
-
-    fn db(&mut self) -> &Db {
-        let (storage, options) = (&self.storage, &self.options);
-        self.db.get_or_insert_with(|| {
-            let opened = Db::open_on(Arc::new(storage.clone()), options);
-            opened.unwrap_or_else(|error| panic!("it opens again: {error}"))
-        })
-    }
-
-    fn restart(&mut self, random: &mut Random, lose_power: bool) {
-        let Some(db) = self.db.take() else {
-            return;
-        };
-        match random.below(3) {
-            0 => db.close().expect("it closes"),
-            1 => drop(db),
-            _ if !lose_power => drop(db),
-            _ => {
-                drop(db);
-                let left = self.storage.disk().lose_power(&Loss::any(random));
-                self.storage = SimStorage::new(left, random.chance(70), random.next());
-            }
-        }
-    }
+fn side(random: &mut Random, key_value: bool) -> Side {
+    let pick =
+        |random: &mut Random, sizes: &[u32]| sizes[random.below(sizes.len() as u64) as usize];
+    let options = Options {
+        key_value,
+        native: random.chance(50),
+        record_nr_max: IDS + pick(random, &[0, 1000]),
+        file_size: pick(random, &[1, 200, 1500, 0]),
+        sync: any_sync(random),
+        ..Options::default()
+    };
+    Side::new(options, random)
 }
 
 /// A random life of a database and its copy.
@@ -181,8 +142,8 @@ fn live(seed: u64) -> Verdict {
     let mut random = Random::new(seed);
     let key_value = random.chance(50);
     let mode_of_copy = random.chance(50);
-    let mut sender = Side::new(&mut random, key_value);
-    let mut copy = Side::new(&mut random, mode_of_copy);
+    let mut sender = side(&mut random, key_value);
+    let mut copy = side(&mut random, mode_of_copy);
     copy.options.record_nr_max = sender.options.record_nr_max;
     // What was given out and then lost would be another history.
     let safe = sender.options.sync == Sync::Commit;

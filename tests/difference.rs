@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, Options, Retention, State, Sync};
-use support::sim::{Disk, Loss, SimStorage};
+use ourdb::{Db, Error, Options, Retention, State};
+use support::side::{Side, any_sync};
+use support::sim::{Disk, SimStorage};
 use support::{Random, Verdict, cases, require};
 
 /// Ids that the tests use are below this.
@@ -433,76 +434,32 @@ fn any_retention(db: &Db, random: &mut Random) -> Retention {
     }
 }
 
-/// A database on a simulated storage that comes and goes.
-struct Side {
-    storage: SimStorage,
-    options: Options,
-    db: Option<Db>,
+fn side(random: &mut Random) -> Side {
+    let options = Options {
+        file_size: [1, 200, 1500, 0][random.below(4) as usize],
+        native: random.chance(50),
+        sync: any_sync(random),
+        ..key_value()
+    };
+    Side::new(options, random)
 }
 
-impl Side {
-    fn new(random: &mut Random) -> Side {
-        let options = Options {
-            file_size: [1, 200, 1500, 0][random.below(4) as usize],
-            native: random.chance(50),
-            sync: match random.chance(50) {
-                true => Sync::Os,
-                false => Sync::Commit,
-            },
-            ..key_value()
-        };
-        Side {
-            storage: SimStorage::new(Disk::new(), random.chance(70), random.next()),
-            options,
-            db: None,
-        }
-    }
-
-    fn db(&mut self) -> &Db {
-        let (storage, options) = (&self.storage, &self.options);
-        self.db.get_or_insert_with(|| {
-            let opened = Db::open_on(Arc::new(storage.clone()), options);
-            opened.unwrap_or_else(|error| panic!("it opens again: {error}"))
-        })
-    }
-
-    fn restart(&mut self, random: &mut Random, lose_power: bool) {
-        let Some(db) = self.db.take() else {
-            return;
-        };
-        match random.below(4) {
-            0 => db.close().expect("it closes"),
-            1 => drop(db),
-            2 => {
-                drop(db);
-                let _ = self.storage.remove("index");
-            }
-            _ if !lose_power => drop(db),
-            _ => {
-                drop(db);
-                let left = self.storage.disk().lose_power(&Loss::any(random));
-                self.storage = SimStorage::new(left, random.chance(70), random.next());
-            }
-        }
-    }
-
-    /// Goes on with its backup in its place.
-    fn become_backup(&mut self, random: &mut Random) {
-        let storage = SimStorage::new(Disk::new(), random.chance(70), random.next());
-        let made = self
-            .db()
-            .backup_to(Arc::new(storage.clone()), |_, _| ControlFlow::Continue(()));
-        made.expect("a backup");
-        self.db = None;
-        self.storage = storage;
-    }
+/// Goes on with a backup of it in its place.
+fn become_backup(side: &mut Side, random: &mut Random) {
+    let storage = SimStorage::new(Disk::new(), random.chance(70), random.next());
+    let made = side
+        .db()
+        .backup_to(Arc::new(storage.clone()), |_, _| ControlFlow::Continue(()));
+    made.expect("a backup");
+    side.db = None;
+    side.storage = storage;
 }
 
 /// A random life of a database, a copy of it, and a copy that is fed by either of them.
 fn live(seed: u64) -> Verdict {
     let mut random = Random::new(seed);
     let whole = in_memory();
-    let mut sides: Vec<Side> = (0..3).map(|_| Side::new(&mut random)).collect();
+    let mut sides: Vec<Side> = (0..3).map(|_| side(&mut random)).collect();
     for step in 0..40 + random.below(80) {
         let said = |message: String| format!("step {step}: {message}");
         let which = random.below(3) as usize;
@@ -536,7 +493,7 @@ fn live(seed: u64) -> Verdict {
                 catch_up(sides[0].db(), &whole, usize::MAX);
                 compare(&whole, sides[which].db()).map_err(said)?;
             }
-            3 if which > 0 => sides[which].become_backup(&mut random),
+            3 if which > 0 => become_backup(&mut sides[which], &mut random),
             4..10 if which > 0 => {
                 let from = random.below(which as u64) as usize;
                 let since = last_commit(sides[which].db());

@@ -10,6 +10,7 @@ pub mod model;
 pub mod readers;
 pub mod script;
 pub mod serial;
+pub mod side;
 pub mod sim;
 
 use std::fs;
