@@ -158,25 +158,14 @@ refused(void)
     test_remove(to);
 }
 
-typedef struct watch {
-    ourdb *db;
-    uint64_t calls;
-    uint64_t stop_at;
-    uint64_t done;
-    uint64_t total;
-} watch;
-
 static int
 on_progress(void *context, uint64_t done, uint64_t total)
 {
-    watch *seen = context;
+    test_watch *seen = context;
+    int stops = test_watch_progress(seen, done, total);
 
-    seen->calls++;
-    CHECK(done >= seen->done && done <= total);
-    seen->done = done;
-    seen->total = total;
     CHECK_OK(ourdb_set(seen->db, 20, &seen->calls, sizeof seen->calls));
-    return seen->stop_at != 0 && seen->calls >= seen->stop_at;
+    return stops;
 }
 
 static void
@@ -185,7 +174,7 @@ watched(void)
     ourdb_options options = test_options(NULL, OURDB_OPEN_KEY_VALUE);
     ourdb *db = OPEN(test_path("watched"), &options);
     const char *to = test_path("watched-copy");
-    watch seen = {0};
+    test_watch seen = {0};
     ourdb *copy;
 
     test_phase("progress");

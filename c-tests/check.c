@@ -30,28 +30,15 @@ fill(ourdb *db)
     }
 }
 
-/* What a callback has seen, and after how many calls it stops. */
-typedef struct watch {
-    const ourdb *db;
-    uint64_t calls;
-    uint64_t stop_at;
-    uint64_t done;
-    uint64_t total;
-} watch;
-
 static int
 on_progress(void *context, uint64_t done, uint64_t total)
 {
-    watch *seen = context;
+    test_watch *seen = context;
 
-    seen->calls++;
-    CHECK(done >= seen->done && done <= total);
     CHECK(seen->total == 0 || seen->total == total);
-    seen->done = done;
-    seen->total = total;
     /* A callback may use the database. */
     CHECK_OK(ourdb_contains(seen->db, 1));
-    return seen->stop_at != 0 && seen->calls >= seen->stop_at;
+    return test_watch_progress(seen, done, total);
 }
 
 static void
@@ -59,7 +46,7 @@ sound_and_watched(const test_variant *variant)
 {
     ourdb_options options = test_options(variant, 0);
     const char *path = test_path("sound");
-    watch seen = {0};
+    test_watch seen = {0};
     ourdb *db;
 
     test_phase("%s: a sound database", variant->name);

@@ -377,28 +377,17 @@ what_is_open(const test_variant *variant)
     CHECK_OK(ourdb_destroy(db));
 }
 
-typedef struct watch {
-    ourdb *db;
-    uint64_t calls;
-    uint64_t stop_at;
-    uint64_t done;
-    uint64_t total;
-} watch;
-
 static int
 on_progress(void *context, uint64_t done, uint64_t total)
 {
-    watch *seen = context;
+    test_watch *seen = context;
     ourdb_retention keep = test_retention(1);
+    int stops = test_watch_progress(seen, done, total);
 
-    seen->calls++;
-    CHECK(done >= seen->done && done <= total);
-    seen->done = done;
-    seen->total = total;
     /* It may use the database, and one compaction is enough. */
     CHECK_OK(ourdb_set(seen->db, 30, &seen->calls, sizeof seen->calls));
     CHECK_CODE(ourdb_compact(seen->db, &keep, NULL, NULL), OURDB_BUSY);
-    return seen->stop_at != 0 && seen->calls >= seen->stop_at;
+    return stops;
 }
 
 static void
@@ -409,7 +398,7 @@ watched(const test_variant *variant)
     ourdb *db = OPEN(path, &options);
     ourdb_retention keep = test_retention(1);
     ourdb_records history;
-    watch seen = {0};
+    test_watch seen = {0};
     uint32_t i;
 
     test_phase("%s: progress", variant->name);

@@ -249,6 +249,43 @@ test_value(uint32_t id, uint64_t version, uint8_t *out)
     return len;
 }
 
+/* Sets and deletes ids below `ids` in random order, as commit `at`; `written` then says, for each id,
+   which commit's test_value() it holds, 0 for none. */
+static inline void
+test_write_one(ourdb *db, uint64_t at, uint64_t *written, uint32_t ids, uint64_t *random)
+{
+    uint8_t value[TEST_VALUE_MAX];
+    uint32_t id = (uint32_t)test_random_below(random, ids);
+
+    if (written[id] != 0 && test_random_below(random, 3) == 0) {
+        CHECK_OK(ourdb_delete(db, id));
+        written[id] = 0;
+    } else {
+        CHECK_OK(ourdb_set(db, id, value, test_value(id, at, value)));
+        written[id] = at;
+    }
+}
+
+/* What a callback for progress has seen, and after how many calls it stops; 0: never. */
+typedef struct test_watch {
+    ourdb *db;
+    uint64_t calls;
+    uint64_t stop_at;
+    uint64_t done;
+    uint64_t total;
+} test_watch;
+
+/* What such a callback answers. */
+static inline int
+test_watch_progress(test_watch *seen, uint64_t done, uint64_t total)
+{
+    seen->calls++;
+    CHECK(done >= seen->done && done <= total);
+    seen->done = done;
+    seen->total = total;
+    return seen->stop_at != 0 && seen->calls >= seen->stop_at;
+}
+
 /* ---- records ------------------------------------------------------------------------------- */
 
 #define CHECK_VALUE(db, id, data, len)                                                        \

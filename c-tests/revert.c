@@ -67,17 +67,8 @@ all_records(const test_variant *variant)
     test_phase("%s: all records", variant->name);
     memset(written, 0, sizeof written);
     for (at = 1; at <= COMMITS; at++) {
-        uint8_t value[TEST_VALUE_MAX];
-
         memcpy(written[at], written[at - 1], sizeof written[at]);
-        id = test_random_below(&random, IDS);
-        if (written[at][id] != 0 && test_random_below(&random, 3) == 0) {
-            CHECK_OK(ourdb_delete(db, id));
-            written[at][id] = 0;
-        } else {
-            CHECK_OK(ourdb_set(db, id, value, test_value(id, at, value)));
-            written[at][id] = at;
-        }
+        test_write_one(db, at, written[at], IDS, &random);
     }
     last = COMMITS;
     for (at = COMMITS - 1; at < COMMITS; at -= 13) { /* ends by going below 0 */

@@ -557,17 +557,8 @@ the_past(const test_variant *variant)
     memset(written, 0, sizeof written);
     held[0] = SNAPSHOT(db);
     for (at = 1; at <= COMMITS; at++) {
-        uint8_t value[TEST_VALUE_MAX];
-
         memcpy(written[at], written[at - 1], sizeof written[at]);
-        id = test_random_below(&random, PAST_IDS);
-        if (written[at][id] != 0 && test_random_below(&random, 3) == 0) {
-            CHECK_OK(ourdb_delete(db, id));
-            written[at][id] = 0;
-        } else {
-            CHECK_OK(ourdb_set(db, id, value, test_value(id, at, value)));
-            written[at][id] = at;
-        }
+        test_write_one(db, at, written[at], PAST_IDS, &random);
         held[at] = SNAPSHOT(db);
     }
     for (at = 0; at <= COMMITS; at += 7) {
