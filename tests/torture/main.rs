@@ -8,6 +8,7 @@
 mod backups;
 mod beside;
 mod bits;
+mod compacting;
 mod compaction;
 mod crash;
 mod crashed_backups;
