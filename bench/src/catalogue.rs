@@ -160,8 +160,3 @@ pub const GROUPS: &[Group] = &[
         ],
     },
 ];
-
-/// All rows.
-pub fn rows() -> impl Iterator<Item = &'static Row> {
-    GROUPS.iter().flat_map(|group| group.rows)
-}

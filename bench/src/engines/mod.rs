@@ -2,7 +2,18 @@
 
 use crate::engine::{Engine, Outcome, Setup};
 
+mod fjall;
+mod lmdb;
+mod mapped_tree;
+mod mdbx;
 mod ourdb;
+mod redb;
+mod rocksdb;
+mod sled;
+mod sqlite;
+
+/// Bytes of cache for a store that has one of its own: a database of a million records fits.
+const CACHE: usize = 1 << 30;
 
 /// A store of the benchmark.
 pub struct Entry {
@@ -13,7 +24,41 @@ pub struct Entry {
 }
 
 /// All of them, in the order of the tables.
-pub const ALL: &[Entry] = &[Entry {
-    name: "OurDB",
-    open: ourdb::open,
-}];
+pub const ALL: &[Entry] = &[
+    Entry {
+        name: "OurDB",
+        open: ourdb::open,
+    },
+    Entry {
+        name: "LMDB",
+        open: lmdb::open_default,
+    },
+    Entry {
+        name: "LMDB-writemap",
+        open: lmdb::open_writable_map,
+    },
+    Entry {
+        name: "libmdbx-writemap",
+        open: mdbx::open_writable_map,
+    },
+    Entry {
+        name: "redb",
+        open: redb::open_default,
+    },
+    Entry {
+        name: "RocksDB",
+        open: rocksdb::open,
+    },
+    Entry {
+        name: "fjall",
+        open: fjall::open,
+    },
+    Entry {
+        name: "sled",
+        open: sled::open,
+    },
+    Entry {
+        name: "SQLite",
+        open: sqlite::open,
+    },
+];
