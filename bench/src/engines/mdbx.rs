@@ -35,7 +35,7 @@ unsafe impl Api for Mdbx {
         let sync = if durable(setup) {
             c::MDBX_SYNC_DURABLE
         } else {
-            c::MDBX_SAFE_NOSYNC
+            c::MDBX_UTTERLY_NOSYNC
         };
         let mut env = null_mut();
         // SAFETY: an environment that nobody else has yet.

@@ -46,6 +46,10 @@ pub const ALL: &[Entry] = &[
         open: redb::open_default,
     },
     Entry {
+        name: "redb-none",
+        open: redb::open_none,
+    },
+    Entry {
         name: "RocksDB",
         open: rocksdb::open,
     },

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use redb::{Database, Durability as Commit, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::CACHE;
-use crate::engine::{Engine, Outcome, Session, Setup, Value, copy, wrong};
+use crate::engine::{Durability, Engine, Failure, Outcome, Session, Setup, Value, copy, wrong};
 
 const RECORDS: TableDefinition<u32, &[u8]> = TableDefinition::new("records");
 
@@ -27,6 +27,15 @@ fn open(setup: &Setup, commit: Commit) -> Outcome<Box<dyn Engine>> {
 /// Every commit is complete in the file: its default.
 pub(super) fn open_default(setup: &Setup) -> Outcome<Box<dyn Engine>> {
     open(setup, Commit::Immediate)
+}
+
+/// Commits are complete in memory only, and reach the file with a later one that isn't of this kind,
+/// or at the end: a kill takes all of them.
+pub(super) fn open_none(setup: &Setup) -> Outcome<Box<dyn Engine>> {
+    match setup.durability {
+        Durability::Os => open(setup, Commit::None),
+        Durability::Durable => Err(Failure::Declined),
+    }
 }
 
 impl Engine for Redb {
