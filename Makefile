@@ -6,11 +6,15 @@
 #   make torture           the campaigns in full, and their table: an hour or so
 #   make interleavings     the threads of a handle under schedulers that choose whose turn it is
 #   make tsan              races in memory; needs a nightly compiler
+#   make bench             OurDB beside other stores, 1,000,000 records: some 10 minutes; see
+#                          bench/README.md [ARGS="--engines OurDB,LMDB"]
+#   make bench-full        the same with 10,000,000 records: some hours, 20 GB of disk
+#   make bench-100m        OurDB and LMDB with 100,000,000 records: some hours, 60 GB of disk
 #   make bench-quick       the basic speeds, as a table [ARGS="--ids-disk RECORDS ROUNDS"]
 #   make bench-versions    compactions beside writers, scans, large commits, check
 #                          [ARGS="RECORDS ROUNDS"]
 #   make install           library, header and ourdb.pc below PREFIX; make uninstall takes them away
-#   make check             formatting, lints, documentation
+#   make check             formatting, lints, documentation; make check-bench for the benchmark
 #   make header            writes include/ourdb.h anew from src/ffi; make check-header compares
 #   make clean
 
@@ -38,8 +42,8 @@ C_LINK    = $(LDFLAGS) -L$(LIB) -lourdb -Wl,-rpath,$(abspath $(LIB))
 FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/allkeys.txt \
 	/usr/share/common-licenses/GPL-3 docs/FORMAT.md README.md 2>/dev/null | head -n 1)
 
-.PHONY: lib demo test torture interleavings tsan bench-quick bench-versions install uninstall \
-	check header check-header clean
+.PHONY: lib demo test torture interleavings tsan bench bench-full bench-100m bench-quick \
+	bench-versions bench-build install uninstall check check-bench header check-header clean
 
 # Each library by itself, because link-time optimization happens only so. cargo decides whether
 # there is anything to do.
@@ -54,6 +58,22 @@ demo: lib
 
 test: lib
 	CARGO='$(CARGO)' OURDB_LIB_DIR='$(abspath $(LIB))' tests/run.sh
+
+# A package of its own, which nothing else builds. Needs what bench/README.md names.
+BENCH = OURDB_LIB_DIR='$(abspath $(LIB))' $(CARGO)
+BENCH_RUN = $(CARGO_TARGET_DIR)/peers/ourdb-bench --directory $(CARGO_TARGET_DIR)/bench-data
+bench-build: lib
+	$(BENCH) build --package ourdb-bench --profile peers
+
+bench: bench-build
+	$(BENCH_RUN) $(ARGS)
+
+bench-full: bench-build
+	$(BENCH_RUN) --records 10000000 --time-ms 1000 --kill-mb 500 --limit-s 3600 $(ARGS)
+
+bench-100m: bench-build
+	$(BENCH_RUN) --records 100000000 --time-ms 1000 --kill-mb 500 --limit-s 7200 \
+		--engines OurDB,LMDB,LMDB-writemap $(ARGS)
 
 bench-quick: lib
 	$(C_COMPILE) -pthread bench/quick.c -o $(LIB)/quick $(C_LINK)
@@ -121,6 +141,12 @@ check:
 	RUSTFLAGS='--cfg ourdb_shuttle --cfg ourdb_planted' $(CARGO) clippy \
 		--target-dir $(CARGO_TARGET_DIR)/lint --lib --test interleavings --test torture -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items
+
+# Apart from check, because it builds the other stores.
+check-bench: lib
+	$(CARGO) fmt --package ourdb-bench --check
+	$(BENCH) clippy --package ourdb-bench --profile peers --all-targets -- -D warnings
+	$(BENCH) test --package ourdb-bench --profile peers
 
 header:
 	OURDB_UPDATE_HEADER=1 $(CARGO) test --test header

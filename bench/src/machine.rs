@@ -16,7 +16,10 @@ pub fn describe(directory: &Path) -> BTreeMap<String, String> {
         / 1024.0
         / 1024.0;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown").to_owned();
     BTreeMap::from([
+        ("load of the last minute at the start".to_owned(), load),
         ("processor".to_owned(), field(&cpu, "model name")),
         ("cores".to_owned(), cores.to_string()),
         ("memory".to_owned(), format!("{gib:.1} GiB")),

@@ -225,24 +225,28 @@ impl Plan {
         })
     }
 
-    /// A scan, for as long as there is time.
+    /// Scans, one after the other, for as long as there is time.
     pub fn scan(&self, engine: &dyn Engine) -> Outcome<Measured> {
         let mut session = engine.session()?;
         let mut found = [0; VALUE];
-        let mut scan = Scan::begin(self);
-        session.scan(&mut |id, value| {
-            let right = copy(value, &mut found).is_ok()
-                && self.versions.check(id, black_box(&found)).is_ok();
-            scan.next(id, right)
-        })?;
+        let mut scan = Scan::begin(self, self.time);
+        while scan.begin_pass() {
+            session.scan(&mut |id, value| {
+                let right = copy(value, &mut found).is_ok()
+                    && self.versions.check(id, black_box(&found)).is_ok();
+                scan.next(id, right)
+            })?;
+        }
         scan.end()
     }
 
-    /// A scan of ids, for as long as there is time.
+    /// The same with ids alone.
     pub fn scan_keys(&self, engine: &dyn Engine) -> Outcome<Measured> {
         let mut session = engine.session()?;
-        let mut scan = Scan::begin(self);
-        session.scan_keys(&mut |id| scan.next(id, true))?;
+        let mut scan = Scan::begin(self, self.time);
+        while scan.begin_pass() {
+            session.scan_keys(&mut |id| scan.next(id, true))?;
+        }
         scan.end()
     }
 
@@ -264,10 +268,7 @@ impl Plan {
     /// what the next workloads read.
     pub fn verify(&self, engine: &dyn Engine) -> Outcome {
         let mut session = engine.session()?;
-        let mut scan = Scan {
-            limit: Duration::MAX,
-            ..Scan::begin(self)
-        };
+        let mut scan = Scan::begin(self, Duration::MAX);
         match session
             .scan(&mut |id, value| scan.next(id, self.versions.check_all_of(id, value).is_ok()))
         {
@@ -288,38 +289,58 @@ impl Plan {
     }
 }
 
-/// A scan that stops when it is time, or when something is wrong.
+/// Scans that stop when it is time, or when something is wrong.
 struct Scan {
     start: Instant,
     limit: Duration,
+    records: u64,
+    /// Of this pass; before the first one all, as after a complete one.
     seen: u64,
+    /// Of all passes.
+    all: u64,
+    stopped: bool,
     wrong: bool,
 }
 
 impl Scan {
-    fn begin(plan: &Plan) -> Scan {
+    fn begin(plan: &Plan, limit: Duration) -> Scan {
+        let records = plan.records().into();
         Scan {
             start: Instant::now(),
-            limit: plan.time,
-            seen: 0,
+            limit,
+            records,
+            seen: records,
+            all: 0,
+            stopped: false,
             wrong: false,
         }
+    }
+
+    /// Whether to go over all records once more. The pass before must have seen all of them, unless it
+    /// was stopped.
+    fn begin_pass(&mut self) -> bool {
+        self.wrong |= !self.stopped && self.seen != self.records;
+        self.seen = 0;
+        !self.wrong && self.start.elapsed() < self.limit && !self.stopped
     }
 
     /// Whether to go on after this record.
     fn next(&mut self, id: u32, right: bool) -> bool {
         self.wrong |= !right || u64::from(id) != self.seen;
         self.seen += 1;
-        !self.wrong && (!self.seen.is_multiple_of(LOOK) || self.start.elapsed() < self.limit)
+        self.all += 1;
+        self.stopped =
+            self.wrong || (self.all.is_multiple_of(LOOK) && self.start.elapsed() >= self.limit);
+        !self.stopped
     }
 
     fn end(&self) -> Outcome<Measured> {
         if self.wrong {
-            return Err(wrong("a record of a scan"));
+            return Err(wrong("a record of a scan, or their number"));
         }
         Ok(Measured {
             time: self.start.elapsed(),
-            operations: self.seen,
+            operations: self.all,
         })
     }
 }

@@ -84,12 +84,11 @@ pub(super) fn durable(setup: &Setup) -> bool {
 }
 
 pub(super) fn check<A: Api>(code: c_int) -> Outcome {
-    // SAFETY: any code has a message.
     if code == 0 {
-        Ok(())
-    } else {
-        Err(Failure::Broken(unsafe { A::message(code) }))
+        return Ok(());
     }
+    // SAFETY: any code has a message.
+    Err(Failure::Broken(unsafe { A::message(code) }))
 }
 
 /// False if a key isn't there.
