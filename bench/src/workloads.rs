@@ -269,6 +269,7 @@ impl Plan {
     pub fn verify(&self, engine: &dyn Engine) -> Outcome {
         let mut session = engine.session()?;
         let mut scan = Scan::begin(self, Duration::MAX);
+        scan.begin_pass();
         match session
             .scan(&mut |id, value| scan.next(id, self.versions.check_all_of(id, value).is_ok()))
         {
