@@ -1,8 +1,10 @@
-//! The machine that the figures are from.
+//! The machine that the figures are from, and the stores.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+
+use crate::engines;
 
 /// What there is to know, by name.
 pub fn describe(directory: &Path) -> BTreeMap<String, String> {
@@ -19,6 +21,7 @@ pub fn describe(directory: &Path) -> BTreeMap<String, String> {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown").to_owned();
     BTreeMap::from([
+        ("stores".to_owned(), engines::versions()),
         ("load of the last minute at the start".to_owned(), load),
         ("processor".to_owned(), field(&cpu, "model name")),
         ("cores".to_owned(), cores.to_string()),

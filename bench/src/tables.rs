@@ -141,7 +141,7 @@ fn against_best(results: &Results, stores: &[&str], row: &Row) -> String {
     let best = medians.min_by(|left, right| left.0.total_cmp(&right.0));
     match (results.summary(OURS, row.name), best) {
         (Some(ours), Some((best, who))) if best > 0.0 => {
-            format!("{:.2} ({who})", ours.median / best)
+            format!("{} ({who})", number(ours.median / best))
         }
         _ => "–".to_owned(),
     }

@@ -28,6 +28,11 @@ mod c {
 
     #[link(name = "lmdb")]
     unsafe extern "C" {
+        pub fn mdb_version(
+            major: *mut c_int,
+            minor: *mut c_int,
+            patch: *mut c_int,
+        ) -> *const c_char;
         pub fn mdb_strerror(code: c_int) -> *const c_char;
         pub fn mdb_env_create(env: *mut *mut c_void) -> c_int;
         pub fn mdb_env_set_mapsize(env: *mut c_void, size: usize) -> c_int;
@@ -201,6 +206,13 @@ unsafe impl Api for Lmdb {
         (*key, *value) = (bytes(&key_out), bytes(&value_out));
         code
     }
+}
+
+pub(super) fn version() -> String {
+    let (mut major, mut minor, mut patch) = (0, 0, 0);
+    // SAFETY: three places for numbers.
+    unsafe { c::mdb_version(&mut major, &mut minor, &mut patch) };
+    format!("{major}.{minor}.{patch}")
 }
 
 /// Pages are written to the file: LMDB's default.

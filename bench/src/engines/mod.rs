@@ -23,6 +23,39 @@ pub struct Entry {
     pub open: fn(&Setup) -> Outcome<Box<dyn Engine>>,
 }
 
+/// The crates of stores, where they are part of the program.
+const CRATES: &[&str] = &[
+    "mdbx-sys",
+    "redb",
+    "fjall",
+    "sled",
+    "assemblage_kv",
+    "db-rs",
+    "hmdb",
+    "hurrahdb",
+    "yakvdb",
+];
+
+/// Names and versions of what is measured.
+pub fn versions() -> String {
+    let libraries = [
+        format!("OurDB {}", ourdb::version()),
+        format!("LMDB {}", lmdb::version()),
+        format!("RocksDB {}", rocksdb::version()),
+        format!("SQLite {}", sqlite::version()),
+    ];
+    let lock = include_str!("../../../Cargo.lock");
+    let crates = CRATES.iter().filter_map(|name| {
+        let (_, package) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+        Some(format!("{name} {}", package.split('"').next()?))
+    });
+    libraries
+        .into_iter()
+        .chain(crates)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 /// All of them, in the order of the tables.
 pub const ALL: &[Entry] = &[
     Entry {

@@ -67,6 +67,7 @@ mod c {
     }
 
     unsafe extern "C" {
+        pub fn ourdb_version() -> *const c_char;
         pub fn ourdb_errmsg() -> *const c_char;
         pub fn ourdb_options_init(options: *mut Options, size: usize) -> c_int;
         pub fn ourdb_open(
@@ -137,6 +138,13 @@ fn check(code: c_int) -> Outcome {
     // SAFETY: a text that is valid until the next call of this thread.
     let message = unsafe { CStr::from_ptr(c::ourdb_errmsg()) };
     Err(Failure::Broken(message.to_string_lossy().into_owned()))
+}
+
+pub(super) fn version() -> String {
+    // SAFETY: a text that stays.
+    unsafe { CStr::from_ptr(c::ourdb_version()) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 pub(super) fn open(setup: &Setup) -> Outcome<Box<dyn Engine>> {

@@ -143,6 +143,15 @@ fn check<T>(call: impl FnOnce(*mut *mut c_char) -> T) -> Outcome<T> {
     }
 }
 
+/// That of the library's file, because no function of the C interface says it.
+pub(super) fn version() -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let file = maps
+        .lines()
+        .find_map(|line| line.split_once("librocksdb.so."));
+    file.map_or("unknown", |(_, version)| version).to_owned()
+}
+
 pub(super) fn open(setup: &Setup) -> Outcome<Box<dyn Engine>> {
     let path = CString::new(setup.directory.as_os_str().as_encoded_bytes())?;
     // SAFETY: handles that were made here; an opened database keeps what it needs of options, cache

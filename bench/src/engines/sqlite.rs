@@ -141,6 +141,13 @@ impl Statement {
     }
 }
 
+pub(super) fn version() -> String {
+    // SAFETY: a text that stays.
+    unsafe { CStr::from_ptr(c::sqlite3_libversion()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
 pub(super) fn open(setup: &Setup) -> Outcome<Box<dyn Engine>> {
     let path = CString::new(
         setup
