@@ -101,7 +101,8 @@ pub trait Session {
     /// Deletes a record that is there, and commits that.
     fn delete(&mut self, id: u32) -> Outcome;
 
-    /// Gives all records to `visit`, in the order of their ids, until it returns false.
+    /// Gives all records to `visit`, in the order of their ids, until it returns false. A store
+    /// that must list all of them first goes on to the end: what that takes is to be spread over all.
     fn scan(&mut self, _visit: &mut dyn FnMut(u32, &[u8]) -> bool) -> Outcome {
         Err(Failure::Declined)
     }

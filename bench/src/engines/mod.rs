@@ -2,7 +2,12 @@
 
 use crate::engine::{Engine, Outcome, Setup};
 
+mod assemblage_kv;
+mod bytes;
+mod db_rs;
 mod fjall;
+mod hmdb;
+mod hurrahdb;
 mod lmdb;
 mod mapped_tree;
 mod mdbx;
@@ -11,6 +16,7 @@ mod redb;
 mod rocksdb;
 mod sled;
 mod sqlite;
+mod yakvdb;
 
 /// Bytes of cache for a store that has one of its own: a database of a million records fits.
 const CACHE: usize = 1 << 30;
@@ -97,5 +103,25 @@ pub const ALL: &[Entry] = &[
     Entry {
         name: "SQLite",
         open: sqlite::open,
+    },
+    Entry {
+        name: "AssemblageKV",
+        open: assemblage_kv::open,
+    },
+    Entry {
+        name: "db-rs",
+        open: db_rs::open,
+    },
+    Entry {
+        name: "hmdb",
+        open: hmdb::open,
+    },
+    Entry {
+        name: "hurrahdb",
+        open: hurrahdb::open,
+    },
+    Entry {
+        name: "yakvdb",
+        open: yakvdb::open,
     },
 ];
