@@ -18,10 +18,12 @@ use crate::engine::{Engine, Failure, Outcome, Session, Setup, VALUE, Value, copy
 use assemblage_kv::storage::{self, Storage};
 use assemblage_kv::{KvStore, Snapshot};
 use async_trait::async_trait;
-use pollster::block_on;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::pin::pin;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::task::{Context, Poll, Waker};
+use std::thread;
 
 /// All keys are in one of its 256 name spaces.
 const SLOT: u8 = 0;
@@ -297,6 +299,19 @@ impl Storage for PlainFile {
             ..*merged
         };
         Ok(())
+    }
+}
+
+/// Runs a call to its end. With [`PlainFile`] all that it ever waits for is another thread at one of
+/// the store's locks, for too short a time to go to sleep.
+fn block_on<T>(call: impl Future<Output = T>) -> T {
+    let mut call = pin!(call);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match call.as_mut().poll(&mut context) {
+            Poll::Ready(result) => return result,
+            Poll::Pending => thread::yield_now(),
+        }
     }
 }
 
