@@ -14,6 +14,7 @@ mod measure;
 mod memory;
 mod no_sync;
 mod parent;
+mod plots;
 mod results;
 mod tables;
 mod worker;
@@ -39,6 +40,12 @@ enum Only {
     },
     /// The names of all stores.
     Engines,
+    /// Plots of all results in a directory, beside them.
+    Plot {
+        /// Where the results are.
+        #[arg(default_value = "bench/results")]
+        results: PathBuf,
+    },
 }
 
 /// What is run.
@@ -80,6 +87,7 @@ fn main() -> ExitCode {
                 .for_each(|entry| println!("{}", entry.name));
             return ExitCode::SUCCESS;
         }
+        Some(Only::Plot { results }) => plots::draw(results),
         None => run(&command.options),
     };
     match outcome {

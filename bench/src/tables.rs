@@ -7,7 +7,7 @@ use crate::parent::OWN;
 use crate::results::{Results, Summary};
 
 /// The store whose figures are compared with the best of the others.
-const OURS: &str = "OurDB";
+pub const OURS: &str = "OurDB";
 
 /// The whole report.
 pub fn markdown(results: &Results) -> String {
@@ -148,7 +148,7 @@ fn against_best(results: &Results, stores: &[&str], row: &Row) -> String {
 }
 
 /// With three digits that count.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value {
         value if value >= 99.95 => grouped(value.round() as u64),
         value if value >= 9.995 => format!("{value:.1}"),
@@ -158,7 +158,7 @@ fn number(value: f64) -> String {
 }
 
 /// With a comma between thousands.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.char_indices() {
