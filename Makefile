@@ -10,6 +10,7 @@
 #                          bench/README.md [ARGS="--engines OurDB,LMDB"]
 #   make bench-full        the same with 10,000,000 records: some hours, 20 GB of disk
 #   make bench-100m        OurDB and LMDB with 100,000,000 records: some hours, 60 GB of disk
+#   make bench-plot        draws the plots of all results in bench/results anew
 #   make bench-quick       the basic speeds, as a table [ARGS="--ids-disk RECORDS ROUNDS"]
 #   make bench-versions    compactions beside writers, scans, large commits, check
 #                          [ARGS="RECORDS ROUNDS"]
@@ -42,7 +43,7 @@ C_LINK    = $(LDFLAGS) -L$(LIB) -lourdb -Wl,-rpath,$(abspath $(LIB))
 FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/allkeys.txt \
 	/usr/share/common-licenses/GPL-3 docs/FORMAT.md README.md 2>/dev/null | head -n 1)
 
-.PHONY: lib demo test torture interleavings tsan bench bench-full bench-100m bench-quick \
+.PHONY: lib demo test torture interleavings tsan bench bench-full bench-100m bench-plot bench-quick \
 	bench-versions bench-build install uninstall check check-bench header check-header clean
 
 # Each library by itself, because link-time optimization happens only so. cargo decides whether
@@ -74,6 +75,9 @@ bench-full: bench-build
 bench-100m: bench-build
 	$(BENCH_RUN) --records 100000000 --time-ms 1000 --kill-mb 500 --limit-s 7200 \
 		--engines OurDB,LMDB,LMDB-writemap $(ARGS)
+
+bench-plot: bench-build
+	$(CARGO_TARGET_DIR)/peers/ourdb-bench plot
 
 bench-quick: lib
 	$(C_COMPILE) -pthread bench/quick.c -o $(LIB)/quick $(C_LINK)

@@ -123,5 +123,5 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     )?;
     std::fs::write(file.with_extension("md"), &text)?;
     print!("{text}");
-    Ok(())
+    plots::draw(&options.results)
 }

@@ -9,9 +9,9 @@
 //! Its licence is AGPL-3.0, which then holds for a program that contains it.
 //!
 //! What it stores in is for its user to choose. Its own file storage sends every seek, read and
-//! write to another thread by way of tokio, with five writes a record. [`PlainFile`] does the same with
-//! one write a commit, at once and without a thread: a get took 4 µs instead of 55, a set
-//! 4 µs instead of 230.
+//! write to another thread by way of tokio, eight writes for a commit of one record. [`PlainFile`] does
+//! the same with one write a commit and no other thread. With 100,000 records and no sync gets took 2
+//! µs instead of 19 to 118, and sets 2 µs instead of 74 to 307.
 
 use super::bytes::Bytes;
 use crate::engine::{Engine, Failure, Outcome, Session, Setup, VALUE, Value, copy, wrong};

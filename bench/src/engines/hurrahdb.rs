@@ -4,9 +4,8 @@
 //! to make it. A set or delete is one write(2) of its lines; nothing is ever synced, whatever its
 //! `sync_time` says, and nothing has a checksum, so it has no durable mode. Keys are strings, here
 //! the id in decimal. Values are kept as JSON, in memory too; the bytes go in as a string in Base64,
-//! a third longer than they are, because JSON has no bytes. It has no batches, no listing of
-//! keys and no compaction: its log only grows. It is for one thread: safe
-//! Rust can't share it, and a call panics that finds another one at the map.
+//! a third longer than they are, because JSON has no bytes. It has no batches, no listing of keys and
+//! no compaction: its log only grows. Safe Rust can't share it between threads.
 
 use crate::engine::{Durability, Engine, Failure, Outcome, Session, Setup, VALUE, Value};
 use base64::Engine as _;
