@@ -3,8 +3,9 @@
 //! Its keys and the place of every version are in memory, and every opening reads the whole log. A
 //! commit ends with a CRC over all of it and an fsync, so that it has a durable mode; a torn end is
 //! not cut off when the log is opened again, and what is committed behind it is lost at the opening
-//! after that. Every call is a transaction, which keeps what it has read. Keys have no order: a scan
-//! is a listing that is sorted here.
+//! after that. Every call is a transaction. Keys have no order: a scan is a listing that is sorted
+//! here. A snapshot keeps all that it has read until its end, so a scan takes a new one for each
+//! thousand records: unlike those of others it may see changes that are made beside it.
 //!
 //! Its licence is AGPL-3.0, which then holds for a program that contains it.
 //!
@@ -27,6 +28,8 @@ use std::thread;
 
 /// All keys are in one of its 256 name spaces.
 const SLOT: u8 = 0;
+/// Records that a scan reads in one snapshot.
+const SCANNED: usize = 1000;
 
 /// Opens the store.
 pub fn open(setup: &Setup) -> Outcome<Box<dyn Engine>> {
@@ -136,13 +139,16 @@ impl Session for &AssemblageKv {
     fn scan(&mut self, visit: &mut dyn FnMut(u32, &[u8]) -> bool) -> Outcome {
         let store = self.store();
         block_on(async {
-            let snapshot = store.current().await;
+            let ids = sorted_ids(&store.current().await).await?;
             let mut value = [0; VALUE];
-            for id in sorted_ids(&snapshot).await? {
-                if !copied(&snapshot, id, &mut value).await? {
-                    return Err(wrong("a key without a value"));
+            for ids in ids.chunks(SCANNED) {
+                let snapshot = store.current().await;
+                for &id in ids {
+                    if !copied(&snapshot, id, &mut value).await? {
+                        return Err(wrong("a key without a value"));
+                    }
+                    visit(id, &value);
                 }
-                visit(id, &value);
             }
             Ok(())
         })

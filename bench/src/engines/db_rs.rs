@@ -52,8 +52,11 @@ impl Engine for DbRs {
         Some(self)
     }
 
+    /// Leaves the old log behind, as the store does. The first transaction after it reads all that it
+    /// has written, which is its part rather than that of the write that comes next.
     fn compact(&self) -> Outcome {
-        Ok(self.write().snapshot()?)
+        self.write().snapshot()?;
+        self.commit(|_| Ok(()))
     }
 
     fn close(self: Box<Self>) -> Outcome {

@@ -35,7 +35,7 @@ const BAR: i32 = 15;
 /// For the names of the stores.
 const NAMES: i32 = 118;
 /// For the figure behind a bar.
-const FIGURE: f64 = 42.0;
+const FIGURE: f64 = 46.0;
 
 /// The picture of the results with one number of records.
 pub fn draw(results: &Results) -> Result<String, Box<dyn Error>> {
@@ -54,7 +54,11 @@ pub fn draw(results: &Results) -> Result<String, Box<dyn Error>> {
     let height = HEADING + panel * rows.len().div_ceil(COLUMNS) as i32;
 
     let mut svg = String::new();
-    let title = format!("{} records of 100 bytes", grouped(results.records.into()));
+    let title = format!(
+        "{} records of 100 bytes, median of {} rounds",
+        grouped(results.records.into()),
+        results.rounds
+    );
     let explanation = "Logarithmic; less is better. Thin lines: from the lowest to the highest of the rounds. \
                        Nothing is synced but where it says so.";
     let root = page(&mut svg, height, &title, explanation)?;
@@ -104,7 +108,7 @@ fn draw_bars(area: &Area, results: &Results, row: &Row) -> Result<(), Box<dyn Er
         .iter()
         .map(|store| results.summary(store, row.name))
         .collect();
-    // Nothing is left of zero on such an axis.
+    // A logarithmic axis has no zero, and so no natural beginning: half of the least is left of all bars.
     let positive = summaries
         .iter()
         .flatten()
@@ -112,17 +116,17 @@ fn draw_bars(area: &Area, results: &Results, row: &Row) -> Result<(), Box<dyn Er
     let (least, most) = positive.fold((f64::MAX, 0f64), |(least, most), summary| {
         (least.min(summary.least), most.max(summary.most))
     });
-    let ticks = decades(least.min(most), most);
-    let (first, width) = (ticks[0], f64::from(area.dim_in_pixel().0) - FIGURE);
+    let first = least.min(most) / 2.0;
+    let last = most.max(first * 10.0);
+    let width = f64::from(area.dim_in_pixel().0) - FIGURE;
     let bottom = results.engines.len() as i32 * BAR;
-    let place = |value: f64| {
-        (width * (value / first).log10() / (most / first).log10().max(1.0)).max(0.0) as i32
-    };
+    let place =
+        |value: f64| (width * (value / first).log10() / (last / first).log10()).max(0.0) as i32;
 
-    for &value in ticks
-        .iter()
-        .filter(|&&value| value <= most.max(first * 10.0))
-    {
+    for value in decades(first, last) {
+        if value < first || value > last {
+            continue;
+        }
         let x = place(value);
         area.draw(&PathElement::new([(x, 0), (x, bottom)], GRID))?;
         area.draw(&Text::new(
@@ -131,6 +135,7 @@ fn draw_bars(area: &Area, results: &Results, row: &Row) -> Result<(), Box<dyn Er
             letters(10, &PALE, HPos::Center),
         ))?;
     }
+    area.draw(&PathElement::new([(0, 0), (0, bottom)], PALE))?;
     for (store, summary) in summaries.iter().enumerate() {
         let y = middle(store);
         let Some(summary) = summary else {

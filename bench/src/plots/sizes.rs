@@ -26,17 +26,22 @@ const LEGEND: i32 = 18;
 const NAMES: usize = 6;
 
 /// The other stores, in the order of the tables.
-const COLOURS: [RGBColor; 10] = [
+const COLOURS: [RGBColor; 15] = [
     RGBColor(0x1f, 0x4e, 0x9e),
     RGBColor(0x5b, 0xa3, 0xe0),
     RGBColor(0x2a, 0x8c, 0x4a),
     RGBColor(0x8a, 0x4f, 0xbf),
-    RGBColor(0xc0, 0x94, 0xdd),
+    RGBColor(0xc9, 0xa8, 0xe6),
     RGBColor(0x7a, 0x4a, 0x2b),
     RGBColor(0xe0, 0x9a, 0x1a),
-    RGBColor(0xd9, 0x6f, 0xa8),
-    RGBColor(0x3b, 0x3b, 0x3b),
-    RGBColor(0x2a, 0x9d, 0x9d),
+    RGBColor(0xe0, 0x6f, 0xb0),
+    RGBColor(0x22, 0x22, 0x22),
+    RGBColor(0x14, 0xa0, 0xa0),
+    RGBColor(0x9a, 0xb8, 0x2c),
+    RGBColor(0x9a, 0x9a, 0x9a),
+    RGBColor(0xd9, 0xc4, 0x2a),
+    RGBColor(0xc7, 0x9a, 0x78),
+    RGBColor(0x8b, 0x1a, 0x4a),
 ];
 
 /// The picture, if there are at least two numbers of records. Stores that were measured with one
@@ -99,13 +104,13 @@ fn stores(runs: &[Results]) -> Vec<&str> {
 /// The colour and the width of a line.
 fn line_of(stores: &[&str], store: usize) -> ShapeStyle {
     if stores[store] == tables::OURS {
-        return OURS.stroke_width(3);
+        return OURS.stroke_width(4);
     }
     let peers = stores[..store]
         .iter()
         .filter(|&&name| name != tables::OURS)
         .count();
-    COLOURS[peers % COLOURS.len()].stroke_width(1)
+    COLOURS[peers % COLOURS.len()].stroke_width(2)
 }
 
 fn draw_lines(
@@ -171,7 +176,7 @@ fn draw_lines(
             .map(|&(records, cost)| (x(records), y(cost)))
             .collect();
         for &point in &points {
-            area.draw(&Circle::new(point, style.stroke_width + 1, style.filled()))?;
+            area.draw(&Circle::new(point, style.stroke_width, style.filled()))?;
         }
         area.draw(&PathElement::new(points, style))?;
     }

@@ -18,7 +18,7 @@ pub const COLUMNS: usize = 3;
 /// Between panels.
 pub const GAP: i32 = 14;
 /// Of the heading of the picture.
-pub const HEADING: i32 = 50;
+pub const HEADING: i32 = 60;
 /// Of the two lines above a panel.
 pub const TITLE: i32 = 34;
 /// Of the numbers below a panel.
