@@ -55,7 +55,7 @@ pub fn draw(results: &Results) -> Result<String, Box<dyn Error>> {
 
     let mut svg = String::new();
     let title = format!(
-        "{} records of 100 bytes, median of {} rounds",
+        "{} records of 100 bytes; rounds: {}",
         grouped(results.records.into()),
         results.rounds
     );
