@@ -31,11 +31,11 @@ const ROWS: &[&str] = &[
 ];
 
 /// Of a bar and the space around it.
-const BAR: i32 = 15;
+const BAR: i32 = 16;
 /// For the names of the stores.
-const NAMES: i32 = 118;
+const NAMES: i32 = 128;
 /// For the figure behind a bar.
-const FIGURE: f64 = 46.0;
+const FIGURE: f64 = 54.0;
 
 /// The picture of the results with one number of records.
 pub fn draw(results: &Results) -> Result<String, Box<dyn Error>> {
@@ -96,7 +96,7 @@ fn draw_names(area: &Area, stores: &[String]) -> Result<(), Box<dyn Error>> {
         area.draw(&Text::new(
             store.clone(),
             (right, middle(place)),
-            letters(12, colour, HPos::Right),
+            letters(14, colour, HPos::Right),
         ))?;
     }
     Ok(())
@@ -132,14 +132,14 @@ fn draw_bars(area: &Area, results: &Results, row: &Row) -> Result<(), Box<dyn Er
         area.draw(&Text::new(
             tick(value),
             (x, bottom + 8),
-            letters(10, &PALE, HPos::Center),
+            letters(12, &PALE, HPos::Center),
         ))?;
     }
     area.draw(&PathElement::new([(0, 0), (0, bottom)], PALE))?;
     for (store, summary) in summaries.iter().enumerate() {
         let y = middle(store);
         let Some(summary) = summary else {
-            area.draw(&Text::new("–", (4, y), letters(11, &PALE, HPos::Left)))?;
+            area.draw(&Text::new("–", (4, y), letters(13, &PALE, HPos::Left)))?;
             continue;
         };
         let ours = results.engines[store] == tables::OURS;
@@ -151,7 +151,7 @@ fn draw_bars(area: &Area, results: &Results, row: &Row) -> Result<(), Box<dyn Er
         area.draw(&Rectangle::new(corners, colour.filled()))?;
         let span = [(place(summary.least), y), (place(summary.most), y)];
         area.draw(&PathElement::new(span, INK))?;
-        let figure = letters(11, if ours { &OURS } else { &INK }, HPos::Left);
+        let figure = letters(13, if ours { &OURS } else { &INK }, HPos::Left);
         area.draw(&Text::new(
             number(summary.median),
             (span[1].0.max(corners[1].0) + 4, y),

@@ -19,7 +19,7 @@ const ROWS: &[&str] = &["insert_batch", "set", "get", "get_batch", "scan", "open
 /// Of the square with the lines.
 const HEIGHT: i32 = 240;
 /// For the numbers left of a panel.
-const LABELS: i32 = 40;
+const LABELS: i32 = 42;
 /// Of a line of the legend.
 const LEGEND: i32 = 18;
 /// Stores in such a line.
@@ -154,7 +154,7 @@ fn draw_lines(
         area.draw(&Text::new(
             tick(value),
             (x(value), bottom + 10),
-            letters(10, &PALE, HPos::Center),
+            letters(12, &PALE, HPos::Center),
         ))?;
     }
     for &value in &up {
@@ -165,7 +165,7 @@ fn draw_lines(
         area.draw(&Text::new(
             tick(value),
             (LABELS - 5, y(value)),
-            letters(10, &PALE, HPos::Right),
+            letters(12, &PALE, HPos::Right),
         ))?;
     }
     // OurDB is first, and is drawn last, over the others.
@@ -195,7 +195,7 @@ fn draw_legend(area: &Area, stores: &[&str]) -> Result<(), Box<dyn Error>> {
         area.draw(&Text::new(
             (*store).to_owned(),
             (x + 24, y),
-            letters(12, &INK, HPos::Left),
+            letters(14, &INK, HPos::Left),
         ))?;
     }
     Ok(())

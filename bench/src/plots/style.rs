@@ -35,7 +35,7 @@ pub const PALE: RGBColor = RGBColor(0x6a, 0x6a, 0x6a);
 /// Lines behind everything.
 pub const GRID: RGBColor = RGBColor(0xe2, 0xe2, 0xe2);
 
-/// Letters of this size and colour, to the right of their place (`Left`), left of it or around it.
+/// Letters of this size, which makes four fifths of it in pixels, and colour, to the right of their place (`Left`), left of it or around it.
 pub fn letters(size: u32, colour: &'static RGBColor, side: HPos) -> TextStyle<'static> {
     TextStyle::from(("sans-serif", size).into_font())
         .color(colour)
@@ -54,12 +54,12 @@ pub fn page<'a>(
     root.draw(&Text::new(
         title.to_owned(),
         (GAP, 18),
-        letters(17, &INK, HPos::Left),
+        letters(20, &INK, HPos::Left),
     ))?;
     root.draw(&Text::new(
         explanation.to_owned(),
         (GAP, 38),
-        letters(12, &PALE, HPos::Left),
+        letters(14, &PALE, HPos::Left),
     ))?;
     Ok(root)
 }
@@ -74,9 +74,9 @@ pub fn panel_title(area: &Area, group: &Group, row: &Row) -> Result<(), Box<dyn 
     area.draw(&Text::new(
         group.title,
         (0, 6),
-        letters(11, &PALE, HPos::Left),
+        letters(13, &PALE, HPos::Left),
     ))?;
-    area.draw(&Text::new(what, (0, 22), letters(12, &INK, HPos::Left)))?;
+    area.draw(&Text::new(what, (0, 22), letters(14, &INK, HPos::Left)))?;
     Ok(())
 }
 
