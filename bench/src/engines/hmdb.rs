@@ -2,10 +2,14 @@
 //!
 //! All records are in a `HashMap` in memory, and every opening reads the whole log to make it. A
 //! set or delete is one write(2) of its log entry; nothing is ever synced and nothing has a
-//! checksum, so it has no durable mode. A get is a look into the map. The map has no order: a scan
-//! is a listing that is sorted here. Transactions exclude everything else, and each adds an entry
-//! to the log, also the ones that only read: a get of many and a scan pay for that. The other way to
-//! scan, `get_all`, clones the whole map.
+//! checksum, so it has no durable mode. It changes the map and then the log, each under a lock of its
+//! own: where two threads set the same record, the log may end with the other one's value. The
+//! workloads have no such record.
+//!
+//! A get is a look into the map. The map has no order: a scan is a listing that is sorted here.
+//! Transactions exclude everything else, and each adds an entry to the log, also the ones that only
+//! read: a get of many and a scan pay for that. The other way to scan, `get_all`, clones the whole
+//! map.
 
 use super::bytes::Bytes;
 use crate::engine::{Durability, Engine, Failure, Outcome, Session, Setup, Value, copy, wrong};
