@@ -14,7 +14,9 @@ mod style;
 /// Reads all results in a directory and puts the plots beside them.
 pub fn draw(directory: &Path) -> Result<(), Box<dyn Error>> {
     let mut runs = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    let entries =
+        fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    for entry in entries {
         let path = entry?.path();
         if path
             .extension()
