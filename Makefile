@@ -6,7 +6,7 @@
 #   make torture           the campaigns in full, and their table: an hour or so
 #   make interleavings     the threads of a handle under schedulers that choose whose turn it is
 #   make tsan              races in memory; needs a nightly compiler
-#   make bench             OurDB beside other stores, 1,000,000 records: some 10 minutes; see
+#   make bench             OurDB beside other stores, 1,000,000 records: 15 minutes or more; see
 #                          bench/README.md [ARGS="--engines OurDB,LMDB"]
 #   make bench-full        the same with 10,000,000 records: some hours, 20 GB of disk
 #   make bench-100m        OurDB and LMDB with 100,000,000 records: some hours, 60 GB of disk
