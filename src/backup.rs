@@ -28,6 +28,7 @@ use crate::log::segment::{FILE_HEADER, name};
 use crate::lookup::checkpoint::{INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, MANIFEST, Manifest, State};
 use crate::options::IoMode;
+use crate::planted::planted;
 use crate::storage::os::OsStorage;
 use crate::storage::{Access, File, Lock, Storage, remove_if_there, sync_directory};
 
@@ -171,7 +172,8 @@ impl<'a> Plan<'a> {
         let earlier = Manifest::read(&**destination)?;
         let (uuid, generation) = (&wanted.uuid, wanted.generation);
         let is_overwriting = earlier.as_ref().is_some_and(is_interrupted)
-            && erasure::read_journal(&**destination, uuid, generation)?.is_some();
+            && erasure::read_journal(&**destination, uuid, generation)?.is_some()
+            && !planted!(overwritten_backup_compared);
         let plan = Plan {
             db,
             extent,
@@ -302,7 +304,7 @@ impl<'a> Plan<'a> {
             }
             // The backup has nothing but marks behind its last commit. Where a loss of power took them
             // here, there may be another commit by now.
-            if !are_marks(part, ended, len)? {
+            if !are_marks(part, ended, len)? && !planted!(backup_of_other_commits_extended) {
                 return Ok(false);
             }
         }
@@ -410,7 +412,8 @@ impl<'a> Plan<'a> {
     /// Notes durably, before anything is changed, what the destination is until the backup is done;
     /// the manifest that says so.
     fn begin(&self) -> Result<Manifest> {
-        if self.earlier.as_ref().is_some_and(is_interrupted) {
+        let is_interrupted = self.earlier.as_ref().is_some_and(is_interrupted);
+        if is_interrupted && !planted!(checkpoint_of_interrupted_backup) {
             // It may be that of the one that was interrupted, with commits that the database has lost
             // since.
             self.remove(INDEX)?;
@@ -448,7 +451,10 @@ impl<'a> Plan<'a> {
                 }
             }
         };
-        begun.write(&**self.destination)?;
+        match planted!(backup_done_before_copied) {
+            true => self.wanted.write(&**self.destination)?,
+            false => begun.write(&**self.destination)?,
+        }
         if begun.state == State::Unfinished {
             self.remove_derived()?;
         }
@@ -460,6 +466,9 @@ impl<'a> Plan<'a> {
         let number = part.segment.number;
         let name = name(number);
         let mut at = self.kept(number);
+        if planted!(backup_file_known_by_name) && self.open(number, Access::Read).is_ok() {
+            return Ok(());
+        }
         let file = if at > 0 {
             let file = self.open(number, Access::Write)?;
             let len = file.len().map_err(|e| self.failed("open", &name, e))?;
@@ -483,7 +492,8 @@ impl<'a> Plan<'a> {
             // Not emptied but made anew: somebody may be reading the one of before.
             self.remove(&name)?;
             let file = self.open(number, Access::CreateNew)?;
-            if !matches!(part.kind, FileKind::Frozen { .. }) {
+            let frozen = matches!(part.kind, FileKind::Frozen { .. });
+            if !frozen && !planted!(backup_header_not_first) {
                 // First of all, durably, what tells whose it is: the manifest may not name it.
                 let header = part
                     .segment
@@ -515,6 +525,9 @@ impl<'a> Plan<'a> {
             };
             at += copied;
             tell(copied)?;
+        }
+        if planted!(backup_not_synced) {
+            return Ok(());
         }
         file.sync()
             .map_err(|error| self.failed("sync", &name, FailedSync::mark(error)))

@@ -12,6 +12,7 @@ use crate::log::segment::{FileHeader, name};
 use crate::lookup::checkpoint::INDEX;
 use crate::manifest::{Manifest, State};
 use crate::options::Options;
+use crate::planted::planted;
 use crate::storage::{Access, Lock, Storage, remove_if_there, sync_directory};
 
 /// Opens what was copied into a directory that is locked, as `manifest` says it is: reads what of
@@ -60,7 +61,8 @@ pub(super) fn roll_back(storage: &dyn Storage, manifest: Manifest) -> Result<Man
         let open = |access| storage.open(&name, access);
         let file = open(Access::Read).and_then(|file| file.len());
         // One that is missing or too short is refused later on.
-        if file.is_ok_and(|len| len > u64::from(known.len)) {
+        let is_longer = |len| len > u64::from(known.len);
+        if file.is_ok_and(is_longer) && !planted!(interrupted_backup_not_cut) {
             let file = open(Access::Write).map_err(|error| failed("open", error))?;
             file.set_len(u64::from(known.len))
                 .map_err(|error| failed("cut", error))?;

@@ -271,9 +271,11 @@ impl Shared {
         let storage = &*self.storage;
         // What is overwritten is live in its checkpoint. Gone for good with the journal's name, which is
         // synced.
-        remove_if_there(storage, INDEX)
-            .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
-        if !targets.iter().any(Target::is_herolibs) {
+        if !planted!(overwritten_stays_live_in_backup) {
+            remove_if_there(storage, INDEX)
+                .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+        }
+        if !targets.iter().any(Target::is_herolibs) || planted!(overwritten_read_in_backup) {
             return Ok(());
         }
         // A record of herolib's doesn't tell that it is erased, and would be read as zeros.

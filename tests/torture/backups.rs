@@ -150,6 +150,8 @@ pub(crate) struct Target {
     is_ahead: Option<usize>,
     /// It may have lost data files that the directory holds, or be another one by now.
     pub(super) may_differ: bool,
+    /// It may have been compacted though that failed: what is backed up next may be copied anew.
+    pub(super) may_be_compacted: bool,
     pub(crate) made: Vec<Made>,
 }
 
@@ -162,6 +164,7 @@ impl Target {
             is_foreign: false,
             is_ahead: None,
             may_differ: false,
+            may_be_compacted: false,
             made: Vec::new(),
         }
     }
@@ -195,8 +198,9 @@ impl Target {
         let is_sure = held.finished.is_some() && !held.may_be_unfinished;
         let is_ahead = self.is_ahead == Some(era);
         let lost = |model: &Model| model.last_commit() > 0;
+        let is_same = self.era == era && !self.may_be_compacted;
         let must = self.is_foreign
-            || is_ahead && self.era == era && held.finished.as_ref().is_some_and(lost);
+            || is_ahead && is_same && held.finished.as_ref().is_some_and(lost);
         (
             self.is_used() && (self.is_foreign || self.is_ahead.is_some() || self.may_differ),
             is_sure && must && held.begun.is_empty(),
@@ -334,6 +338,7 @@ impl Trial<'_> {
         let is_anew = self.workload.beginning != Beginning::Nothing
             || target.held.finished.is_none()
             || target.era != era
+            || target.may_be_compacted
             || target.held.may_be_unfinished;
         let held = Held {
             begun: vec![made.clone()],
@@ -356,6 +361,7 @@ impl Trial<'_> {
         target.is_foreign = false;
         target.is_ahead = None;
         target.may_differ = false;
+        target.may_be_compacted = false;
         Ok(())
     }
 
@@ -379,7 +385,7 @@ impl Trial<'_> {
     }
 
     fn backup_failed(&mut self, made: Model, backup: &Backup, begin: usize) -> Verdict {
-        let is_new_era = self.target.era != self.eras.len();
+        let is_new_era = self.target.era != self.eras.len() || self.target.may_be_compacted;
         let is_imported = self.workload.beginning != Beginning::Nothing;
         let target = &mut self.target;
         let is_begun = target.storage.events() > begin;

@@ -909,5 +909,10 @@ fn of_backups() -> Vec<Workload> {
         })
         .imported(true)
         .with_dump(),
+        workload("a backup of a herolib directory in which is erased", |s| {
+            s.backup().set(1, 30).backup().erase(2).backup();
+            s.compact(1).erase(3).backup();
+        })
+        .imported(true),
     ]
 }

@@ -24,6 +24,14 @@ const BUGS: &[(&str, &str)] = &[
         "applied_erasures_not_finished",
         "images_that_a_crash_leaves",
     ),
+    ("backup_done_before_copied", "backups_that_crash"),
+    ("backup_file_known_by_name", "backups_that_crash"),
+    ("backup_header_not_first", "backups_that_crash"),
+    ("backup_not_synced", "backups_that_crash"),
+    (
+        "backup_of_other_commits_extended",
+        "histories_with_all_faults",
+    ),
     ("base_checksum_ignored", "every_bit_of_a_killed_database"),
     (
         "checked_before_the_lock_only",
@@ -33,6 +41,10 @@ const BUGS: &[(&str, &str)] = &[
     (
         "checkpoint_checksum_ignored",
         "every_bit_of_a_closed_database",
+    ),
+    (
+        "checkpoint_of_interrupted_backup",
+        "histories_with_all_faults",
     ),
     ("clear_not_checked", "interleaved_transactions"),
     ("clears_not_noted", "images_that_a_crash_leaves"),
@@ -44,6 +56,7 @@ const BUGS: &[(&str, &str)] = &[
     ("cut_not_synced", "remains_that_come_back"),
     ("data_file_checksum_ignored", "images_that_a_crash_leaves"),
     ("data_file_not_chained", "images_that_a_crash_leaves"),
+    ("difference_not_noted", "images_that_a_crash_leaves"),
     ("directory_not_synced", "images_that_a_crash_leaves"),
     ("envelope_checksum_ignored", "images_that_a_crash_leaves"),
     ("erased_without_journal", "images_that_a_crash_leaves"),
@@ -55,6 +68,8 @@ const BUGS: &[(&str, &str)] = &[
         "gaps_between_data_files_ignored",
         "images_that_a_crash_leaves",
     ),
+    ("gone_not_deleted", "images_that_a_crash_leaves"),
+    ("interrupted_backup_not_cut", "backups_that_crash"),
     ("journal_not_carried_out", "images_that_a_crash_leaves"),
     (
         "journal_removed_before_overwritten",
@@ -78,11 +93,14 @@ const BUGS: &[(&str, &str)] = &[
     ("newest_dropped", "images_that_a_crash_leaves"),
     ("not_written_again", "histories_with_all_faults"),
     ("old_removed_before_manifest", "images_that_a_crash_leaves"),
+    ("overwritten_backup_compared", "backups_that_crash"),
     (
         "overwritten_before_erasure_synced",
         "images_that_a_crash_leaves",
     ),
     ("overwritten_not_synced", "images_that_a_crash_leaves"),
+    ("overwritten_read_in_backup", "backups_that_crash"),
+    ("overwritten_stays_live_in_backup", "backups_that_crash"),
     ("previous_of_old_generation", "images_that_a_crash_leaves"),
     ("published_before_announced", "histories_with_all_faults"),
     ("ranges_not_checked", "transactions_are_serializable"),

@@ -304,6 +304,7 @@ impl<'a> Trial<'a> {
             self.target.note_loss(self.synced, last, self.eras.len());
         }
         self.check_erased()?;
+        self.target.may_be_compacted |= self.perhaps_compacted.is_some();
         self.perhaps_compacted = None;
         self.uncertain = None;
         if self.workload.commits_durably() {
