@@ -383,6 +383,7 @@ impl<'a> Plan<'a> {
             // All of it is on disk, and from here on it is this backup or none.
             let copied = Manifest {
                 state: State::Unfinished,
+                files: with_files_of(self.wanted.files.clone(), Some(&before)),
                 ..self.wanted.clone()
             };
             copied.write(&**self.destination)?;
@@ -438,11 +439,7 @@ impl<'a> Plan<'a> {
                 ..earlier.clone()
             },
             earlier => {
-                // Named, so that they are known to be the backup's, whatever comes in between.
-                let mut files = self.wanted.files.clone();
-                files.extend(earlier.iter().flat_map(|earlier| &earlier.files));
-                files.sort_by_key(|file| file.number);
-                files.dedup_by_key(|file| file.number);
+                let mut files = with_files_of(self.wanted.files.clone(), earlier.as_ref());
                 files.iter_mut().for_each(|file| file.len = 0);
                 Manifest {
                     state: State::Unfinished,
@@ -623,6 +620,16 @@ impl<'a> Plan<'a> {
         }
         copy.close()
     }
+}
+
+/// The data files of a backup, and with no length those of the one before: named, they are known to be
+/// the backup's until they are removed, whatever comes in between.
+fn with_files_of(mut files: Vec<DataFile>, before: Option<&Manifest>) -> Vec<DataFile> {
+    let before = before.iter().flat_map(|before| &before.files);
+    files.extend(before.map(|file| DataFile { len: 0, ..*file }));
+    files.sort_by_key(|file| file.number);
+    files.dedup_by_key(|file| file.number);
+    files
 }
 
 /// The last record of a commit that begins before `end` in a data file of the log.

@@ -199,8 +199,8 @@ impl Target {
         let is_ahead = self.is_ahead == Some(era);
         let lost = |model: &Model| model.last_commit() > 0;
         let is_same = self.era == era && !self.may_be_compacted;
-        let must = self.is_foreign
-            || is_ahead && is_same && held.finished.as_ref().is_some_and(lost);
+        let must =
+            self.is_foreign || is_ahead && is_same && held.finished.as_ref().is_some_and(lost);
         (
             self.is_used() && (self.is_foreign || self.is_ahead.is_some() || self.may_differ),
             is_sure && must && held.begun.is_empty(),
