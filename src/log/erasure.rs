@@ -269,6 +269,10 @@ pub(crate) fn redo(storage: &dyn Storage, uuid: &[u8; 16], generation: u64) -> R
     if let Some(targets) = read_journal(storage, uuid, generation)?
         && !planted!(journal_not_carried_out)
     {
+        // Whoever wrote it may have died before its name was on disk; without it a loss of power would
+        // leave values half overwritten.
+        sync_directory(storage, "")
+            .map_err(|error| Error::from_io("sync", storage.describe(""), error))?;
         overwrite(storage, &targets)?;
     }
     remove_journal(storage)
