@@ -137,6 +137,7 @@ TSAN = RUSTFLAGS='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg
 tsan:
 	$(TSAN) --test concurrency
 	$(TSAN) --test torture readers
+	OURDB_TORTURE=1 $(TSAN) --test torture compactions_beside
 
 check:
 	$(CARGO) fmt --check
