@@ -263,8 +263,8 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether the database has what the backup has: the same headers, and the same last commit.
-    /// Each commit has its number and its time in it, so histories that went apart don't come
-    /// together again. Values may differ: they are erased here since.
+    /// Each commit has its number, its time and the checksums of its values in it, so histories that
+    /// went apart don't come together again. Values may be erased, here or there.
     fn has_same_beginning(&self, earlier: &Manifest) -> Result<bool> {
         if earlier.base != self.wanted.base && self.wanted.base.is_some() {
             return Ok(false);
@@ -677,7 +677,11 @@ fn head_in(bytes: &[u8], part: &Part, position: u64) -> Option<Head> {
 /// Whether two heads are of the same version, of which one may be erased.
 fn is_same_version(one: &Head, other: &Head) -> bool {
     let identity = |head: &Head| (head.id, head.commit, head.time_us, head.len, head.previous);
+    let content = |head: &Head| (head.kind, head.crc);
+    let is_erased = |head: &Head| head.kind == Kind::Erased;
+    // A clock that went back with the power may have given a lost commit's time to another one.
     identity(one) == identity(other)
+        && (content(one) == content(other) || is_erased(one) || is_erased(other))
 }
 
 /// Whether a backup, the first or a later one, was begun in this directory and not finished.
