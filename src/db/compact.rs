@@ -771,7 +771,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
 
     fn view(&self, file: &Copied, reserve: u64) -> Result<View> {
         let storage = &*self.shared.storage;
-        let view = file.file.view(reserve);
+        let view = file.open(storage)?.view(reserve);
         let failed = |error| Error::from_io("map", storage.describe(&name(file.number)), error);
         view.map_err(failed)
             .inspect(|view| view.extend_to(file.end))
@@ -788,7 +788,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             let view = self.view(&file, reserve)?;
             let segment = log.add(Segment::of_log(file.number, log, view));
             if index == last {
-                tail.resume(segment, file.file, file.end, false);
+                tail.resume(segment, file.open(&*log.storage)?, file.end, false);
             }
         }
         Ok(())

@@ -42,15 +42,34 @@ impl Numbers {
     }
 }
 
+/// So many files are open at most; with many more of them than a process may have open, all must still
+/// get along.
+const MOST_OPEN: usize = 64;
+
 /// A data file that is written or finished.
 #[derive(Debug)]
 pub(crate) struct Copied {
     pub(crate) number: u16,
-    pub(crate) file: Arc<dyn File>,
+    /// Closed once it is synced, unless it is the last.
+    file: Option<Arc<dyn File>>,
     /// Its length.
     pub(crate) end: u64,
     seed: Seed,
     synced: bool,
+}
+
+impl Copied {
+    /// The file, opened again if it was closed.
+    pub(crate) fn open(&self, storage: &dyn Storage) -> Result<Arc<dyn File>> {
+        match &self.file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => {
+                let name = name(self.number);
+                let failed = |error| Error::from_io("open", storage.describe(&name), error);
+                storage.open(&name, Access::Write).map_err(failed)
+            }
+        }
+    }
 }
 
 /// Data files that follow one another. Dropped before it is [kept](Copy::keep), it removes them.
@@ -63,6 +82,8 @@ pub(crate) struct Copy {
     /// Each file says after which end it goes on, as those of the log do.
     is_chained: bool,
     files: Vec<Copied>,
+    /// How many of them are open.
+    open: usize,
     gathered: Vec<u8>,
     kept: bool,
     /// Something was overwritten since the last sync.
@@ -83,6 +104,7 @@ impl Copy {
             file_size: u64::from(file_size),
             is_chained,
             files: Vec::new(),
+            open: 0,
             gathered: Vec::new(),
             kept: false,
             changed: false,
@@ -99,11 +121,15 @@ impl Copy {
             return Ok(());
         }
         self.flush()?;
+        if self.open >= MOST_OPEN {
+            self.sync()?;
+        }
         let after = self.end().filter(|_| self.is_chained);
         let (number, file) = numbers.create(&*self.storage)?;
+        self.open += 1;
         self.files.push(Copied {
             number,
-            file,
+            file: Some(file),
             end: 0,
             seed: Seed::new(&self.uuid, number),
             synced: false,
@@ -183,9 +209,9 @@ impl Copy {
     fn write_at(&self, file: &Copied, position: u64, bytes: &[u8]) -> Result<()> {
         let name = name(file.number);
         let failed = |error| Error::from_io("write", self.storage.describe(&name), error);
-        file.file
-            .allocate(position, position + bytes.len() as u64)
-            .and_then(|()| file.file.write_at(position, &[bytes]))
+        let file = file.open(&*self.storage)?;
+        file.allocate(position, position + bytes.len() as u64)
+            .and_then(|()| file.write_at(position, &[bytes]))
             .map_err(failed)
     }
 
@@ -217,7 +243,7 @@ impl Copy {
         let (index, start) = self.find(location)?;
         let file = &self.files[index];
         let mut bytes = [0; HEAD];
-        file.file
+        file.open(&*self.storage)?
             .read_at(u64::from(start), &mut bytes)
             .map_err(|error| {
                 Error::from_io("read", self.storage.describe(&name(file.number)), error)
@@ -229,14 +255,18 @@ impl Copy {
     pub(crate) fn erase(&mut self, location: Location, head: &Head) -> Result<()> {
         let (index, start) = self.find(location)?;
         self.changed = true;
-        let file = &mut self.files[index];
-        file.synced = false;
-        let bytes = erasure::erased(head).encode(file.seed, start);
+        let copied = &mut self.files[index];
+        let file = copied.open(&*self.storage)?;
+        // It stays open until it is synced.
+        self.open += usize::from(copied.file.is_none());
+        copied.file = Some(Arc::clone(&file));
+        copied.synced = false;
+        let bytes = erasure::erased(head).encode(copied.seed, start);
         let start = u64::from(start);
         erasure::zero(start + HEAD as u64, head.len, |at, zeros| {
-            file.file.write_at(at, &[zeros])
+            file.write_at(at, &[zeros])
         })
-        .and_then(|()| file.file.write_at(start, &[&bytes]))
+        .and_then(|()| file.write_at(start, &[&bytes]))
         .map_err(|error| {
             let path = self.storage.describe(&name(location.file));
             Error::from_io("overwrite in", path, error)
@@ -253,13 +283,24 @@ impl Copy {
         self.flush()?;
         self.changed = false;
         let storage = Arc::clone(&self.storage);
-        for file in self.files.iter_mut().filter(|file| !file.synced) {
-            let name = name(file.number);
-            let failed = |error| Error::from_io("sync", storage.describe(&name), error);
-            if !planted!(copies_not_synced) {
-                file.file.sync().map_err(failed)?;
+        let last = self.files.len().saturating_sub(1);
+        for (index, copied) in self.files.iter_mut().enumerate() {
+            let Some(file) = &copied.file else {
+                continue;
+            };
+            if !copied.synced {
+                let name = name(copied.number);
+                let failed = |error| Error::from_io("sync", storage.describe(&name), error);
+                if !planted!(copies_not_synced) {
+                    file.sync().map_err(failed)?;
+                }
+                copied.synced = true;
             }
-            file.synced = true;
+            // The last one is written to again.
+            if index < last {
+                copied.file = None;
+                self.open -= 1;
+            }
         }
         if self.unnamed && !planted!(names_of_copies_not_synced) {
             let failed = |error| Error::from_io("sync", storage.describe(""), error);
