@@ -337,6 +337,8 @@ pub struct Model {
     left_out: BTreeSet<u64>,
     /// Ids below this were given out, though a compaction may have left nothing of them.
     given_out: u32,
+    /// Ids of which a compaction has left nothing.
+    vanished: BTreeSet<u32>,
     /// When each commit was made, from commit 1, as far as the database has told.
     times: Vec<u64>,
 }
@@ -359,6 +361,7 @@ impl Model {
             last_commit: 0,
             oldest: 0,
             differences: Vec::new(),
+            vanished: BTreeSet::new(),
             left_out: BTreeSet::new(),
             given_out: 1,
             times: Vec::new(),
@@ -573,9 +576,9 @@ impl Model {
         for erased in &mut self.erased {
             erased.is_left = false;
         }
-        let times = &self.times;
+        let (times, vanished) = (&self.times, &mut self.vanished);
         let since = |limit: u64, of: u64| limit != 0 && of >= limit;
-        self.records.retain(|_, versions| {
+        self.records.retain(|&id, versions| {
             let count = versions.len();
             let mut index = 0;
             versions.retain(|version| {
@@ -588,6 +591,9 @@ impl Model {
                     || since(retention.keep_since_commit, version.commit)
                     || since(retention.keep_since_us, time.copied().unwrap_or(0))
             });
+            if versions.is_empty() {
+                vanished.insert(id);
+            }
             !versions.is_empty()
         });
     }
@@ -1110,6 +1116,7 @@ impl Model {
         let mut ids = self.ids();
         // Neighbours of what was ever there, and the edges.
         ids.extend(self.records.keys().filter_map(|id| id.checked_add(1)));
+        ids.extend(&self.vanished);
         ids.extend([0, 1, self.record_nr_max - 1, self.record_nr_max, u32::MAX]);
         ids.sort_unstable();
         ids.dedup();
