@@ -14,6 +14,7 @@
 
 #include "../commits.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -128,6 +129,83 @@ few_descriptors(const setup *with, const char *path)
     for (tight = 3; tight < 16; tight++) {
         work_within(with, path, RLIMIT_NOFILE, tight, 1024);
     }
+}
+
+/* Every record holds its second version. */
+static void
+check_revised(const ourdb *db, uint32_t records)
+{
+    uint8_t value[TEST_VALUE_MAX];
+    uint32_t id;
+
+    for (id = 0; id < records; id++) {
+        size_t len = test_value(id, 2, value);
+
+        CHECK_VALUE(db, id, value, len);
+    }
+}
+
+/* Work over a whole database of many more data files than the process may have open. */
+static void
+more_files_than_descriptors(const setup *with, const char *path)
+{
+    enum { RECORDS = 3000, DESCRIPTORS = 400, FILE_SIZE = 1000 };
+    ourdb_options options = options_of(with, OURDB_OPEN_KEY_VALUE);
+    char backup[PATH_MAX], copy[PATH_MAX];
+    uint8_t value[TEST_VALUE_MAX];
+    ourdb_retention keep = test_retention(2);
+    uint64_t since = 0, last;
+    ourdb *db, *fed;
+    ourdb_txn *then;
+    ourdb_buf changes;
+    uint32_t id, number;
+
+    snprintf(backup, sizeof backup, "%s-backup", path);
+    snprintf(copy, sizeof copy, "%s-copy", path);
+    options.file_size = FILE_SIZE;
+    options.sync = OURDB_SYNC_OS;
+    set_limit(RLIMIT_NOFILE, DESCRIPTORS);
+    db = OPEN(path, &options);
+    for (number = 1; number <= 2; number++) {
+        for (id = 0; id < RECORDS; id++) {
+            CHECK_OK(ourdb_set(db, id, value, test_value(id, number, value)));
+        }
+    }
+    CHECK(test_stats(db).data_files > DESCRIPTORS);
+    CHECK_OK(ourdb_sync(db));
+    CHECK_OK(ourdb_backup(db, backup, NULL, NULL));
+    then = SNAPSHOT(db);
+    CHECK_OK(ourdb_compact(db, &keep, NULL, NULL));
+    CHECK(test_stats(db).data_files > DESCRIPTORS);
+    for (id = 0; id < RECORDS; id += RECORDS / 8) {
+        CHECK_OK(ourdb_erase(db, id));
+        CHECK_OK(ourdb_set(db, id, value, test_value(id, 2, value)));
+    }
+    CHECK_OK(ourdb_check(db, NULL, NULL));
+    ourdb_txn_abort(then);
+    CHECK_OK(ourdb_compact(db, &keep, NULL, NULL));
+    CHECK_OK(ourdb_check(db, NULL, NULL));
+    CHECK_OK(ourdb_close(db));
+    db = OPEN(path, &options);
+    check_revised(db, RECORDS);
+    CHECK_OK(ourdb_backup(db, backup, NULL, NULL));
+    fed = OPEN(copy, &options);
+    CHECK_OK(ourdb_last_commit(db, &last));
+    while (since < last) {
+        CHECK_OK(ourdb_changes(db, since, 100000, &changes, &since));
+        CHECK_OK(ourdb_apply(fed, changes.data, changes.len));
+        ourdb_free_buf(&changes);
+    }
+    check_revised(fed, RECORDS);
+    CHECK_OK(ourdb_destroy(fed));
+    CHECK_OK(ourdb_destroy(db));
+    options.flags |= OURDB_OPEN_READ_ONLY;
+    db = OPEN(backup, &options);
+    check_revised(db, RECORDS);
+    CHECK_OK(ourdb_check(db, NULL, NULL));
+    CHECK_OK(ourdb_close(db));
+    test_remove(backup);
+    ++*situations;
 }
 
 static void
@@ -385,6 +463,7 @@ main(void)
         mmap(NULL, sizeof *situations, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(situations != MAP_FAILED);
     for_each_setup("few descriptors", few_descriptors);
+    for_each_setup("more data files than descriptors", more_files_than_descriptors);
     for_each_setup("little address space", little_address_space);
     for_each_setup("the directory is removed", directory_removed);
     for_each_setup("a data file is cut", data_file_cut);

@@ -209,7 +209,7 @@ pub(crate) struct OpenFiles {
 }
 
 impl OpenFiles {
-    const MOST: usize = 256;
+    const MOST: usize = 128;
 
     pub(crate) fn new(storage: Arc<dyn Storage>) -> OpenFiles {
         OpenFiles {
