@@ -83,7 +83,8 @@ pub(super) fn part(
         }
     };
     if is_end {
-        let ids = world.kept.live_ids(goal, || live_ids(db, world, goal))?;
+        let find = || live_ids(db, world, goal);
+        let ids = world.kept.live_ids(goal, extent.erasures, find)?;
         if !draft.has_commit() || draft.len_with(&ids) <= max_bytes {
             let known = if goal == base.commit { base.time_us } else { 0 };
             draft.end_difference(Goal {

@@ -24,8 +24,8 @@ type Ids = Arc<Vec<RangeInclusive<u32>>>;
 #[derive(Debug, Default)]
 pub(crate) struct KeptIndex {
     versions: Mutex<Option<Arc<Vec<Version>>>>,
-    /// As of that commit.
-    live_ids: Mutex<Option<(u64, Ids)>>,
+    /// As of that commit, and after so many erasures.
+    live_ids: Mutex<Option<((u64, u64), Ids)>>,
 }
 
 impl KeptIndex {
@@ -45,20 +45,21 @@ impl KeptIndex {
         Ok(Arc::clone(known.insert(Arc::new(found))))
     }
 
-    /// The ids that were live as of a commit; `find` finds them if it wasn't that one that was asked
-    /// for last.
+    /// The ids that were live as of a commit, of those that aren't erased by now; `find` finds them if
+    /// it wasn't that one that was asked for last, or something was erased since.
     pub(crate) fn live_ids(
         &self,
         commit: u64,
+        erasures: u64,
         find: impl FnOnce() -> Result<Vec<RangeInclusive<u32>>>,
     ) -> Result<Ids> {
         let mut known = self.live_ids.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, ids)) = &*known
-            && *of == commit
+            && *of == (commit, erasures)
         {
             return Ok(Arc::clone(ids));
         }
-        let (_, ids) = known.insert((commit, Arc::new(find()?)));
+        let (_, ids) = known.insert(((commit, erasures), Arc::new(find()?)));
         Ok(Arc::clone(ids))
     }
 }

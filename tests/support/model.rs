@@ -529,11 +529,10 @@ impl Model {
                 added = live.collect();
             }
             if commit == goal {
-                // What was erased there since is still told to be there then.
-                let then = source.as_of(goal);
+                // What was erased there since is among it.
                 let is_gone = |id: &u32| {
                     let is_changed = added.iter().any(|(changed, _)| changed == id);
-                    !is_changed && then.live_at(*id, goal).is_none()
+                    !is_changed && source.live_at(*id, goal).is_none()
                 };
                 let gone: Vec<u32> = self.live_ids().filter(is_gone).collect();
                 added.extend(gone.into_iter().map(|id| (id, Kind::Deletion)));
