@@ -141,7 +141,9 @@ impl Shared {
     /// be on disk.
     fn note_clears(&self, writer: &mut Writer, world: &World) -> Result<()> {
         let clears = world.clears().to_vec();
-        if writer.manifest.clears == clears || planted!(clears_not_noted) {
+        // What only an opening has read may not be on disk: see `Shared::prepare`.
+        let noted = writer.manifest.clears == clears && (writer.prepared || clears.is_empty());
+        if noted || planted!(clears_not_noted) {
             return Ok(());
         }
         writer.manifest.clears = clears;

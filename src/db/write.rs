@@ -328,12 +328,12 @@ impl Shared {
     fn leave_clean_state(&self, writer: &mut Writer) -> Result<()> {
         writer.changed = true;
         if !self.volatile {
-            let clean = writer.manifest.state == State::Clean && !planted!(manifest_stays_clean);
-            if clean || writer.manifest.backup {
-                let state = if clean {
-                    State::Open
-                } else {
-                    writer.manifest.state
+            // Also where it says so already: what was read at opening may be a name whose sync has
+            // failed, and what is written from here on builds upon it.
+            if !planted!(manifest_stays_clean) || writer.manifest.backup {
+                let state = match writer.manifest.state {
+                    State::Clean => State::Open,
+                    state => state,
                 };
                 let manifest = Manifest {
                     state,
