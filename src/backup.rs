@@ -676,7 +676,10 @@ fn head_in(bytes: &[u8], part: &Part, position: u64) -> Option<Head> {
 
 /// Whether two heads are of the same version, of which one may be erased.
 fn is_same_version(one: &Head, other: &Head) -> bool {
-    let identity = |head: &Head| (head.id, head.commit, head.time_us, head.len, head.previous);
+    let identity = |head: &Head| {
+        let commit = (head.commit, head.time_us, head.last);
+        (head.id, commit, head.len, head.previous)
+    };
     let content = |head: &Head| (head.kind, head.crc);
     let is_erased = |head: &Head| head.kind == Kind::Erased;
     // A clock that went back with the power may have given a lost commit's time to another one.
