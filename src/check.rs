@@ -621,25 +621,24 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let world = Arc::clone(&self.world);
         // By a clear that came since.
         let cleared = world.clear_between(extent.commit, None).is_some();
-        // Twice as fast as `for`, which goes from block to block once an entry.
-        world.lookup.entries().try_for_each(|(id, entry)| {
+        for (id, entry) in world.lookup.entries() {
             let expected = self.newest(id).unwrap_or_default();
             if entry == expected {
                 matched += 1;
-                return Ok(());
+                continue;
             }
             if entry.location() == expected.location() {
                 let cleared = cleared && !entry.is_live();
                 if cleared || entry.is_live() == expected.is_live() {
                     matched += 1;
-                    return Ok(());
+                    continue;
                 }
                 self.damaged(
                     &name(entry.location().file),
                     u64::from(entry.location().position),
                     format!("the lookup has id {id} as live where it is deleted, or the reverse"),
                 );
-                return Ok(());
+                continue;
             }
             let db = self.db;
             let found = db.unchanged(|_| self.version_as_of(id, entry, extent.commit));
@@ -659,8 +658,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 ),
                 None => {}
             }
-            Ok(())
-        })?;
+        }
         // In a world that was replaced meanwhile nothing leads to what was erased since.
         let none_erased = self.db.erasures() == extent.erasures;
         if matched < self.known && none_erased && self.report.is_sound() {
