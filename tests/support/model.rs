@@ -409,6 +409,16 @@ impl Model {
         past
     }
 
+    /// Whether `later` may have begun as this one, with the same commits: those that are dated here
+    /// and there are dated alike.
+    pub fn may_be_beginning_of(&self, later: &Model) -> bool {
+        let then = later.as_of(self.last_commit);
+        self.last_commit <= later.last_commit
+            && self.records == then.records
+            && self.clears == then.clears
+            && self.times.iter().zip(&then.times).all(|(a, b)| a == b)
+    }
+
     /// Values of which nothing is to be found in any file any more, with their ids.
     pub fn gone(&self) -> Vec<(u32, Value)> {
         let mut gone = Vec::new();

@@ -192,12 +192,13 @@ impl Target {
         }
     }
 
-    /// Whether a backup may be refused, and whether it must be.
-    fn refuses(&self, era: usize) -> (bool, bool) {
+    /// Whether a backup of `source` may be refused, and whether it must be.
+    fn refuses(&self, era: usize, source: &Model) -> (bool, bool) {
         let held = &self.held;
         let is_sure = held.finished.is_some() && !held.may_be_unfinished;
         let is_ahead = self.is_ahead == Some(era);
-        let lost = |model: &Model| model.last_commit() > 0;
+        // What was committed anew at the same time with the same values is the same, to the byte.
+        let lost = |model: &Model| model.last_commit() > 0 && !model.may_be_beginning_of(source);
         let is_same = self.era == era && !self.may_be_compacted;
         let must =
             self.is_foreign || is_ahead && is_same && held.finished.as_ref().is_some_and(lost);
@@ -281,7 +282,9 @@ impl Trial<'_> {
                 require!(!is_stopped, "a backup goes on where it was stopped");
                 self.backed_up(made, before)?;
             }
-            Err(Error::Incompatible(message)) if self.target.refuses(self.eras.len()).0 => {
+            Err(Error::Incompatible(message))
+                if self.target.refuses(self.eras.len(), &self.model).0 =>
+            {
                 require!(
                     self.target.storage.events() == begin || !self.target.held.begun.is_empty(),
                     "what is refused is changed: {message}"
@@ -319,7 +322,7 @@ impl Trial<'_> {
 
     fn backed_up(&mut self, made: Model, before: (usize, usize)) -> Verdict {
         self.check_success(before.0)?;
-        let (_, must_be_refused) = self.target.refuses(self.eras.len());
+        let (_, must_be_refused) = self.target.refuses(self.eras.len(), &self.model);
         // Changes that are applied again are the same commits.
         let is_fed = self.source.is_some();
         require!(
