@@ -157,6 +157,42 @@ story(const test_variant *variant, uint32_t mode)
     CHECK_OK(ourdb_destroy(db));
 }
 
+/* What an iterator has read ahead is not handed out any more once it is erased. */
+static void
+read_ahead(const test_variant *variant)
+{
+    ourdb_options options = test_options(variant, OURDB_OPEN_KEY_VALUE);
+    ourdb *db = OPEN(test_path("ahead"), &options);
+    ourdb_iter *iter;
+    ourdb_record record;
+    uint32_t begun;
+    uint32_t id;
+
+    test_phase("%s: what was read ahead", variant->name);
+    for (begun = 1; begun < 40; begun += begun / 2 + 1) {
+        uint32_t erased = begun + 1 + begun % 5;
+
+        for (id = 1; id <= 50; id++) {
+            CHECK_OK(ourdb_set(db, id, secret, strlen(secret)));
+        }
+        CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, 0, &iter));
+        for (id = 1; id <= 50; id++) {
+            if (id == erased) {
+                continue;
+            }
+            CHECK_OK(ourdb_iter_next(iter, &record));
+            CHECK_NUMBER(record.id, id);
+            CHECK_BYTES(record.data, record.len, secret, strlen(secret));
+            if (id == begun) {
+                CHECK_OK(ourdb_erase(db, erased));
+            }
+        }
+        CHECK_CODE(ourdb_iter_next(iter, &record), OURDB_NOT_FOUND);
+        ourdb_iter_close(iter);
+    }
+    CHECK_OK(ourdb_destroy(db));
+}
+
 /* A kill after it returned brings nothing back. */
 static void
 killed_after(void)
@@ -198,6 +234,7 @@ main(void)
     for (i = 0; i < TEST_VARIANT_COUNT; i++) {
         story(&test_variants[i], 0);
         story(&test_variants[i], OURDB_OPEN_KEY_VALUE);
+        read_ahead(&test_variants[i]);
     }
     killed_after();
     return test_end();

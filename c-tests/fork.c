@@ -297,9 +297,14 @@ with_open_parts(const test_variant *variant)
 
     test_phase("%s: open transactions and iterators in a child", variant->name);
     CHECK_OK(ourdb_insert(db, "one", 3, &id));
+    CHECK_OK(ourdb_insert(db, "two", 3, &id));
+    CHECK_OK(ourdb_insert(db, "three", 5, &id));
     CHECK_OK(ourdb_txn_begin(db, 0, &txn));
     CHECK_OK(ourdb_txn_begin(db, OURDB_TXN_READ_ONLY, &snapshot));
     CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, 0, &iter));
+    /* What it reads ahead at the second step has the third record in it. */
+    CHECK_OK(ourdb_iter_next(iter, &record));
+    CHECK_OK(ourdb_iter_next(iter, &record));
     CHECK_OK(ourdb_txn_set(txn, 1, "of the parent", 13));
     CHECK_CODE(ourdb_close(db), OURDB_BUSY);
     for (database_first = 0; database_first < 2; database_first++) {
@@ -319,7 +324,7 @@ with_open_parts(const test_variant *variant)
         test_wait(child);
     }
     CHECK_OK(ourdb_iter_next(iter, &record));
-    CHECK_BYTES(record.data, record.len, "one", 3);
+    CHECK_BYTES(record.data, record.len, "three", 5);
     ourdb_iter_close(iter);
     ourdb_txn_abort(snapshot);
     CHECK_OK(ourdb_txn_commit(txn));

@@ -1,7 +1,5 @@
 //! Versions of records as they are handed out: what was read, with the bytes of all in one piece.
 
-use std::ops::Range;
-
 use crate::bytes::reserve;
 use crate::error::Result;
 
@@ -39,7 +37,21 @@ struct Item {
     state: State,
     commit: u64,
     time_us: u64,
-    value: Range<usize>,
+    /// Where its value ends. It begins where the one before ends.
+    end: usize,
+}
+
+impl Item {
+    #[inline]
+    fn record<'a>(&self, value: &'a [u8]) -> Record<'a> {
+        Record {
+            id: self.id,
+            state: self.state,
+            commit: self.commit,
+            time_us: self.time_us,
+            value,
+        }
+    }
 }
 
 /// A list of versions, their values in one piece.
@@ -56,18 +68,26 @@ impl Records {
         reserve(&mut self.bytes, bytes)
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, record: Record<'_>) -> Result<()> {
-        self.reserve(1, record.value.len())?;
-        let start = self.bytes.len();
+        let left = self.bytes.capacity() - self.bytes.len();
+        if self.items.len() == self.items.capacity() || left < record.value.len() {
+            self.reserve(1, record.value.len())?;
+        }
         self.bytes.extend_from_slice(record.value);
         self.items.push(Item {
             id: record.id,
             state: record.state,
             commit: record.commit,
             time_us: record.time_us,
-            value: start..self.bytes.len(),
+            end: self.bytes.len(),
         });
         Ok(())
+    }
+
+    /// How many bytes it takes, used or not.
+    pub(crate) fn room(&self) -> usize {
+        size_of::<Item>() * self.items.capacity() + self.bytes.capacity()
     }
 
     /// Leaves none, and keeps the room.
@@ -92,27 +112,28 @@ impl Records {
     }
 
     /// The one at `index`, if there are so many.
+    #[inline]
     pub fn get(&self, index: usize) -> Option<Record<'_>> {
-        self.items.get(index).map(|item| self.record(item))
+        let item = self.items.get(index)?;
+        let start = match index.checked_sub(1) {
+            Some(before) => self.items.get(before)?.end,
+            None => 0,
+        };
+        Some(item.record(self.bytes.get(start..item.end)?))
     }
 
     /// The last one.
     pub(crate) fn last(&self) -> Option<Record<'_>> {
-        self.items.last().map(|item| self.record(item))
+        self.get(self.len().checked_sub(1)?)
     }
 
     /// All, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> + '_ {
-        self.items.iter().map(|item| self.record(item))
-    }
-
-    fn record(&self, item: &Item) -> Record<'_> {
-        Record {
-            id: item.id,
-            state: item.state,
-            commit: item.commit,
-            time_us: item.time_us,
-            value: &self.bytes[item.value.clone()],
-        }
+        let mut start = 0;
+        self.items.iter().map(move |item| {
+            let record = item.record(&self.bytes[start..item.end]);
+            start = item.end;
+            record
+        })
     }
 }

@@ -68,11 +68,17 @@ impl Db {
     /// The values of many records, in the order asked, all as of one moment. What isn't there is
     /// [`State::Missing`].
     pub fn get_many(&self, ids: &[u32]) -> Result<Records> {
+        let mut records = Records::default();
+        self.get_many_into(ids, &mut records)?;
+        Ok(records)
+    }
+
+    /// As [`Db::get_many`], behind what is in `records`.
+    pub(crate) fn get_many_into(&self, ids: &[u32], records: &mut Records) -> Result<()> {
         let shared = &*self.shared;
         shared.check_process()?;
         let world = shared.read();
         let visible = shared.visible();
-        let mut records = Records::default();
         records.reserve(ids.len(), 0)?;
         for ids in ids.chunks(BATCH) {
             for &id in ids {
@@ -91,10 +97,10 @@ impl Db {
             }
             records.reserve(0, bytes)?;
             for (&entry, &id) in entries.iter().zip(ids) {
-                self.push_version(&world, &mut records, id, entry, visible)?;
+                self.push_version(&world, records, id, entry, visible)?;
             }
         }
-        Ok(records)
+        Ok(())
     }
 
     /// Adds the version of `id` as of commit `visible`, which `entry` leads to.

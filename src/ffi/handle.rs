@@ -231,13 +231,21 @@ pub(super) unsafe fn peek<'a, H: Handle>(handle: *const H) -> Option<&'a H::Cont
 #[inline]
 pub(super) unsafe fn borrow_mut<'a, H: Handle>(handle: *mut H) -> Outcome<&'a mut H::Content> {
     // SAFETY: the caller promises the same.
-    unsafe { borrow(handle.cast_const()) }?;
-    // SAFETY: `borrow` has looked at the pointer; slots live for ever.
+    unsafe { peek_mut(handle) }.ok_or_else(|| not_open(handle))
+}
+
+/// As [`borrow_mut`], without the reason.
+///
+/// # Safety
+/// As [`borrow_mut`].
+#[inline(always)]
+pub(super) unsafe fn peek_mut<'a, H: Handle>(handle: *mut H) -> Option<&'a mut H::Content> {
+    // SAFETY: the caller promises the same.
+    unsafe { peek(handle.cast_const()) }?;
+    // SAFETY: `peek` has looked at the pointer; slots live for ever.
     let slot = unsafe { &*handle }.slot();
     // SAFETY: the handle is open, and nothing else uses it.
-    unsafe { &mut *slot.content.get() }
-        .as_mut()
-        .ok_or_else(|| not_open(handle))
+    unsafe { &mut *slot.content.get() }.as_mut()
 }
 
 /// The database's handle itself, which stays where it is for ever.

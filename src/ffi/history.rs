@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use super::call::{answer, finish, with};
 use super::handle::ourdb;
-use super::memory::{ourdb_buf, ourdb_records};
+use super::memory::{List, ourdb_buf, ourdb_record, ourdb_records};
 
 /// Reads the versions of a record, the newest first, deletions among them. The record may be
 /// deleted by now.
@@ -36,7 +36,9 @@ pub unsafe extern "C" fn ourdb_history(
     // SAFETY: the caller's handle and struct.
     unsafe {
         answer("ourdb_history", out, "out", || {
-            with(db, |db| ourdb_records::new(db.history(id, max)?))
+            with(db, |db| {
+                List::from(db.history(id, max)?).finish(ourdb_record::new)
+            })
         })
     }
 }

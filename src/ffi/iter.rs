@@ -1,13 +1,15 @@
 //! Ordered scans.
 
 use std::ffi::c_int;
-use std::ptr;
 
-use super::call::{answer, watched_of, with, with_part, with_part_mut};
+use super::call::{Blank, answer, watched_of, with, with_part, with_part_mut};
+use super::codes::OURDB_OK;
 use super::failure::{Failure, Outcome};
 use super::handle::{self, Of, Scanning, ourdb, ourdb_iter, ourdb_txn};
-use super::memory::{ourdb_record, ourdb_records};
+use super::memory::{List, ourdb_record, ourdb_records};
+use super::pointer;
 use crate::error::Error;
+use crate::records::Record;
 use crate::{Order, Scan};
 
 /// ourdb_iter_open(), ourdb_txn_iter_open(): from the highest id down.
@@ -114,16 +116,16 @@ fn issue(db: &'static ourdb, scan: Scan, order: Order) -> *mut ourdb_iter {
     handle::issue(Box::new(Of { db, it }))
 }
 
-/// Of a scan for keys only the id counts.
-fn only_the_id(record: &mut ourdb_record) {
-    *record = ourdb_record {
-        id: record.id,
-        flags: 0,
-        commit: 0,
-        time_us: 0,
-        data: ptr::null(),
-        len: 0,
-    };
+/// What goes out of a record. Of a scan for keys only the id counts.
+#[inline(always)]
+fn item(record: Record<'_>, keys_only: bool) -> ourdb_record {
+    match keys_only {
+        false => ourdb_record::new(record),
+        true => ourdb_record {
+            id: record.id,
+            ..ourdb_record::BLANK
+        },
+    }
 }
 
 /// Goes on to the next record.
@@ -141,16 +143,22 @@ fn only_the_id(record: &mut ourdb_record) {
 /// data files are mapped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_iter_next(iter: *mut ourdb_iter, out: *mut ourdb_record) -> c_int {
+    // SAFETY: the caller's handle, and nothing else uses it.
+    let part = unsafe { handle::peek_mut(iter) };
+    if let Some(part) = part
+        && pointer::is_sound(out)
+        && let Some(record) = part.it.scan.quick()
+    {
+        // SAFETY: not NULL and aligned; that it may be written is the caller's promise.
+        unsafe { out.write(item(record, part.it.keys_only)) };
+        return OURDB_OK;
+    }
     // SAFETY: the caller's handle and struct.
     unsafe {
         answer("ourdb_iter_next", out, "out", || {
             with_part_mut(iter, |it: &mut Scanning| {
                 let record = it.scan.next()?.ok_or(Failure::Over)?;
-                let mut record = ourdb_record::from(record);
-                if it.keys_only {
-                    only_the_id(&mut record);
-                }
-                Ok(record)
+                Ok(item(record, it.keys_only))
             })
         })
     }
@@ -186,15 +194,12 @@ pub unsafe extern "C" fn ourdb_iter_next_many(
     unsafe {
         answer("ourdb_iter_next_many", out, "out", || {
             with_part_mut(iter, |it: &mut Scanning| {
-                let records = it.scan.next_many(max)?;
-                if records.is_empty() {
+                let mut list = List::new();
+                it.scan.next_many_into(max, list.records())?;
+                if list.records().is_empty() {
                     return Err(Failure::Over);
                 }
-                let mut records = ourdb_records::new(records)?;
-                if it.keys_only {
-                    records.items_mut().iter_mut().for_each(only_the_id);
-                }
-                Ok(records)
+                list.finish(|record| item(record, it.keys_only))
             })
         })
     }

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use super::call::{answer, finish, with};
 use super::failure::Outcome;
 use super::handle::ourdb;
-use super::memory::{ourdb_records, ourdb_slice};
+use super::memory::{List, ourdb_record, ourdb_records, ourdb_slice};
 use super::pointer;
 use crate::bytes::reserve_exact;
 
@@ -114,7 +114,9 @@ pub unsafe extern "C" fn ourdb_get_many(
     unsafe {
         answer("ourdb_get_many", out, "out", || {
             with(db, |db| {
-                ourdb_records::new(db.get_many(pointer::array(ids, count, "ids")?)?)
+                let mut list = List::new();
+                db.get_many_into(pointer::array(ids, count, "ids")?, list.records())?;
+                list.finish(ourdb_record::new)
             })
         })
     }

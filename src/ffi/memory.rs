@@ -3,8 +3,9 @@
 //! What goes out is a boxed slice, or one box that owns everything a list of records points into;
 //! a vector would need its capacity to be freed.
 
+use std::cell::Cell;
 use std::ffi::c_void;
-use std::{ptr, slice};
+use std::ptr;
 
 use super::call::Blank;
 use super::failure::Outcome;
@@ -98,7 +99,8 @@ pub unsafe extern "C" fn ourdb_free_buf(buf: *mut ourdb_buf) {
 ///
 /// @param records  as the library filled it; NULL and zeroed ones are fine
 ///
-/// Cost: a few free(), however many records there are.
+/// Cost: a few free(), however many records there are. A thread keeps one list of up to 256 KiB for
+/// its next one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_free_records(records: *mut ourdb_records) {
     // SAFETY: NULL, or the caller's struct.
@@ -107,8 +109,8 @@ pub unsafe extern "C" fn ourdb_free_records(records: *mut ourdb_records) {
     };
     let ourdb_records { owner, .. } = std::mem::replace(records, ourdb_records::BLANK);
     if !owner.is_null() {
-        // SAFETY: `ourdb_records::new` made it of a boxed `Owner`.
-        drop(unsafe { Box::from_raw(owner.cast::<Owner>()) });
+        // SAFETY: `List::finish` made it of a boxed `Owner`.
+        List::free(unsafe { Box::from_raw(owner.cast::<Owner>()) });
     }
 }
 
@@ -169,26 +171,50 @@ impl Blank for ourdb_records {
 }
 
 /// Everything that an `ourdb_records` points into.
+#[derive(Default)]
 struct Owner {
     items: Vec<ourdb_record>,
     records: Records,
 }
 
-impl ourdb_records {
-    pub(super) fn new(records: Records) -> Outcome<ourdb_records> {
+/// A thread keeps the last list that it freed for the next one, if that took no more bytes. Without
+/// that each list of a long scan gets memory that was just given back to the system, and its pages
+/// are cleared and mapped anew, which costs more than the records.
+const MOST_KEPT: usize = 256 << 10;
+
+thread_local! {
+    static KEPT: Cell<Option<Box<Owner>>> = const { Cell::new(None) };
+}
+
+/// A list of records in the making.
+pub(super) struct List(Box<Owner>);
+
+impl List {
+    /// An empty list.
+    pub(super) fn new() -> List {
+        // A thread that is ending has none any more.
+        List(KEPT.try_with(Cell::take).ok().flatten().unwrap_or_default())
+    }
+
+    /// The records, to be filled in.
+    pub(super) fn records(&mut self) -> &mut Records {
+        &mut self.0.records
+    }
+
+    /// The list as it goes out, each record as `item` makes it.
+    pub(super) fn finish(
+        mut self,
+        item: impl Fn(Record<'_>) -> ourdb_record,
+    ) -> Outcome<ourdb_records> {
+        let Owner { items, records } = &mut *self.0;
         if records.is_empty() {
             return Ok(ourdb_records::BLANK);
         }
-        // The items point into `records`, which therefore goes to its last place first.
-        let mut owner = Box::new(Owner {
-            items: Vec::new(),
-            records,
-        });
-        let Owner { items, records } = &mut *owner;
+        // The items point into `records`, which stays where it is from here on.
         reserve_exact(items, records.len())?;
-        items.extend(records.iter().map(ourdb_record::from));
+        items.extend(records.iter().map(item));
         let count = items.len();
-        let owner = Box::into_raw(owner);
+        let owner = Box::into_raw(self.0);
         // SAFETY: just made, and not shared yet.
         let items = unsafe { (*owner).items.as_mut_ptr() };
         Ok(ourdb_records {
@@ -198,18 +224,30 @@ impl ourdb_records {
         })
     }
 
-    /// The items, which are nobody else's as long as the list has not gone out.
-    pub(super) fn items_mut(&mut self) -> &mut [ourdb_record] {
-        if self.items.is_null() {
-            return &mut [];
+    /// Frees a list that has come back.
+    fn free(mut owner: Box<Owner>) {
+        let Owner { items, records } = &mut *owner;
+        if size_of::<ourdb_record>() * items.capacity() + records.room() > MOST_KEPT {
+            return;
         }
-        // SAFETY: `new` made it, with so many items.
-        unsafe { slice::from_raw_parts_mut(self.items, self.count) }
+        items.clear();
+        records.clear();
+        let _ = KEPT.try_with(|kept| kept.set(Some(owner)));
     }
 }
 
-impl From<Record<'_>> for ourdb_record {
-    fn from(record: Record<'_>) -> ourdb_record {
+impl From<Records> for List {
+    fn from(records: Records) -> List {
+        List(Box::new(Owner {
+            items: Vec::new(),
+            records,
+        }))
+    }
+}
+
+impl ourdb_record {
+    #[inline(always)]
+    pub(super) fn new(record: Record<'_>) -> ourdb_record {
         let (flags, data) = match record.state {
             State::Live if record.value.is_empty() => (0, &raw const NOTHING),
             State::Live => (0, record.value.as_ptr()),
@@ -257,7 +295,7 @@ mod tests {
                 })
                 .unwrap();
         }
-        let mut list = ourdb_records::new(records).unwrap();
+        let mut list = List::from(records).finish(ourdb_record::new).unwrap();
         assert_eq!(list.count, values.len());
         // SAFETY: the list was just made, with so many items.
         let items = unsafe { std::slice::from_raw_parts(list.items, list.count) };
@@ -292,5 +330,40 @@ mod tests {
                 assert!(buf.data.is_null() && buf.len == 0);
             }
         }
+    }
+
+    #[test]
+    fn a_list_that_was_freed_is_the_next_one_unless_it_is_long() {
+        let list_of = |len: usize| {
+            let mut list = List::new();
+            let record = Record {
+                id: 1,
+                state: State::Live,
+                commit: 2,
+                time_us: 3,
+                value: &vec![7; len],
+            };
+            list.records().push(record).unwrap();
+            list.finish(ourdb_record::new).unwrap()
+        };
+        let mut first = list_of(100);
+        let owner = first.owner;
+        // SAFETY: made above.
+        unsafe { ourdb_free_records(&raw mut first) };
+        let mut again = list_of(5);
+        assert_eq!((again.owner, again.count), (owner, 1));
+        // SAFETY: the list was just made, with one item.
+        assert_eq!(unsafe { (*again.items).len }, 5);
+        // Beside one that is out there is a second.
+        let mut other = list_of(MOST_KEPT);
+        assert_ne!(other.owner, owner);
+        for list in [&mut again, &mut other] {
+            // SAFETY: made above.
+            unsafe { ourdb_free_records(list) };
+        }
+        let mut next = list_of(1);
+        assert_eq!(next.owner, owner);
+        // SAFETY: made above.
+        unsafe { ourdb_free_records(&raw mut next) };
     }
 }

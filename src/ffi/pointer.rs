@@ -9,6 +9,12 @@ use super::failure::Outcome;
 use crate::error::Error;
 use crate::options::RECORD_SIZE_LIMIT;
 
+/// Whether it can point at a `T`, as far as that can be noticed.
+#[inline(always)]
+pub(super) fn is_sound<T>(pointer: *const T) -> bool {
+    !pointer.is_null() && pointer.is_aligned()
+}
+
 /// Refuses what can't point at a `T`, naming the argument.
 pub(super) fn check<T>(pointer: *const T, name: &str) -> Outcome<()> {
     if pointer.is_null() {
