@@ -16,6 +16,7 @@
 #                          [ARGS="RECORDS ROUNDS"]
 #   make install           library, header and ourdb.pc below PREFIX; make uninstall takes them away
 #   make check             formatting, lints, documentation; make check-bench for the benchmark
+#   make record-instructions  writes bench/instructions.txt anew: what operations cost, for make test
 #   make header            writes include/ourdb.h anew from src/ffi; make check-header compares
 #   make clean
 
@@ -44,7 +45,8 @@ FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/a
 	/usr/share/common-licenses/GPL-3 docs/FORMAT.md README.md 2>/dev/null | head -n 1)
 
 .PHONY: lib demo test torture interleavings tsan bench bench-full bench-100m bench-plot bench-quick \
-	bench-versions bench-build install uninstall check check-bench header check-header clean
+	bench-versions bench-build install uninstall check check-bench record-instructions \
+	header check-header clean
 
 # Each library by itself, because link-time optimization happens only so. cargo decides whether
 # there is anything to do.
@@ -152,6 +154,10 @@ check-bench: lib
 	$(CARGO) fmt --package ourdb-bench --check
 	$(BENCH) clippy --package ourdb-bench --profile peers --all-targets -- -D warnings
 	$(BENCH) test --package ourdb-bench --profile peers
+
+record-instructions: lib
+	OURDB_RECORD_INSTRUCTIONS=1 OURDB_LIB_DIR='$(abspath $(LIB))' \
+		$(CARGO) test --profile checked --test instructions
 
 header:
 	OURDB_UPDATE_HEADER=1 $(CARGO) test --test header

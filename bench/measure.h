@@ -1,15 +1,15 @@
 /*
- * What the programs here have in common: a table of measured values, checks that end the program,
- * time and chance. A program defines PROGRAM, its name, before it includes this.
+ * What the programs here that measure time have in common: a table of measured values, and what
+ * fills it. A program defines PROGRAM, its name, before it includes this.
  */
 #ifndef MEASURE_H
 #define MEASURE_H
 
+#include "checks.h"
+
 #include <inttypes.h>
-#include <ourdb.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 enum { MAX_ROUNDS = 99 };
@@ -54,23 +54,7 @@ static void print_table(struct row *rows, size_t count)
     }
 }
 
-/* ---- checks, time and chance ---------------------------------------------------------------- */
-
-static void ok(int code, const char *what)
-{
-    if (code != OURDB_OK) {
-        fprintf(stderr, PROGRAM ": %s: %s\n", what, ourdb_errmsg());
-        exit(EXIT_FAILURE);
-    }
-}
-
-static void expect(int holds, const char *what)
-{
-    if (!holds) {
-        fprintf(stderr, PROGRAM ": wrong: %s\n", what);
-        exit(EXIT_FAILURE);
-    }
-}
+/* ---- memory, time, chance and arguments ----------------------------------------------------- */
 
 static void *allocate(size_t count, size_t size)
 {

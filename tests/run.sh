@@ -2,7 +2,8 @@
 # Runs all tests and adds them up; `make test` calls this. The last line is the total.
 #
 # A test that can't run on this machine prints `SKIPPED: what: why` and returns. It counts as
-# skipped and not as passed; with CI=true, where nothing may be missing, as failed.
+# skipped and not as passed; with CI=true, where nothing may be missing, as failed. What a test that
+# passes has to say besides is a line `NOTE: …`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -44,6 +45,7 @@ run() { # run ARGUMENTS of cargo test, with every check on and optimized
         if (!counted) { passed--; if (ENVIRON["CI"] == "true") failed++; else skipped++ }
         counted = 1
     }
+    section == "successes" && /^NOTE: / { notes[++note_count] = substr($0, 7) }
     section != "successes" { print; fflush() }
     /^cargo test: status / { status = $4 }
     END {
@@ -53,6 +55,8 @@ run() { # run ARGUMENTS of cargo test, with every check on and optimized
         for (i = 1; i <= skip_count; i++) print "  " skips[i]
         if (ignored_count) print "\nIgnored, run with `cargo test -- --ignored`:"
         for (i = 1; i <= ignored_count; i++) print "  " ignored[i]
+        if (note_count) print "\nTo be noted:"
+        for (i = 1; i <= note_count; i++) print "  " notes[i]
         printf "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped
         exit (failed > 0)
     }'
