@@ -16,7 +16,7 @@
 #                          [ARGS="RECORDS ROUNDS"]
 #   make install           library, header and ourdb.pc below PREFIX; make uninstall takes them away
 #   make check             formatting, lints, documentation; make check-bench for the benchmark
-#   make record-instructions  writes bench/instructions.txt anew: what operations cost, for make test
+#   make record-instructions  writes c-bench/instructions.txt anew: what operations cost, for make test
 #   make header            writes include/ourdb.h anew from src/ffi; make check-header compares
 #   make clean
 
@@ -82,11 +82,11 @@ bench-plot: bench-build
 	$(CARGO_TARGET_DIR)/peers/ourdb-bench plot
 
 bench-quick: lib
-	$(C_COMPILE) -pthread bench/quick.c -o $(LIB)/quick $(C_LINK)
+	$(C_COMPILE) -pthread c-bench/quick.c -o $(LIB)/quick $(C_LINK)
 	cd $(CARGO_TARGET_DIR) && release/quick $(ARGS)
 
 bench-versions: lib
-	$(C_COMPILE) -pthread bench/versions.c -o $(LIB)/versions $(C_LINK)
+	$(C_COMPILE) -pthread c-bench/versions.c -o $(LIB)/versions $(C_LINK)
 	cd $(CARGO_TARGET_DIR) && release/versions $(ARGS)
 
 # Not built again here: whoever installs may be root, and have no cargo.

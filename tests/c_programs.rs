@@ -190,7 +190,7 @@ fn the_follower_leaks_nothing() {
 #[test]
 fn the_benchmark_runs() {
     let scratch = Scratch::new("quick");
-    let program = compile("bench/quick.c", Link::Shared, &scratch);
+    let program = compile("c-bench/quick.c", Link::Shared, &scratch);
     let mut command = scratch.command(&program);
     command.args(["--ids-disk", "250", "2", "bench.db"]);
     let table = String::from_utf8(succeed(command).stdout).expect("a table");

@@ -1,5 +1,5 @@
 //! What operations cost in instructions: counted by callgrind, and compared with what is recorded in
-//! `bench/instructions.txt`. A count is the same on a busy machine and on an idle one, so a slowdown
+//! `c-bench/instructions.txt`. A count is the same on a busy machine and on an idle one, so a slowdown
 //! by more instructions is seen where times tell nothing.
 //!
 //! `OURDB_RECORD_INSTRUCTIONS=1 cargo test --test instructions`, or `make record-instructions`,
@@ -15,7 +15,7 @@ use std::process::Command;
 
 use programs::*;
 
-const RECORD: &str = "bench/instructions.txt";
+const RECORD: &str = "c-bench/instructions.txt";
 
 /// How far a count may be from its record, as a share of that.
 const MARGIN: f64 = 0.05;
@@ -95,10 +95,10 @@ fn compare(recorded: &Counts, counts: &Counts) -> (Vec<String>, Vec<String>) {
     (slower, quicker)
 }
 
-/// Runs `bench/instructions.c` under callgrind.
+/// Runs `c-bench/instructions.c` under callgrind.
 fn count() -> Counts {
     let scratch = Scratch::new("instructions");
-    let program = compile("bench/instructions.c", Link::Shared, &scratch);
+    let program = compile("c-bench/instructions.c", Link::Shared, &scratch);
     let mut command = scratch.command("valgrind".as_ref());
     command
         .args(["--tool=callgrind", "--toggle-collect=counted_*"])
@@ -144,7 +144,7 @@ fn parse(record: &str) -> Counts {
 
 fn record_of(counts: &Counts, tools: &str) -> String {
     let mut record = String::from(
-        "# Instructions per operation, or per record, of bench/instructions.c as callgrind counts them:\n\
+        "# Instructions per operation, or per record, of c-bench/instructions.c as callgrind counts them:\n\
          # written by `make record-instructions`, compared by tests/instructions.rs. What is counted, and\n\
          # what isn't, is in docs/PERFORMANCE.md.\n",
     );
