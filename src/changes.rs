@@ -109,8 +109,9 @@ impl Db {
     /// All bytes are checked before the first commit is applied. [`Error::Corrupt`]: they are
     /// damaged. [`Error::Incompatible`]: commits are missing between the last one here and the first
     /// one of the changes, or they are another database's, or not the next part of the difference
-    /// that was begun, or of a kind that this library doesn't know. [`Error::IdOutOfRange`], [`Error::RecordTooLarge`]: an id or a value is past the limits
-    /// of this database. Mode doesn't matter: any id may be put, also in an incremental database.
+    /// that was begun, or of a kind that this library doesn't know. [`Error::IdOutOfRange`],
+    /// [`Error::RecordTooLarge`]: an id or a value is past the limits of this database. Mode doesn't
+    /// matter: any id may be put, also in an incremental database.
     ///
     /// After another error, as a full disk, the commits before the one that failed are applied, and
     /// the same changes may be applied again. With [`Sync::Commit`](crate::Sync::Commit) all is on

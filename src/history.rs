@@ -102,7 +102,8 @@ impl<'a> Chain<'a> {
 
 impl Db {
     /// The versions of a record, newest first, deletions included, also of a deleted one; at most
-    /// `max` of them, or all with 0. Of an erased record it ends with the erasure. Each value is checked. Cost: one record read per version.
+    /// `max` of them, or all with 0. Of an erased record it ends with the erasure. Each value is
+    /// checked. Cost: one record read per version.
     pub fn history(&self, id: u32, max: usize) -> Result<Records> {
         let (world, visible) = self.world_for(id)?;
         let mut records = Records::default();

@@ -211,13 +211,8 @@ impl Shared {
 
     #[inline]
     fn check_id(&self, id: u32) -> Result<()> {
-        // A writer may have raised it while this handle follows.
-        let limit = self.read().lookup.limit();
-        if id < limit {
-            Ok(())
-        } else {
-            Err(Error::IdOutOfRange { id, limit })
-        }
+        // A writer may have raised the limit while this handle follows.
+        self.read().check_id(id)
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::clears::Clears;
 use super::write::Stamp;
 use crate::base;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::Chain;
 use crate::location::Location;
 use crate::log::Log;
@@ -44,6 +44,17 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Refuses ids that can't be.
+    #[inline]
+    pub(super) fn check_id(&self, id: u32) -> Result<()> {
+        let limit = self.lookup.limit();
+        if id < limit {
+            Ok(())
+        } else {
+            Err(Error::IdOutOfRange { id, limit })
+        }
+    }
+
     pub(super) fn new(
         log: Log,
         lookup: Lookup,

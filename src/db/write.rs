@@ -129,9 +129,10 @@ impl Shared {
 
     /// A record that puts a value under an id of the caller's. Under the writer lock.
     fn put<'a>(&self, id: u32, value: &'a [u8]) -> Result<NewRecord<'a>> {
-        self.check_id(id)?;
+        let world = self.read();
+        world.check_id(id)?;
         self.check_len(value)?;
-        let entry = self.read().lookup.get(id);
+        let entry = world.lookup.get(id);
         if !self.key_value && !entry.is_live() {
             return Err(Error::IdNotAssigned { id });
         }
@@ -145,8 +146,9 @@ impl Shared {
 
     /// A record that deletes. Under the writer lock.
     fn deletion(&self, id: u32) -> Result<NewRecord<'static>> {
-        self.check_id(id)?;
-        let entry = self.read().lookup.get(id);
+        let world = self.read();
+        world.check_id(id)?;
+        let entry = world.lookup.get(id);
         if !entry.is_live() {
             return Err(Error::NotFound(NotFound::Record(id)));
         }
@@ -159,8 +161,9 @@ impl Shared {
     }
 
     /// Appends one commit: with the next number, now; or one of another database with its `stamp`,
-    /// which comes after the last one here, with others left out in between or not. The ids of `records` are all different. Failing, it changes
-    /// nothing that a reader or a later opening could see.
+    /// which comes after the last one here, with others left out in between or not. The ids of
+    /// `records` are all different. Failing, it changes nothing that a reader or a later opening
+    /// could see.
     pub(super) fn append(
         &self,
         writer: &mut Writer,
@@ -186,7 +189,7 @@ impl Shared {
             Some(stamp) => Some(stamp.commit),
             None => writer.commit.checked_add(1),
         };
-        let commit = next.ok_or(Error::Full("all commit numbers are used".into()))?;
+        let commit = next.ok_or_else(|| Error::Full("all commit numbers are used".into()))?;
         let skips = Some(commit) != writer.commit.checked_add(1);
         let reserved = writer.tail.reserve(&world.log, len, writer.commit + 1);
         reserved.map_err(|error| match error {

@@ -283,7 +283,9 @@ pub(super) fn now_us() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| {
-            u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+            // Not as_micros(), which computes with 128 bits.
+            let seconds = elapsed.as_secs().saturating_mul(1_000_000);
+            seconds.saturating_add(u64::from(elapsed.subsec_micros()))
         })
 }
 

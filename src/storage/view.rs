@@ -56,8 +56,9 @@ impl View {
         // SAFETY: [position, end) lies in the mapping and below the mark. Bytes below the mark
         // were written before it moved (Release/Acquire). They are not written again, unless by an
         // erasure, which waits until all who may read them have come out, and holds off who comes
-        // another way (`db/erase.rs`); the mapping lives as long as the borrow of `self`. That another process truncates the file under
-        // us can't be excluded; it is documented as outside of what is guarded.
+        // another way (`db/erase.rs`); the mapping lives as long as the borrow of `self`. That another
+        // process truncates the file under us can't be excluded; it is documented as outside of what
+        // is guarded.
         Some(unsafe {
             std::slice::from_raw_parts(mapping.base().add(position as usize), len as usize)
         })
