@@ -2,6 +2,7 @@
 
 use super::{Db, World};
 use crate::error::{Error, NotFound, Result};
+use crate::log::Nearby;
 use crate::log::record::{Head, Kind};
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
@@ -79,6 +80,7 @@ impl Db {
         shared.check_process()?;
         let world = shared.read();
         let visible = shared.visible();
+        let nearby = world.log.nearby();
         records.reserve(ids.len(), 0)?;
         for ids in ids.chunks(BATCH) {
             for &id in ids {
@@ -89,7 +91,7 @@ impl Db {
             for (entry, &id) in entries.iter_mut().zip(ids) {
                 *entry = world.lookup.get(id);
                 if entry.is_live()
-                    && let Some(segment) = world.log.segment(entry.location().file)
+                    && let Some(segment) = nearby.segment(entry.location().file)
                 {
                     bytes += entry.len_hint();
                     segment.prefetch(entry.location(), entry.len_hint());
@@ -97,7 +99,7 @@ impl Db {
             }
             records.reserve(0, bytes)?;
             for (&entry, &id) in entries.iter().zip(ids) {
-                self.push_version(&world, records, id, entry, visible)?;
+                self.push_version(&world, &nearby, records, id, entry, visible)?;
             }
         }
         Ok(())
@@ -107,6 +109,7 @@ impl Db {
     fn push_version(
         &self,
         world: &World,
+        nearby: &Nearby<'_>,
         records: &mut Records,
         id: u32,
         entry: Entry,
@@ -124,35 +127,17 @@ impl Db {
         }
         let location = entry.location();
         if entry.is_live()
-            && let Some((head, value)) = world.log.segment_of(location)?.quick(location, id)
+            && let Some(segment) = nearby.segment(location.file)
+            && let Some((head, value)) = segment.quick(location, id)
             && head.commit <= visible
         {
-            let Head {
-                commit, time_us, ..
-            } = head;
-            let state = State::Live;
-            return records.push(Record {
-                id,
-                state,
-                commit,
-                time_us,
-                value,
-            });
+            return records.push(live(&head, value));
         }
         // A deletion, a commit that isn't part of this moment yet, or something to look closer at.
         match world.version_at(id, entry, visible)? {
             Some((location, head)) if head.kind == Kind::Put => {
                 let value = world.log.segment_of(location)?.value(location, &head)?;
-                let Head {
-                    commit, time_us, ..
-                } = head;
-                records.push(Record {
-                    id,
-                    state: State::Live,
-                    commit,
-                    time_us,
-                    value: &value,
-                })
+                records.push(live(&head, &value))
             }
             _ => records.push(missing),
         }
@@ -185,5 +170,17 @@ impl Db {
         let world = self.shared.read();
         let visible = self.shared.visible();
         Ok((world, visible))
+    }
+}
+
+/// A version that holds a value.
+#[inline]
+pub(super) fn live<'a>(head: &Head, value: &'a [u8]) -> Record<'a> {
+    Record {
+        id: head.id,
+        state: State::Live,
+        commit: head.commit,
+        time_us: head.time_us,
+        value,
     }
 }

@@ -4,11 +4,11 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Db;
+use super::read::live;
 use super::reads::Reads;
 use super::snapshot::Snapshot;
 use super::txn::Writes;
 use crate::error::Result;
-use crate::log::record::Head;
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
 
@@ -355,9 +355,10 @@ impl Scan {
         }
         let bytes = entries.iter().map(|entry| entry.len_hint()).sum();
         records.reserve(ids.len(), usize::min(bytes, MOST_BYTES))?;
+        let nearby = world.log.nearby();
         let prefetch = |entry: Entry| {
             if entry.is_live()
-                && let Some(segment) = world.log.segment(entry.location().file)
+                && let Some(segment) = nearby.segment(entry.location().file)
             {
                 segment.prefetch(entry.location(), entry.len_hint());
             }
@@ -371,7 +372,7 @@ impl Scan {
                 continue;
             }
             let location = entry.location();
-            let segment = world.log.segment(location.file);
+            let segment = nearby.segment(location.file);
             let quick = segment.and_then(|segment| segment.quick(location, id));
             match quick.filter(|(head, _)| entry.is_live() && snapshot.sees(head)) {
                 Some((head, value)) => records.push(live(&head, value))?,
@@ -386,15 +387,5 @@ impl Scan {
             }
         }
         Ok(ids.len())
-    }
-}
-
-fn live<'a>(head: &Head, value: &'a [u8]) -> Record<'a> {
-    Record {
-        id: head.id,
-        state: State::Live,
-        commit: head.commit,
-        time_us: head.time_us,
-        value,
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod tail;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -39,6 +40,25 @@ pub(crate) struct Log {
     /// Where those stopped who read it commit by commit.
     pub(crate) ends: Ends,
     groups: Box<[OnceLock<Box<Group>>]>,
+}
+
+/// Data files, of which the last that was looked for is found at once.
+pub(crate) struct Nearby<'a> {
+    log: &'a Log,
+    last: Cell<Option<&'a Segment>>,
+}
+
+impl<'a> Nearby<'a> {
+    /// See [`Log::segment`].
+    #[inline(always)]
+    pub(crate) fn segment(&self, number: u16) -> Option<&'a Segment> {
+        let same = self.last.get().filter(|last| last.number == number);
+        same.or_else(|| {
+            self.last
+                .set(self.log.segment(number).map(|other| &**other));
+            self.last.get()
+        })
+    }
 }
 
 type Group = [OnceLock<Arc<Segment>>; GROUP];
@@ -73,6 +93,14 @@ impl Log {
     pub(crate) fn segment(&self, number: u16) -> Option<&Arc<Segment>> {
         let group = self.groups.get(usize::from(number) / GROUP)?.get()?;
         group[usize::from(number) % GROUP].get()
+    }
+
+    /// The same data files, for one who looks for many records, most of which lie together.
+    pub(crate) fn nearby(&self) -> Nearby<'_> {
+        Nearby {
+            log: self,
+            last: Cell::new(None),
+        }
     }
 
     /// The data file that `location` lies in.
