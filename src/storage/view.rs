@@ -42,9 +42,13 @@ impl View {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Moves the mark up: everything below `end` is in the file and will not change any more.
+    /// Moves the mark up: everything below `end` is in the file and will not change any more. One
+    /// thread at a time does so, the writer.
     pub(crate) fn extend_to(&self, end: u64) {
-        self.end.fetch_max(end, Ordering::Release);
+        // Not fetch_max: that is a locked instruction, and one that ThreadSanitizer doesn't follow.
+        if end > self.end.load(Ordering::Relaxed) {
+            self.end.store(end, Ordering::Release);
+        }
     }
 
     /// All bytes from `position` up to the mark; nothing where that is before it or not mapped.
