@@ -17,7 +17,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// Space is reserved ahead of the end in steps between these, growing with the file.
 const SMALLEST_STEP: u64 = 64 << 10;
 const LARGEST_STEP: u64 = 16 << 20;
-const HUGE_STEP: u64 = 2 << 20;
+/// Larger steps end where a window of the file ends through which records are written.
+const WINDOW: u64 = 2 << 20;
 /// Records of one commit are gathered up to this size before they are written.
 const GATHER: usize = 256 << 10;
 /// So many finished data files may wait for a sync; then they are synced before the next commit, to
@@ -254,9 +255,8 @@ impl Tail {
         )?;
         let step = (active.end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
         let ahead = active.end + step;
-        // In whole huge pages, once the file is longer than a few.
-        let ahead = if step > HUGE_STEP {
-            ahead.next_multiple_of(HUGE_STEP)
+        let ahead = if step > WINDOW {
+            ahead.next_multiple_of(WINDOW)
         } else {
             ahead
         };

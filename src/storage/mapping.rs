@@ -14,7 +14,7 @@ const NOT_FOR_READING: usize = 1024;
 static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
 /// Size and alignment of a huge page on x86-64, and on aarch64 with pages of 4 KiB.
-pub(super) const HUGE_PAGE: usize = 2 << 20;
+const HUGE_PAGE: usize = 2 << 20;
 
 /// What backs a mapping, and what may be done with it.
 #[derive(Clone, Copy)]
@@ -82,7 +82,9 @@ impl Mapping {
             MAPPINGS.fetch_sub(1, Ordering::Relaxed);
             return Err(error);
         };
-        if len >= HUGE_PAGE && matches!(backing, Backing::Read(..) | Backing::Write(..)) {
+        if len >= HUGE_PAGE && matches!(backing, Backing::Read(..)) {
+            // Not for a file that grows: its bytes would lie in huge pages, and a free one may have to
+            // be fetched and cleared first, which takes a virtual machine longer than to write it full.
             // SAFETY: the range is the new mapping; the advice, a hint, changes no content.
             unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
         }

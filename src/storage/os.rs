@@ -15,20 +15,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::mapping::{Backing, HUGE_PAGE, Mapping, page_size};
+use super::mapping::{Backing, Mapping, page_size};
 use super::{Access, File, Lock, Storage, View, Words, fork};
 use crate::options::IoMode;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The writable window at the tail of a file moves on by this much: a huge page, so that the kernel
-/// may keep the bytes in one, which saves faults when writing and address translations when reading.
-const STRIDE: u64 = HUGE_PAGE as u64;
-/// Its length: a record that crosses into the next huge page is still within it.
-const WINDOW: u64 = 2 * STRIDE;
+/// The writable window at the tail of a file moves on by this much.
+const STRIDE: u64 = 2 << 20;
+/// Its length: a record that crosses into the next stride is still within it.
+const WINDOW: u64 = STRIDE + LONGEST_WINDOWED_WRITE;
 /// The kernel is asked to copy so many bytes at a time: somebody waits for a word on the progress.
 const LONGEST_COPY: u64 = 4 << 20;
 /// Writes longer than this go through the kernel rather than through the window.
-const LONGEST_WINDOWED_WRITE: u64 = STRIDE / 8;
+const LONGEST_WINDOWED_WRITE: u64 = 256 << 10;
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -346,7 +345,7 @@ struct OsFile {
 struct Tail {
     window: Option<Window>,
     /// Below this position writes go through the kernel. A page that was stored to through a mapping
-    /// is written out whole by a sync, huge or not; of one that the kernel wrote to, only what
+    /// is written out whole by a sync; of one that the kernel wrote to, only what
     /// changed. So after a sync the rest of its window is not mapped again, nor is the next one.
     unmapped_until: u64,
     /// Whether there was a sync since the last window was opened.
@@ -390,7 +389,7 @@ impl OsFile {
             tail.window = None;
             let start = position - position % STRIDE;
             if std::mem::take(&mut tail.synced) {
-                tail.unmapped_until = start + WINDOW;
+                tail.unmapped_until = start + 2 * STRIDE;
                 return Ok(false);
             }
             let end = (start + WINDOW).min(self.file.metadata()?.len());
