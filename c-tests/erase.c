@@ -169,14 +169,14 @@ read_ahead(const test_variant *variant)
     uint32_t id;
 
     test_phase("%s: what was read ahead", variant->name);
-    for (begun = 1; begun < 40; begun += begun / 2 + 1) {
-        uint32_t erased = begun + 1 + begun % 5;
+    for (begun = 1; begun < 15; begun += begun / 2 + 1) {
+        uint32_t erased = begun + 1;
 
-        for (id = 1; id <= 50; id++) {
+        for (id = 1; id <= 20; id++) {
             CHECK_OK(ourdb_set(db, id, secret, strlen(secret)));
         }
         CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, 0, &iter));
-        for (id = 1; id <= 50; id++) {
+        for (id = 1; id <= 20; id++) {
             if (id == erased) {
                 continue;
             }
