@@ -31,18 +31,6 @@ pub fn resident() -> Resident {
     }
 }
 
-/// Takes so much memory and gives it back. On a virtual machine free memory may have gone back to
-/// the host. To get it again takes longer than to write a record for each record that lies there;
-/// and who had to would be left to chance, and to who came before.
-pub fn touch_free(bytes: usize) {
-    const PAGE: usize = 4096;
-    let mut memory = Vec::<u8>::with_capacity(bytes);
-    for page in memory.spare_capacity_mut().iter_mut().step_by(PAGE) {
-        page.write(1);
-    }
-    std::hint::black_box(&mut memory);
-}
-
 /// Bytes that the files of a directory take on disk: blocks, not lengths, because some stores make
 /// files that are mostly holes.
 pub fn on_disk(directory: &Path) -> io::Result<u64> {

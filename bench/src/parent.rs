@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use crate::Options;
 use crate::engines::{ALL, Entry};
-use crate::memory;
 use crate::results::Results;
 use crate::worker::{Job, Line, MARK, Stage};
 
@@ -19,9 +18,6 @@ pub const OWN: &str = "benchmark";
 
 /// Bytes of a record in OurDB's log, by which the size of the log that a kill leaves is chosen.
 const LOG_RECORD: u64 = 140;
-
-/// So many bytes of free memory are there for each stage, see [`memory::touch_free`].
-const FREE: usize = 1 << 30;
 
 /// All rounds of all stores.
 pub fn run(options: &Options) -> Result<Results, Box<dyn std::error::Error>> {
@@ -83,7 +79,6 @@ fn stage(
 ) -> Result<bool, Box<dyn std::error::Error>> {
     let directory = options.directory.join("store");
     fs::create_dir_all(&directory)?;
-    memory::touch_free(FREE);
     let records = match stage {
         Stage::Kill | Stage::Recover => (options.kill_mb * 1_000_000 / LOG_RECORD) as u32,
         _ => options.records,
