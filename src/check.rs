@@ -1,8 +1,8 @@
 //! Reading everything, and comparing it with itself.
 //!
 //! The log is read from front to back while reading and writing go on, from the files that are in
-//! the directory and not through what is mapped already: through mappings of its own where it can,
-//! and as recovery reads it where it can't, or finds something amiss. On the way a table from id to
+//! the directory, which may not be those that were opened: through mappings where it can, and as
+//! recovery reads it where it can't, or finds something amiss. On the way a table from id to
 //! newest version grows: each version must follow the one that the table has, and in the end the
 //! table must be the lookup.
 
@@ -440,14 +440,24 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let file = name(segment.number);
         let seed = segment.seed();
         let db = self.db;
-        let view = reader.view();
+        // Through the mapping that is there, if it is of the file that is in the directory: what was
+        // read through it before the kernel needn't map again.
+        let anew;
+        let view = if reader.is_seen_by(segment.view()) {
+            segment.view()
+        } else {
+            anew = reader.view();
+            &anew
+        };
         let mut at = FILE_HEADER as u64;
         let mut changes = None;
         while at < reader.len() {
             let from = at;
             // What verifies is well, whenever it was read.
             db.unchanged(|_| {
-                let mut piece = view.loaded(at, PIECE).unwrap_or(reader.at_hand(at));
+                // More may have been written since.
+                let most = (reader.len() - at).min(PIECE as u64) as usize;
+                let mut piece = view.loaded(at, most).unwrap_or(reader.at_hand(at));
                 while let Some((head, value)) = Head::verify_record(piece, seed, at as u32) {
                     let len = HEAD + value.len();
                     let ahead = piece.get(AHEAD..AHEAD + len.min(AHEAD));
@@ -621,42 +631,12 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let world = Arc::clone(&self.world);
         // By a clear that came since.
         let cleared = world.clear_between(extent.commit, None).is_some();
-        for (id, entry) in world.lookup.entries() {
-            let expected = self.newest(id).unwrap_or_default();
-            if entry == expected {
-                matched += 1;
-                continue;
-            }
-            if entry.location() == expected.location() {
-                let cleared = cleared && !entry.is_live();
-                if cleared || entry.is_live() == expected.is_live() {
-                    matched += 1;
-                    continue;
-                }
-                self.damaged(
-                    &name(entry.location().file),
-                    u64::from(entry.location().position),
-                    format!("the lookup has id {id} as live where it is deleted, or the reverse"),
-                );
-                continue;
-            }
-            let db = self.db;
-            let found = db.unchanged(|_| self.version_as_of(id, entry, extent.commit));
-            match self.pass(&name(entry.location().file), 0, found)? {
-                // Erased since: what it led to isn't found any more.
-                Some(None) => matched += u64::from(expected.is_known()),
-                Some(Some(found)) if found == expected.location() => {
-                    matched += u64::from(expected.is_known());
-                }
-                Some(Some(found)) => self.damaged(
-                    &name(found.file),
-                    u64::from(found.position),
-                    format!(
-                        "the lookup leads id {id} here, and its newest version is at {:?}",
-                        expected.location()
-                    ),
-                ),
-                None => {}
+        for (first, entries) in world.lookup.blocks() {
+            for (entry, id) in entries.zip(first..) {
+                let expected = self.newest(id).unwrap_or_default();
+                let matches =
+                    entry == expected || self.unlike(id, entry, expected, cleared, extent)?;
+                matched += u64::from(matches && expected.is_known());
             }
         }
         // In a world that was replaced meanwhile nothing leads to what was erased since.
@@ -666,6 +646,53 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             self.damaged("", 0, format!("{missing} ids are missing from the lookup"));
         }
         Ok(())
+    }
+
+    /// Whether an entry is what became of the one that was expected, by commits that came since; it
+    /// is damage if not. `cleared`: one of them was a clear.
+    #[cold]
+    fn unlike(
+        &mut self,
+        id: u32,
+        entry: Entry,
+        expected: Entry,
+        cleared: bool,
+        extent: &Extent,
+    ) -> Result<bool> {
+        if !entry.is_known() {
+            return Ok(false);
+        }
+        if entry.location() == expected.location() {
+            let cleared = cleared && !entry.is_live();
+            let matches = cleared || entry.is_live() == expected.is_live();
+            if !matches {
+                self.damaged(
+                    &name(entry.location().file),
+                    u64::from(entry.location().position),
+                    format!("the lookup has id {id} as live where it is deleted, or the reverse"),
+                );
+            }
+            return Ok(matches);
+        }
+        let db = self.db;
+        let found = db.unchanged(|_| self.version_as_of(id, entry, extent.commit));
+        Ok(match self.pass(&name(entry.location().file), 0, found)? {
+            // Erased since: what it led to isn't found any more.
+            Some(None) => true,
+            Some(Some(found)) if found == expected.location() => true,
+            Some(Some(found)) => {
+                self.damaged(
+                    &name(found.file),
+                    u64::from(found.position),
+                    format!(
+                        "the lookup leads id {id} here, and its newest version is at {:?}",
+                        expected.location()
+                    ),
+                );
+                false
+            }
+            None => false,
+        })
     }
 
     /// Where the newest version at or before `commit` is; [`Location::NONE`] if there is none, `None`

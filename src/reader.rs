@@ -59,12 +59,17 @@ impl Reader {
         self.buffer.clear();
     }
 
-    /// The file through a mapping, where it can be mapped.
+    /// The file through a mapping of its own, where it can be mapped.
     pub(crate) fn view(&self) -> View {
         let view = self.file.view(self.len);
         let view = view.unwrap_or_else(|_| View::unmapped());
         view.extend_to(self.len);
         view
+    }
+
+    /// Whether `view` is known to be of this file.
+    pub(crate) fn is_seen_by(&self, view: &View) -> bool {
+        self.file.is_seen_by(view).unwrap_or(false)
     }
 
     /// Length of the file when it was opened, or less if only so much is to be read.

@@ -29,7 +29,9 @@ impl Db {
         }
         let location = entry.location();
         let segment = world.log.segment(location.file)?;
-        segment.quick(location, id).map(|(_, value)| f(value))
+        segment
+            .quick(location, entry.len_hint(), id)
+            .map(|(_, value)| f(value))
     }
 
     /// Calls `f` with the value of a record, which was checked against its CRC, without copying
@@ -128,7 +130,7 @@ impl Db {
         let location = entry.location();
         if entry.is_live()
             && let Some(segment) = nearby.segment(location.file)
-            && let Some((head, value)) = segment.quick(location, id)
+            && let Some((head, value)) = segment.quick(location, entry.len_hint(), id)
             && head.commit <= visible
         {
             return records.push(live(&head, value));

@@ -373,7 +373,7 @@ impl Scan {
             }
             let location = entry.location();
             let segment = nearby.segment(location.file);
-            let quick = segment.and_then(|segment| segment.quick(location, id));
+            let quick = segment.and_then(|segment| segment.quick(location, entry.len_hint(), id));
             match quick.filter(|(head, _)| entry.is_live() && snapshot.sees(head)) {
                 Some((head, value)) => records.push(live(&head, value))?,
                 None => {

@@ -159,7 +159,8 @@ impl Snapshot {
         if entry.is_live() {
             let location = entry.location();
             let segment = self.world.log.segment(location.file);
-            if let Some((head, value)) = segment.and_then(|segment| segment.quick(location, id))
+            if let Some((head, value)) =
+                segment.and_then(|segment| segment.quick(location, entry.len_hint(), id))
                 && self.sees(&head)
             {
                 return Ok(Some(f(value)));

@@ -39,7 +39,7 @@ pub(crate) struct Log {
     open_files: Arc<OpenFiles>,
     /// Where those stopped who read it commit by commit.
     pub(crate) ends: Ends,
-    groups: Box<[OnceLock<Box<Group>>]>,
+    groups: Box<[OnceLock<Box<Group>>; GROUPS]>,
 }
 
 /// Data files, of which the last that was looked for is found at once.
@@ -63,20 +63,19 @@ impl<'a> Nearby<'a> {
 
 type Group = [OnceLock<Arc<Segment>>; GROUP];
 const GROUP: usize = 256;
+/// Enough for every number that a data file can have.
+const GROUPS: usize = 65_536 / GROUP;
 
 impl Log {
     pub(crate) fn new(storage: Arc<dyn Storage>, uuid: [u8; 16], generation: u64) -> Log {
         let open_files = Arc::new(OpenFiles::new(Arc::clone(&storage)));
-        let groups = (0..=usize::from(u16::MAX) / GROUP)
-            .map(|_| OnceLock::new())
-            .collect();
         Log {
             storage,
             uuid,
             generation,
             open_files,
             ends: Ends::default(),
-            groups,
+            groups: Box::new([const { OnceLock::new() }; GROUPS]),
         }
     }
 
@@ -91,7 +90,7 @@ impl Log {
     /// The data file `number`, if there is one.
     #[inline]
     pub(crate) fn segment(&self, number: u16) -> Option<&Arc<Segment>> {
-        let group = self.groups.get(usize::from(number) / GROUP)?.get()?;
+        let group = self.groups[usize::from(number) / GROUP].get()?;
         group[usize::from(number) % GROUP].get()
     }
 

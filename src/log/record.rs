@@ -173,9 +173,25 @@ impl Head {
     /// its checksums verify.
     #[inline(always)]
     pub(crate) fn verify_record(bytes: &[u8], seed: Seed, position: u32) -> Option<(Head, &[u8])> {
+        let len = len_of(bytes.first_chunk()?);
+        Head::verify_record_of(len as usize, bytes, seed, position)
+    }
+
+    /// The same, if its value has `len` bytes. Who knows the length elsewhere waits once: all of the
+    /// record is asked for together, and not the value when its head has come from memory.
+    #[inline(always)]
+    pub(crate) fn verify_record_of(
+        len: usize,
+        bytes: &[u8],
+        seed: Seed,
+        position: u32,
+    ) -> Option<(Head, &[u8])> {
         let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
         // Not verified yet, so it counts for nothing but where the value would end.
-        let value = rest.get(..len_of(head) as usize)?;
+        let value = rest.get(..len)?;
+        if len_of(head) as usize != len {
+            return None;
+        }
         let (envelope, crc) = crc32s_of_record(seed.at(position), covered(head), value);
         if envelope != u32_at(head, 0) && !planted!(envelope_checksum_ignored) {
             return None;

@@ -359,15 +359,15 @@ impl Segment {
         u64::from(location.position) < self.own_until
     }
 
-    /// The live version of record `id` at `location`, if the file is mapped and all is well: the
-    /// way of nearly every read, short enough for the processor to begin the next one meanwhile.
-    /// Where anything is not as it should be, [`Segment::head`] and [`Segment::value`] tell damage
-    /// from what is merely different.
+    /// The live version of record `id` at `location`, if the file is mapped, all is well, and the
+    /// value has `len` bytes: the way of nearly every read, short enough for the processor to begin
+    /// the next one meanwhile. Where anything is not as it should be, [`Segment::head`] and
+    /// [`Segment::value`] tell damage from what is merely different.
     #[inline(always)]
-    pub(crate) fn quick(&self, location: Location, id: u32) -> Option<(Head, &[u8])> {
+    pub(crate) fn quick(&self, location: Location, len: usize, id: u32) -> Option<(Head, &[u8])> {
         let start = u64::from(location.position).checked_sub(HEROLIB_HEADER)?;
         let bytes = self.view.from(start)?;
-        let (head, value) = Head::verify_record(bytes, self.seed, start as u32)?;
+        let (head, value) = Head::verify_record_of(len, bytes, self.seed, start as u32)?;
         let live = head.id == id && head.kind == Kind::Put && self.is_own(location);
         live.then_some((head, value))
     }

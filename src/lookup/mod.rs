@@ -266,16 +266,21 @@ impl Lookup {
 
     /// All known ids with their entries, ascending.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, Entry)> + '_ {
-        self.used_blocks().flat_map(|block| {
-            self.block(block)
-                .iter()
-                .enumerate()
-                .filter_map(move |(index, word)| {
-                    let entry = Entry::from_word(word.load(Ordering::Acquire));
-                    entry
-                        .is_known()
-                        .then_some((block * BLOCK_IDS as u32 + index as u32, entry))
-                })
+        self.blocks()
+            .flat_map(|(first, entries)| entries.zip(first..))
+            .filter(|(entry, _)| entry.is_known())
+            .map(|(entry, id)| (id, entry))
+    }
+
+    /// Whole blocks that hold entries, ascending: the first id of each, and the entry of that one and
+    /// of each after it.
+    pub(crate) fn blocks(
+        &self,
+    ) -> impl Iterator<Item = (u32, impl Iterator<Item = Entry> + '_)> + '_ {
+        self.used_blocks().map(|block| {
+            let words = self.block(block).iter();
+            let entries = words.map(|word| Entry::from_word(word.load(Ordering::Acquire)));
+            (block * BLOCK_IDS as u32, entries)
         })
     }
 

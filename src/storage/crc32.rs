@@ -46,6 +46,12 @@ pub fn crc32s_of_record(initial: u32, head: &[u8; 36], value: &[u8]) -> (u32, u3
         // SAFETY: the processor has the instructions that the function is compiled for.
         return unsafe { wide::crc32s_of_record(initial, head, value) };
     }
+    one_by_one(initial, head, value)
+}
+
+/// Out of line, so that it takes no registers from who goes the other way.
+#[inline(never)]
+fn one_by_one(initial: u32, head: &[u8; 36], value: &[u8]) -> (u32, u32) {
     (crc32_of_36(initial, head), crc32_of_value(value))
 }
 
@@ -240,20 +246,20 @@ mod wide {
     /// look at than std's answers for each of the features.
     #[inline(always)]
     pub(super) fn is_available() -> bool {
+        const UNKNOWN: u8 = 0;
+        const NO: u8 = 1;
+        const YES: u8 = 2;
         static AVAILABLE: AtomicU8 = AtomicU8::new(UNKNOWN);
-        const UNKNOWN: u8 = 2;
         #[cold]
         fn detect() -> bool {
             let available = std::arch::is_x86_feature_detected!("avx512bw")
                 && std::arch::is_x86_feature_detected!("avx512vl")
                 && std::arch::is_x86_feature_detected!("vpclmulqdq");
-            AVAILABLE.store(available.into(), Ordering::Relaxed);
+            AVAILABLE.store(if available { YES } else { NO }, Ordering::Relaxed);
             available
         }
-        match AVAILABLE.load(Ordering::Relaxed) {
-            UNKNOWN => detect(),
-            available => available != 0,
-        }
+        let known = AVAILABLE.load(Ordering::Relaxed);
+        known == YES || (known == UNKNOWN && detect())
     }
 
     /// `bytes` has a length that [`fits`].

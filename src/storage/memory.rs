@@ -291,7 +291,7 @@ impl File for MemoryFile {
     }
 
     fn view(&self, _reserve: u64) -> io::Result<View> {
-        Ok(View::mapped(Arc::clone(&self.memory)))
+        Ok(View::mapped(Arc::clone(&self.memory), None))
     }
 
     fn words(&self, _count: u64) -> io::Result<Words> {

@@ -138,6 +138,11 @@ pub trait File: Any + Send + Sync + Debug {
     /// Where mapping isn't possible the window is empty and readers use [`read_at`](File::read_at);
     /// an error only where mapping was asked for and nothing else will do.
     fn view(&self, reserve: u64) -> io::Result<View>;
+    /// Whether `view` is known to be of this same file, which may have been opened since by its name.
+    fn is_seen_by(&self, view: &View) -> io::Result<bool> {
+        let _ = view;
+        Ok(false)
+    }
     /// The file as a table of 64-bit words, shared: stores go to the file.
     /// [`io::ErrorKind::Unsupported`] where that can't be had.
     fn words(&self, count: u64) -> io::Result<Words>;

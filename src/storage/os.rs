@@ -621,10 +621,18 @@ impl File for OsFile {
                 Mapping::new(len, Backing::Read(&self.file, 0))
             });
         match mapping {
-            Ok(mapping) => Ok(View::mapped(Arc::new(mapping))),
+            Ok(mapping) => {
+                let identity = self.file.metadata().ok().map(|of| (of.dev(), of.ino()));
+                Ok(View::mapped(Arc::new(mapping), identity))
+            }
             Err(error) if self.io == IoMode::Map => Err(error),
             Err(_) => Ok(View::unmapped()),
         }
+    }
+
+    fn is_seen_by(&self, view: &View) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        Ok(view.is_of((metadata.dev(), metadata.ino())))
     }
 
     fn words(&self, count: u64) -> io::Result<Words> {

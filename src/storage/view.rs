@@ -1,10 +1,14 @@
 //! A window for reading a growing file without system calls.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::mapping::Mapping;
 use super::prefetch::prefetch_all;
 use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Device and inode of a file: as long as it is mapped or open, no other one has them.
+pub(super) type Identity = (u64, u64);
 
 /// The bytes of a file below a mark that only moves up (`extend_to`). Bytes below the
 /// mark don't change, so any number of threads may read them beside the writer. An erasure
@@ -12,23 +16,46 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct View {
     mapping: Option<Arc<Mapping>>,
+    /// What tells the file that is mapped from all others, if anything does.
+    identity: Option<Identity>,
+    /// Where the mapping begins, at hand for who reads.
+    base: Option<NonNull<u8>>,
+    /// The mark, or the end of the mapping if that comes before; 0 without one.
+    readable: AtomicU64,
     end: AtomicU64,
 }
+
+// SAFETY: `base` is where the mapping begins, which is shared between threads itself; who may read
+// which bytes is said in `from`.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
 
 impl View {
     /// A view without a mapping: [`View::slice`] gives nothing and readers use the file.
     pub fn unmapped() -> View {
         View {
             mapping: None,
+            identity: None,
+            base: None,
+            readable: AtomicU64::new(0),
             end: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn mapped(mapping: Arc<Mapping>) -> View {
+    pub(super) fn mapped(mapping: Arc<Mapping>, identity: Option<Identity>) -> View {
         View {
+            base: NonNull::new(mapping.base()),
             mapping: Some(mapping),
+            identity,
+            readable: AtomicU64::new(0),
             end: AtomicU64::new(0),
         }
+    }
+
+    /// Whether this is known to map the file that `identity` is of.
+    pub(super) fn is_of(&self, identity: Identity) -> bool {
+        self.identity == Some(identity)
     }
 
     /// Whether there is a mapping.
@@ -47,6 +74,10 @@ impl View {
     pub(crate) fn extend_to(&self, end: u64) {
         // Not fetch_max: that is a locked instruction, and one that ThreadSanitizer doesn't follow.
         if end > self.end.load(Ordering::Relaxed) {
+            if let Some(mapping) = &self.mapping {
+                let readable = end.min(mapping.len() as u64);
+                self.readable.store(readable, Ordering::Release);
+            }
             self.end.store(end, Ordering::Release);
         }
     }
@@ -54,17 +85,17 @@ impl View {
     /// All bytes from `position` up to the mark; nothing where that is before it or not mapped.
     #[inline]
     pub fn from(&self, position: u64) -> Option<&[u8]> {
-        let mapping = self.mapping.as_ref()?;
-        let end = self.end().min(mapping.len() as u64);
-        let len = end.checked_sub(position)?;
-        // SAFETY: [position, end) lies in the mapping and below the mark. Bytes below the mark
+        let base = self.base?;
+        let readable = self.readable.load(Ordering::Acquire);
+        let len = readable.checked_sub(position)?;
+        // SAFETY: [position, readable) lies in the mapping and below the mark. Bytes below the mark
         // were written before it moved (Release/Acquire). They are not written again, unless by an
         // erasure, which waits until all who may read them have come out, and holds off who comes
         // another way (`db/erase.rs`); the mapping lives as long as the borrow of `self`. That another
         // process truncates the file under us can't be excluded; it is documented as outside of what
         // is guarded.
         Some(unsafe {
-            std::slice::from_raw_parts(mapping.base().add(position as usize), len as usize)
+            std::slice::from_raw_parts(base.add(position as usize).as_ptr(), len as usize)
         })
     }
 
