@@ -9,7 +9,9 @@
  * Compactions are of RECORDS values of 20 bytes, each written twice, while one thread, and then two,
  * set random ids as fast as they can; the longest of these calls counts: all of it, and without the
  * time in which the thread could run and had no processor, as Linux counts it, for a busy machine
- * has pauses of its own. The first rows are of the same calls for as long without a compaction.
+ * has pauses of its own. The first row shows those, some of which nothing counts: the longest time
+ * between two looks at the clock of two threads that do nothing else, for as long as the compaction
+ * beside two writers took. The next ones are of the same calls for as long without a compaction.
  * Scans are over RECORDS values of 100 bytes, stored in the order of their ids, all of
  * which are looked at. A check is compared with reading the same files with read(2).
  */
@@ -45,6 +47,7 @@ enum {
 /* ---- the table ------------------------------------------------------------------------------ */
 
 enum {
+    PAUSE,
     WAIT_ALONE,
     NET_ALONE,
     WAIT_ONE,
@@ -71,6 +74,7 @@ enum {
 };
 
 static struct row table[ROWS] = {
+    [PAUSE] = {"longest pause of the machine itself", "ms"},
     [WAIT_ALONE] = {"longest set, no compaction", "ms"},
     [NET_ALONE] = {"  but for time without a processor", "ms"},
     [WAIT_ONE] = {"longest set while compacting", "ms"},
@@ -198,6 +202,46 @@ static void sleep_ns(double duration)
     nanosleep(&time, NULL);
 }
 
+struct watcher {
+    pthread_t thread;
+    double until;
+    double longest; /* nanoseconds */
+};
+
+static void *watch_the_clock(void *argument)
+{
+    struct watcher *watcher = argument;
+    double before = now(), after;
+
+    do {
+        after = now();
+        if (after - before > watcher->longest)
+            watcher->longest = after - before;
+        before = after;
+    } while (after < watcher->until);
+    return NULL;
+}
+
+/* The longest time for which a thread didn't get on that only looks at the clock. */
+static void pauses(double duration)
+{
+    struct watcher watchers[MAX_WRITERS];
+    double longest = 0;
+    int i;
+
+    for (i = 0; i < MAX_WRITERS; i++) {
+        watchers[i] = (struct watcher){.until = now() + duration};
+        expect(pthread_create(&watchers[i].thread, NULL, watch_the_clock, &watchers[i]) == 0,
+               "pthread_create");
+    }
+    for (i = 0; i < MAX_WRITERS; i++) {
+        expect(pthread_join(watchers[i].thread, NULL) == 0, "pthread_join");
+        if (watchers[i].longest > longest)
+            longest = watchers[i].longest;
+    }
+    sample(&table[PAUSE], longest / 1e6);
+}
+
 /* Compacts beside so many writers, or, given a duration, only lets them write for so long; how long
    it took, in nanoseconds. The longest set goes into the rows `wait` and `net`. */
 static double beside_writers(ourdb *db, uint32_t records, int count, uint64_t seed,
@@ -258,6 +302,7 @@ static void compactions(const char *directory, uint32_t records, uint64_t seed)
     }
     beside_writers(db, records, 1, seed, took, WAIT_ALONE, NET_ALONE);
     ok(ourdb_destroy(db), "destroy");
+    pauses(took);
 }
 
 /* ---- scans ---------------------------------------------------------------------------------- */

@@ -142,12 +142,11 @@ impl Mapping {
         }
     }
 
-    /// Asks for the pages of a [`Backing::Write`] mapping at once rather than by one fault each.
-    /// Where the kernel doesn't know how, the faults come one by one; an error says that they would
-    /// fail, as on a full disk or over a bad sector.
-    /// Begins `from` bytes, a multiple of the page size, behind the mapping's start.
-    pub(super) fn populate_for_writing(&self, from: usize) -> io::Result<()> {
-        match self.populate(from, self.len(), libc::MADV_POPULATE_WRITE) {
+    /// Asks for the pages of `[from, to)` of a [`Backing::Write`] mapping at once rather than by one
+    /// fault each. Where the kernel doesn't know how, the faults come one by one; an error says that
+    /// they would fail, as on a full disk or over a bad sector. `from` is a multiple of the page size.
+    pub(super) fn populate_for_writing(&self, from: usize, to: usize) -> io::Result<()> {
+        match self.populate(from, to, libc::MADV_POPULATE_WRITE) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             populated => populated,
         }

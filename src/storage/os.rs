@@ -28,6 +28,9 @@ const WINDOW: u64 = STRIDE + LONGEST_WINDOWED_WRITE;
 const LONGEST_COPY: u64 = 4 << 20;
 /// Writes longer than this go through the kernel rather than through the window.
 const LONGEST_WINDOWED_WRITE: u64 = 256 << 10;
+/// The kernel is asked for the window's pages so many bytes at a time: a set that comes just then
+/// waits for them, and where memory is short each page may take it 100 µs.
+const PAGES_AT_ONCE: u64 = 128 << 10;
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -358,6 +361,25 @@ struct Window {
     mapping: Mapping,
     start: u64,
     end: u64,
+    /// Up to here there are pages, so that stores can't fail.
+    ready: u64,
+}
+
+impl Window {
+    /// Makes sure that there are pages up to `end`, which lies within the window.
+    fn make_ready(&mut self, end: u64) -> io::Result<()> {
+        if end <= self.ready {
+            return Ok(());
+        }
+        let page = page_size() as u64;
+        let to = end.max(self.ready + PAGES_AT_ONCE).next_multiple_of(page);
+        let to = to.min(self.end);
+        let (from, len) = (self.ready - self.start, to - self.start);
+        self.mapping
+            .populate_for_writing(from as usize, len as usize)?;
+        self.ready = to;
+        Ok(())
+    }
 }
 
 impl OsFile {
@@ -402,22 +424,21 @@ impl OsFile {
                 Err(error) if self.io == IoMode::Map => return Err(error),
                 Err(_) => return Ok(false),
             };
-            let page = page_size() as u64;
-            let written = (position - position % page).saturating_sub(start);
-            if mapping.populate_for_writing(written as usize).is_err() {
-                // The kernel's own way of writing says what is wrong, by an error code.
-                return Ok(false);
-            }
             tail.window = Some(Window {
                 mapping,
                 start,
                 end,
+                ready: (position - position % page_size() as u64).max(start),
             });
         }
-        let window = &tail.window;
-        let Some(window) = window.as_ref() else {
+        let Some(window) = tail.window.as_mut() else {
             return Ok(false);
         };
+        if window.make_ready(position + len).is_err() {
+            // The kernel's own way of writing says what is wrong, by an error code.
+            tail.window = None;
+            return Ok(false);
+        }
         let mut offset = (position - window.start) as usize;
         for part in parts {
             // SAFETY: the destination lies within the window (checked above), whose pages exist
