@@ -257,6 +257,39 @@ fn a_file_that_is_cut_or_gone_is_named() {
     }
 }
 
+/// A file that is mapped is read through that mapping, if it is the one in the directory still.
+#[test]
+fn the_file_in_the_directory_is_checked_and_not_the_one_that_was_opened() {
+    let directory = TempDirectory::new();
+    let mapped = Options {
+        io: IoMode::Map,
+        ..options()
+    };
+    let db = Db::open(directory.path(), &mapped).unwrap();
+    fill(&db);
+    let (id, revision) = IN_SECOND;
+    let path = directory.path().join("1.db");
+    let mut content = fs::read(&path).unwrap();
+    let at = find(&content, &value(id, revision));
+    content[at] ^= 1;
+    let other = directory.path().join("other");
+    fs::write(&other, content).unwrap();
+    assert_sound(&db, VERSIONS, "before");
+    fs::rename(&other, &path).unwrap();
+    let report = check(&db);
+    let [damage] = &report.damage[..] else {
+        panic!("{report}");
+    };
+    assert_eq!(Path::new(&damage.file), path);
+    assert_eq!(damage.offset, (at - RECORD_HEADER) as u64);
+    // And so it is where it was changed in place.
+    let third = directory.path().join("2.db");
+    change(&third, |content| content[FILE_HEADER + 4] ^= 1);
+    let report = check(&db);
+    assert_eq!(report.damage.len(), 2, "{report}");
+    assert!(report.damage[1].file.ends_with("2.db"), "{report}");
+}
+
 #[test]
 fn a_file_that_is_cut_while_it_is_read_is_named() {
     for io in [IoMode::Auto, IoMode::File] {

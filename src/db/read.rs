@@ -24,9 +24,10 @@ impl Db {
         let shared = &*self.shared;
         let world = shared.read();
         let entry = world.lookup.get(id);
-        if !entry.is_live() || !shared.is_own_process() || !shared.all_visible(shared.visible()) {
+        if entry.is_deleted() || !shared.is_own_process() || !shared.all_visible(shared.visible()) {
             return None;
         }
+        // Where none is known, it leads to no record either.
         let location = entry.location();
         let segment = world.log.segment(location.file)?;
         segment

@@ -19,7 +19,7 @@
 //! Little-endian but for the location, as in herolib. The seed makes a record valid in one place
 //! only: a stale, misplaced or foreign one never verifies. CRC32 is the one of IEEE 802.3.
 
-use crate::bytes::{array_at, u32_at, u64_at};
+use crate::bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::location::Location;
 use crate::planted::planted;
 use crate::storage::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
@@ -142,6 +142,18 @@ pub(crate) fn value_crc(value: &[u8]) -> u32 {
     crc32_of_value(value)
 }
 
+/// A record's head, as it stands, and its value, if it begins at `position`, the value has `len`
+/// bytes, and both checksums verify.
+#[inline(always)]
+fn verify(bytes: &[u8], len: usize, seed: Seed, position: u32) -> Option<(&[u8; HEAD], &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+    let value = rest.get(..len)?;
+    let (envelope, crc) = crc32s_of_record(seed.at(position), covered(head), value);
+    let is_envelope = envelope == u32_at(head, 0) || planted!(envelope_checksum_ignored);
+    let is_value = crc == u32_at(head, 30) || planted!(value_checksum_not_read);
+    (is_envelope && is_value).then_some((head, value))
+}
+
 /// Length of the value, as it stands.
 #[inline(always)]
 fn len_of(head: &[u8; HEAD]) -> u32 {
@@ -173,31 +185,32 @@ impl Head {
     /// its checksums verify.
     #[inline(always)]
     pub(crate) fn verify_record(bytes: &[u8], seed: Seed, position: u32) -> Option<(Head, &[u8])> {
-        let len = len_of(bytes.first_chunk()?);
-        Head::verify_record_of(len as usize, bytes, seed, position)
+        let head = bytes.first_chunk()?;
+        // Not verified yet, so it counts for nothing but where the value would end.
+        let len = len_of(head) as usize;
+        let parsed = Head::parse(head)?;
+        verify(bytes, len, seed, position).map(|(_, value)| (parsed, value))
     }
 
-    /// The same, if its value has `len` bytes. Who knows the length elsewhere waits once: all of the
-    /// record is asked for together, and not the value when its head has come from memory.
+    /// The same, if it is the value of record `id`, of `len` bytes, which are fewer than 64 KiB. Who
+    /// knows the length elsewhere waits once: all of the record is asked for together, and not the
+    /// value when its head has come from memory.
     #[inline(always)]
-    pub(crate) fn verify_record_of(
-        len: usize,
+    pub(crate) fn verify_put(
         bytes: &[u8],
+        id: u32,
+        len: usize,
         seed: Seed,
         position: u32,
     ) -> Option<(Head, &[u8])> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
-        // Not verified yet, so it counts for nothing but where the value would end.
-        let value = rest.get(..len)?;
-        if len_of(head) as usize != len {
+        let (head, value) = verify(bytes, len, seed, position)?;
+        // Kind, flags and the length's upper half, compared together.
+        let known = u32_at(head, 4) & !(u32::from(FLAG_COMMIT | FLAG_SKIPS) << 8);
+        let is_put = known == u32::from(Kind::Put.to_byte());
+        if !is_put || usize::from(u16_at(head, 28)) != len || u32_at(head, 8) != id {
             return None;
         }
-        let (envelope, crc) = crc32s_of_record(seed.at(position), covered(head), value);
-        if envelope != u32_at(head, 0) && !planted!(envelope_checksum_ignored) {
-            return None;
-        }
-        let head = Head::parse(head)?;
-        (crc == head.crc || planted!(value_checksum_not_read)).then_some((head, value))
+        Head::parse(head).map(|head| (head, value))
     }
 
     /// The fields as they stand. `None` if there is no such kind of record or an unknown flag.

@@ -367,9 +367,8 @@ impl Segment {
     pub(crate) fn quick(&self, location: Location, len: usize, id: u32) -> Option<(Head, &[u8])> {
         let start = u64::from(location.position).checked_sub(HEROLIB_HEADER)?;
         let bytes = self.view.from(start)?;
-        let (head, value) = Head::verify_record_of(len, bytes, self.seed, start as u32)?;
-        let live = head.id == id && head.kind == Kind::Put && self.is_own(location);
-        live.then_some((head, value))
+        let (head, value) = Head::verify_put(bytes, id, len, self.seed, start as u32)?;
+        self.is_own(location).then_some((head, value))
     }
 
     /// The live version of record `id` at `location`, verified in every respect.

@@ -73,6 +73,12 @@ impl Entry {
         self.is_known() && self.0 & DELETED == 0
     }
 
+    /// Whether the newest version is a deletion, or a clear came since.
+    #[inline]
+    pub(crate) fn is_deleted(self) -> bool {
+        self.0 & DELETED != 0
+    }
+
     /// Length of the value, if it is known.
     pub(crate) fn len(self) -> Option<usize> {
         let len = self.len_hint();

@@ -195,6 +195,7 @@ mod wide {
         _mm512_xor_si512,
     };
 
+    use std::hint::assert_unchecked;
     use std::sync::atomic::{AtomicU8, Ordering};
 
     use super::short::{K4, K5, POLYNOMIAL, RECIPROCAL, TABLE, reduce, state_of_36};
@@ -205,7 +206,8 @@ mod wide {
     /// Whether a buffer of this length is taken.
     #[inline(always)]
     pub(super) fn fits(len: usize) -> bool {
-        (1..=LONGEST).contains(&len)
+        // One comparison: 0 wraps around.
+        len.wrapping_sub(1) < LONGEST
     }
 
     /// CRCs of so many zeros. A CRC begins with ones in the first four bytes; to put them in at the
@@ -262,15 +264,25 @@ mod wide {
         known == YES || (known == UNKNOWN && detect())
     }
 
+    /// # Safety
     /// `bytes` has a length that [`fits`].
     #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq")]
-    pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    pub(super) unsafe fn crc32(bytes: &[u8]) -> u32 {
+        // SAFETY: by the caller's word.
+        unsafe { assert_unchecked(fits(bytes.len())) };
         reduce(state(bytes)) ^ ZEROS[bytes.len()]
     }
 
+    /// # Safety
     /// `value` has a length that [`fits`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq,pclmulqdq")]
-    pub(super) fn crc32s_of_record(initial: u32, head: &[u8; 36], value: &[u8]) -> (u32, u32) {
+    pub(super) unsafe fn crc32s_of_record(
+        initial: u32,
+        head: &[u8; 36],
+        value: &[u8],
+    ) -> (u32, u32) {
+        // SAFETY: by the caller's word.
+        unsafe { assert_unchecked(fits(value.len())) };
         let begin = ZEROS[value.len()];
         let (head, value) = reduce_both(state_of_36(initial, head), state(value));
         (!head, value ^ begin)
@@ -314,7 +326,9 @@ mod wide {
     #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq,pclmulqdq")]
     fn state(bytes: &[u8]) -> __m128i {
         let padding = bytes.len().wrapping_neg() % FOLD;
-        let (first, rest) = bytes.split_at(FOLD - padding);
+        // SAFETY: there are as many bytes, because there is at least one: a multiple of `FOLD` with the
+        // padding.
+        let (first, rest) = unsafe { bytes.split_at_unchecked(FOLD - padding) };
         // SAFETY: the load reads the bytes of `first` and nothing before them: the mask leaves out
         // the padding, where the address may be anything.
         let mut state = unsafe {
@@ -323,15 +337,14 @@ mod wide {
         const ONE_FOLD: (i64, i64) = multipliers(512);
         let by_fold =
             _mm512_unpacklo_epi64(_mm512_set1_epi64(ONE_FOLD.0), _mm512_set1_epi64(ONE_FOLD.1));
-        let blocks = rest.as_chunks::<FOLD>().0;
-        // A count known in advance is unrolled, with a way out after each: least for few.
-        for index in 0..LONGEST / FOLD {
-            let Some(block) = blocks.get(index) else {
-                break;
-            };
+        let fold = |state: __m512i, block: &[u8; FOLD]| {
             // SAFETY: the load reads the 64 bytes of the array, and needs no alignment.
             let next = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
-            state = _mm512_xor_si512(multiply(state, by_fold), next);
+            _mm512_xor_si512(multiply(state, by_fold), next)
+        };
+        // The first one by itself: short values have no more.
+        if let Some((block, blocks)) = rest.as_chunks::<FOLD>().0.split_first() {
+            state = blocks.iter().fold(fold(state, block), fold);
         }
         // The first three lanes are folded into the last.
         const LANES: [(i64, i64); 3] = [multipliers(384), multipliers(256), multipliers(128)];

@@ -120,7 +120,7 @@ mod c {
 }
 
 /// Records of a scan that are asked for at once.
-const SCAN_BATCH: usize = 100;
+const SCAN_BATCH: usize = 1000;
 
 struct OurDb {
     db: *mut c_void,
@@ -238,7 +238,7 @@ impl c::Record {
 
 impl OurDb {
     /// Gives the records of an iterator to `visit` until it returns false.
-    fn iterate(&self, flags: u32, visit: &mut dyn FnMut(&c::Record) -> bool) -> Outcome {
+    fn iterate(&self, flags: u32, mut visit: impl FnMut(&c::Record) -> bool) -> Outcome {
         let mut iter = null_mut();
         // SAFETY: a database that is open.
         check(unsafe { c::ourdb_iter_open(self.db, 0, u32::MAX, flags, &mut iter) })?;
@@ -253,7 +253,7 @@ impl OurDb {
                 }
                 break;
             }
-            if !records.items().iter().all(&mut *visit) {
+            if !records.items().iter().all(&mut visit) {
                 break;
             }
         }
@@ -315,11 +315,11 @@ impl Session for &OurDb {
     }
 
     fn scan(&mut self, visit: &mut dyn FnMut(u32, &[u8]) -> bool) -> Outcome {
-        self.iterate(0, &mut |record| visit(record.id, record.value()))
+        self.iterate(0, |record| visit(record.id, record.value()))
     }
 
     fn scan_keys(&mut self, visit: &mut dyn FnMut(u32) -> bool) -> Outcome {
-        self.iterate(c::ITER_KEYS, &mut |record| visit(record.id))
+        self.iterate(c::ITER_KEYS, |record| visit(record.id))
     }
 
     fn above(&mut self, id: u32) -> Outcome<Option<u32>> {
