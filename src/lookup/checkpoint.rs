@@ -409,6 +409,7 @@ fn read_blocks(
     lookup: &Lookup,
 ) -> io::Result<Option<u64>> {
     let len = file.len()?;
+    lookup.expect(directory.iter().map(|&(block, _)| block));
     let mut live = 0;
     let mut buffer = room(BLOCKS_AT_ONCE.min(directory.len().max(1)) * BLOCK)?;
     buffer.resize(buffer.capacity(), 0);

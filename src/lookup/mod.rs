@@ -164,9 +164,28 @@ impl Lookup {
         let region = block as usize / REGION_BLOCKS;
         let used = self.regions[region].load(Ordering::Relaxed) + 1;
         self.regions[region].store(used, Ordering::Relaxed);
-        if used == DENSE_REGION && self.disk.is_none() {
+        if used == DENSE_REGION {
+            self.region_is_dense(region);
+        }
+    }
+
+    fn region_is_dense(&self, region: usize) {
+        if self.disk.is_none() {
             let ids = BLOCK_IDS * REGION_BLOCKS;
             self.table.is_dense(region * ids, (region + 1) * ids);
+        }
+    }
+
+    /// Says which blocks will be used, ascending: a region gets its huge page at once then, and not
+    /// when it has small ones.
+    fn expect(&self, blocks: impl Iterator<Item = u32>) {
+        let mut before = (0, 0);
+        for region in blocks.map(|block| block as usize / REGION_BLOCKS) {
+            let used = if region == before.0 { before.1 + 1 } else { 1 };
+            before = (region, used);
+            if used == DENSE_REGION {
+                self.region_is_dense(region);
+            }
         }
     }
 
@@ -305,21 +324,17 @@ impl Lookup {
     /// are live. For a table on disk they stand in the table already.
     fn adopt_block(&self, block: u32, words: &[u64; BLOCK_IDS], store: bool) -> u64 {
         self.use_block(block);
+        // The last block may reach beyond the limit, where there are no ids.
+        let table = self.block(block);
+        let words = &words[..table.len()];
         if store {
-            for (word, &value) in self.block(block).iter().zip(words) {
-                if value != 0 {
-                    word.store(value, Ordering::Relaxed);
-                }
+            for (word, &value) in table.iter().zip(words) {
+                word.store(value, Ordering::Relaxed);
             }
         }
         let mut live = 0;
-        // The last block may reach beyond the limit, where there are no ids.
-        let words = &words[..self.block(block).len()];
         for (index, words) in words.chunks(64).enumerate() {
-            let mut bits = 0u64;
-            for (bit, &word) in words.iter().enumerate() {
-                bits |= u64::from(Entry::from_word(word).is_live()) << bit;
-            }
+            let bits = live_bits(words);
             live += u64::from(bits.count_ones());
             self.live.fill_word(
                 u64::from(block) * (BLOCK_IDS / 64) as u64 + index as u64,
@@ -339,6 +354,17 @@ impl Lookup {
     }
 }
 
+/// A bit for each of up to 64 entries: whether it is live.
+fn live_bits(words: &[u64]) -> u64 {
+    // Mostly all are, and to find that out takes a fraction of the instructions.
+    let is_live = |&word: &u64| u64::from(Entry::from_word(word).is_live());
+    if words.iter().map(is_live).fold(1, |all, live| all & live) == 1 {
+        return u64::MAX >> (64 - words.len());
+    }
+    let bits = words.iter().map(is_live).enumerate();
+    bits.fold(0, |bits, (index, live)| bits | live << index)
+}
+
 fn is_known(word: &AtomicU64) -> bool {
     Entry::from_word(word.load(Ordering::Acquire)).is_known()
 }
@@ -350,5 +376,29 @@ fn no_memory(limit: u32, error: &io::Error) -> Error {
             u64::from(limit) * 8
         )
         .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_says_of_each_entry_whether_it_is_live() {
+        let location = crate::location::Location {
+            file: 1,
+            position: 92,
+        };
+        let (live, deleted) = (Entry::live(location, 5), Entry::deleted(location));
+        for len in 1..=64 {
+            let all = vec![live.to_word(); len];
+            assert_eq!(live_bits(&all), u64::MAX >> (64 - len));
+            for (index, other) in (0..len).zip([Entry::NONE, deleted].into_iter().cycle()) {
+                let mut words = all.clone();
+                words[index] = other.to_word();
+                let expected = live_bits(&all) & !(1 << index);
+                assert_eq!(live_bits(&words), expected, "{index} of {len}");
+            }
+        }
     }
 }
