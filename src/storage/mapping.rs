@@ -44,8 +44,15 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes, which must not be 0.
+    /// Maps `len` bytes, which must not be 0. [`Backing::Zeroed`] may be longer: from a huge page on it
+    /// is of whole ones, so that the kernel (Linux 6.7) begins it where huge pages do.
     pub(super) fn new(len: usize, backing: Backing<'_>) -> io::Result<Mapping> {
+        let len = match backing {
+            Backing::Zeroed if len >= HUGE_PAGE => len
+                .checked_next_multiple_of(HUGE_PAGE)
+                .ok_or(io::ErrorKind::OutOfMemory)?,
+            _ => len,
+        };
         let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let read_write = libc::PROT_READ | libc::PROT_WRITE;
         let (protection, flags, descriptor, offset) = match backing {
