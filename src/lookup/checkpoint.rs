@@ -409,7 +409,10 @@ fn read_blocks(
     lookup: &Lookup,
 ) -> io::Result<Option<u64>> {
     let len = file.len()?;
-    lookup.expect(directory.iter().map(|&(block, _)| block));
+    // All before the first: a dense region gets its huge page at once, and not when it has small ones.
+    for &(block, _) in directory {
+        lookup.use_block(block);
+    }
     let mut live = 0;
     let mut buffer = room(BLOCKS_AT_ONCE.min(directory.len().max(1)) * BLOCK)?;
     buffer.resize(buffer.capacity(), 0);
@@ -454,6 +457,7 @@ fn read_blocks(
 fn verify_in_place(directory: &[(u32, u32)], lookup: &Lookup) -> Option<u64> {
     let mut live = 0;
     for &(block, crc) in directory {
+        lookup.use_block(block);
         let mut words = [0u64; BLOCK_IDS];
         for (value, word) in words.iter_mut().zip(lookup.block(block)) {
             *value = word.load(Ordering::Relaxed);

@@ -164,28 +164,9 @@ impl Lookup {
         let region = block as usize / REGION_BLOCKS;
         let used = self.regions[region].load(Ordering::Relaxed) + 1;
         self.regions[region].store(used, Ordering::Relaxed);
-        if used == DENSE_REGION {
-            self.region_is_dense(region);
-        }
-    }
-
-    fn region_is_dense(&self, region: usize) {
-        if self.disk.is_none() {
+        if used == DENSE_REGION && self.disk.is_none() {
             let ids = BLOCK_IDS * REGION_BLOCKS;
             self.table.is_dense(region * ids, (region + 1) * ids);
-        }
-    }
-
-    /// Says which blocks will be used, ascending: a region gets its huge page at once then, and not
-    /// when it has small ones.
-    fn expect(&self, blocks: impl Iterator<Item = u32>) {
-        let mut before = (0, 0);
-        for region in blocks.map(|block| block as usize / REGION_BLOCKS) {
-            let used = if region == before.0 { before.1 + 1 } else { 1 };
-            before = (region, used);
-            if used == DENSE_REGION {
-                self.region_is_dense(region);
-            }
         }
     }
 
@@ -321,9 +302,9 @@ impl Lookup {
     }
 
     /// Takes the entries of a block out of `words`, before there are readers; how many ids in it
-    /// are live. For a table on disk they stand in the table already.
+    /// are live. For a table on disk they stand in the table already. That the block is used was noted
+    /// before.
     fn adopt_block(&self, block: u32, words: &[u64; BLOCK_IDS], store: bool) -> u64 {
-        self.use_block(block);
         // The last block may reach beyond the limit, where there are no ids.
         let table = self.block(block);
         let words = &words[..table.len()];

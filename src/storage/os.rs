@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::mapping::{Backing, Mapping, page_size};
+use super::view::Identity;
 use super::{Access, File, Lock, Storage, View, Words, fork};
 use crate::options::IoMode;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,6 +61,11 @@ fn checked(result: libc::c_int) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// What tells a file or a directory from all others.
+fn identity(metadata: &fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 impl OsStorage {
@@ -216,7 +222,7 @@ impl Storage for OsStorage {
             // Who held it before may have removed the file; then this lock locks nothing.
             let locked = file.metadata()?;
             match uninterrupted(|| fs::metadata(self.path(name))) {
-                Ok(there) if (there.dev(), there.ino()) == (locked.dev(), locked.ino()) => {}
+                Ok(there) if identity(&there) == identity(&locked) => {}
                 Ok(_) => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -249,7 +255,7 @@ impl Storage for OsStorage {
 
     fn identity(&self) -> io::Result<Option<(u64, u64)>> {
         match uninterrupted(|| fs::metadata(&self.root)) {
-            Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+            Ok(metadata) => Ok(Some(identity(&metadata))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -643,8 +649,11 @@ impl File for OsFile {
             });
         match mapping {
             Ok(mapping) => {
-                let identity = self.file.metadata().ok().map(|of| (of.dev(), of.ino()));
-                Ok(View::mapped(Arc::new(mapping), identity))
+                let metadata = self.file.metadata().ok();
+                Ok(View::mapped(
+                    Arc::new(mapping),
+                    metadata.as_ref().map(identity),
+                ))
             }
             Err(error) if self.io == IoMode::Map => Err(error),
             Err(_) => Ok(View::unmapped()),
@@ -652,8 +661,7 @@ impl File for OsFile {
     }
 
     fn is_seen_by(&self, view: &View) -> io::Result<bool> {
-        let metadata = self.file.metadata()?;
-        Ok(view.is_of((metadata.dev(), metadata.ino())))
+        Ok(view.is_of(identity(&self.file.metadata()?)))
     }
 
     fn words(&self, count: u64) -> io::Result<Words> {
