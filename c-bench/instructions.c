@@ -107,6 +107,18 @@ static void counted_iter_next_many(void)
     }
 }
 
+static void counted_iter_next_ids(void)
+{
+    uint32_t next[NEXT_MANY];
+    uint32_t i;
+    size_t count;
+
+    for (i = 0; i < RECORDS; i += NEXT_MANY) {
+        ok(ourdb_iter_next_ids(iter, next, NEXT_MANY, &count), "iter_next_ids");
+        expect(count == NEXT_MANY, "count of iter_next_ids");
+    }
+}
+
 static void counted_set(void)
 {
     uint32_t i;
@@ -189,6 +201,7 @@ static const struct workload {
     {"get_many", NULL, counted_get_many, NULL},
     {"iter_next", begin_scan, counted_iter_next, end_scan},
     {"iter_next_many", begin_scan, counted_iter_next_many, end_scan},
+    {"iter_next_ids", begin_scan, counted_iter_next_ids, end_scan},
     {"set", NULL, counted_set, after_set},
     {"delete", NULL, counted_delete, after_delete},
 };

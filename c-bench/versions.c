@@ -60,6 +60,7 @@ enum {
     KEYS_UP,
     KEYS_DOWN,
     KEYS_MANY,
+    KEYS_IDS,
     NEXT_UP,
     NEXT_DOWN,
     MANY_UP,
@@ -87,6 +88,7 @@ static struct row table[ROWS] = {
     [KEYS_UP] = {"scan of ids, next, upwards", "M/s"},
     [KEYS_DOWN] = {"scan of ids, next, downwards", "M/s"},
     [KEYS_MANY] = {"scan of ids, next_many, upwards", "M/s"},
+    [KEYS_IDS] = {"scan of ids, next_ids, upwards", "M/s"},
     [NEXT_UP] = {"scan, next, upwards", "M/s"},
     [NEXT_DOWN] = {"scan, next, downwards", "M/s"},
     [MANY_UP] = {"scan, next_many, upwards", "M/s"},
@@ -354,6 +356,25 @@ static void scan_many(const ourdb *db, uint32_t records, uint32_t flags, int row
     sample(&table[row], records / (now() - start) * 1e3);
 }
 
+static void scan_ids(const ourdb *db, uint32_t records, int row)
+{
+    double start = now();
+    uint32_t seen = 0;
+    uint32_t ids[SCAN_BATCH];
+    ourdb_iter *iter;
+    size_t count;
+    size_t i;
+
+    ok(ourdb_iter_open(db, 0, UINT32_MAX, OURDB_ITER_KEYS, &iter), "iter_open");
+    while (ourdb_iter_next_ids(iter, ids, SCAN_BATCH, &count) == OURDB_OK) {
+        for (i = 0; i < count; i++, seen++)
+            expect(ids[i] == seen, "id of a scan");
+    }
+    expect(seen == records, "ids of a scan");
+    ourdb_iter_close(iter);
+    sample(&table[row], records / (now() - start) * 1e3);
+}
+
 static void snapshots(ourdb *db)
 {
     double start = now();
@@ -423,6 +444,7 @@ static void scans(const char *directory, uint32_t records)
     scan(db, records, OURDB_ITER_KEYS, KEYS_UP);
     scan(db, records, OURDB_ITER_KEYS | OURDB_ITER_REVERSE, KEYS_DOWN);
     scan_many(db, records, OURDB_ITER_KEYS, KEYS_MANY);
+    scan_ids(db, records, KEYS_IDS);
     scan_many(db, records, 0, MANY_UP);
     scan_many(db, records, OURDB_ITER_REVERSE, MANY_DOWN);
     scan(db, records, 0, NEXT_UP);

@@ -171,9 +171,11 @@ static void
 no_transaction(const ourdb *db, ourdb_txn *none, ourdb_iter *no_iter)
 {
     uint32_t id;
+    uint32_t before;
     uint64_t number;
     uint8_t into[4] = {1, 2, 3, 4};
     size_t len;
+    size_t count;
     ourdb_buf buf;
     ourdb_record record;
     ourdb_records records;
@@ -219,6 +221,12 @@ no_transaction(const ourdb *db, ourdb_txn *none, ourdb_iter *no_iter)
     TEST_GARBAGE(records);
     REFUSED(db, ourdb_iter_next_many(no_iter, 1, &records));
     CHECK_ZERO(records);
+    TEST_GARBAGE(id);
+    TEST_GARBAGE(count);
+    before = id;
+    REFUSED(db, ourdb_iter_next_ids(no_iter, &id, 1, &count));
+    CHECK_ZERO(count);
+    CHECK_NUMBER(id, before);
     ourdb_iter_close(no_iter);
 }
 
@@ -230,9 +238,11 @@ in_a_transaction(ourdb *db)
     ourdb_buf buf;
     ourdb_txn *txn;
     ourdb_iter *iter;
+    uint32_t id = 0;
     uint32_t bit;
     uint64_t number;
     size_t len;
+    size_t count;
 
     test_phase("arguments of transactions and iterators");
     REFUSED(db, ourdb_txn_begin(db, 0, NULL));
@@ -273,6 +283,16 @@ in_a_transaction(ourdb *db)
     CHECK_OK(ourdb_txn_iter_open(txn, 0, 1, 0, &iter));
     REFUSED(db, ourdb_iter_next(iter, NULL));
     REFUSED(db, ourdb_iter_next_many(iter, 1, NULL));
+    REFUSED(db, ourdb_iter_next_ids(iter, &id, 1, NULL));
+    TEST_GARBAGE(count);
+    REFUSED(db, ourdb_iter_next_ids(iter, NULL, 1, &count));
+    CHECK_ZERO(count);
+    TEST_GARBAGE(count);
+    REFUSED(db, ourdb_iter_next_ids(iter, &id, 0, &count));
+    CHECK_ZERO(count);
+    TEST_GARBAGE(count);
+    REFUSED(db, ourdb_iter_next_ids(iter, (uint32_t *)((char *)&id + 1), 1, &count));
+    CHECK_ZERO(count);
     ourdb_iter_close(iter);
     ourdb_txn_abort(txn);
 

@@ -152,6 +152,7 @@ check_forked_parts(ourdb_txn *txn, ourdb_txn *snapshot, ourdb_iter *iter)
     uint64_t number;
     uint8_t into[4] = {1, 2, 3, 4};
     size_t len;
+    size_t count;
     ourdb_buf buf;
     ourdb_record record;
     ourdb_records records;
@@ -191,6 +192,9 @@ check_forked_parts(ourdb_txn *txn, ourdb_txn *snapshot, ourdb_iter *iter)
     TEST_GARBAGE(records);
     FORKED(ourdb_iter_next_many(iter, 1, &records));
     CHECK_ZERO(records);
+    TEST_GARBAGE(count);
+    FORKED(ourdb_iter_next_ids(iter, &id, 1, &count));
+    CHECK_ZERO(count);
     FORKED(ourdb_txn_commit(txn));
     ourdb_txn_abort(snapshot);
     ourdb_iter_close(iter);

@@ -2,7 +2,7 @@
  * iter: ordered scans.
  *
  * Promise: an iterator gives the live records of a range of ids in order, up or down, with their
- * values, commits and times or ids only, as of the moment of its opening, whatever is written
+ * values, commits and times or ids only, one by one, many at a time or as ids alone, as of the moment of its opening, whatever is written
  * meanwhile; on a transaction with the transaction's writes. Over is over, again and again. A
  * database isn't closed as long as one is open; one that is closed is noticed.
  */
@@ -76,6 +76,45 @@ check_walk(ourdb_iter *iter, const model *of, uint32_t lower, uint32_t upper, ui
     ourdb_iter_close(iter);
 }
 
+/* The same for the ids alone, up to `cap` at a time, at most 1,000; with `turns` every other step is another one. */
+static void
+check_walk_ids(ourdb_iter *iter, const model *of, uint32_t lower, uint32_t upper, uint32_t flags,
+               size_t cap, int turns)
+{
+    int down = (flags & OURDB_ITER_REVERSE) != 0;
+    int64_t id = down ? (upper < IDS ? upper : IDS - 1) : lower;
+    uint32_t ids[1001];
+    size_t count = 0;
+    size_t at = 0;
+
+    for (; down ? id >= (int64_t)lower : id <= (int64_t)upper && id < IDS; id += down ? -1 : 1) {
+        ourdb_record record;
+
+        if (of->versions[id] == 0) {
+            continue;
+        }
+        if (at == count && turns && id % 2 == 0) {
+            CHECK_OK(ourdb_iter_next(iter, &record));
+            check_record(&record, of, (uint32_t)id, flags);
+            continue;
+        }
+        if (at == count) {
+            memset(ids, 0xA5, sizeof ids);
+            TEST_GARBAGE(count);
+            CHECK_OK(ourdb_iter_next_ids(iter, ids, cap, &count));
+            CHECK(count > 0 && count <= cap);
+            CHECK_NUMBER(ids[count], 0xA5A5A5A5); /* behind them nothing was touched */
+            at = 0;
+        }
+        CHECK_NUMBER(ids[at++], id);
+    }
+    CHECK_NUMBER(at, count);
+    TEST_GARBAGE(count);
+    CHECK_CODE(ourdb_iter_next_ids(iter, ids, cap, &count), OURDB_NOT_FOUND);
+    CHECK_NUMBER(count, 0);
+    ourdb_iter_close(iter);
+}
+
 static void
 check_range(const ourdb *db, const model *of, uint32_t lower, uint32_t upper)
 {
@@ -90,6 +129,12 @@ check_range(const ourdb *db, const model *of, uint32_t lower, uint32_t upper)
             CHECK_OK(ourdb_iter_open(db, lower, upper, flags, &iter));
             check_walk(iter, of, lower, upper, flags, sizes[i]);
         }
+        for (i = 1; i < 4; i++) {
+            ourdb_iter *iter;
+
+            CHECK_OK(ourdb_iter_open(db, lower, upper, flags, &iter));
+            check_walk_ids(iter, of, lower, upper, flags, sizes[i], i % 2);
+        }
     }
 }
 
@@ -103,6 +148,8 @@ check_txn(const ourdb_txn *txn, const model *of, uint32_t lower, uint32_t upper)
 
         CHECK_OK(ourdb_txn_iter_open(txn, lower, upper, flags, &iter));
         check_walk(iter, of, lower, upper, flags, flags == 0 ? 5 : 0);
+        CHECK_OK(ourdb_txn_iter_open(txn, lower, upper, flags, &iter));
+        check_walk_ids(iter, of, lower, upper, flags, 300, flags == 0);
     }
 }
 
@@ -188,6 +235,7 @@ moments(const test_variant *variant)
     static model before;
     static model now;
     ourdb_iter *iters[4];
+    ourdb_iter *of_ids[4];
     ourdb_record record;
     uint32_t id;
     uint32_t flags;
@@ -200,6 +248,7 @@ moments(const test_variant *variant)
     now = before;
     for (flags = 0; flags < 4; flags++) {
         CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, flags, &iters[flags]));
+        CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, flags, &of_ids[flags]));
     }
     for (id = 0; id < 300; id += 2) {
         put(db, &now, id, 2);
@@ -213,6 +262,7 @@ moments(const test_variant *variant)
     put(db, &now, IDS - 1, 2);
     for (flags = 0; flags < 4; flags++) {
         check_walk(iters[flags], &before, 0, UINT32_MAX, flags, flags == 1 ? 10 : 0);
+        check_walk_ids(of_ids[flags], &before, 0, UINT32_MAX, flags, 8, 0);
     }
     check_range(db, &now, 0, UINT32_MAX);
 
@@ -312,6 +362,7 @@ handles(void)
     ourdb_iter *closed;
     ourdb_record record;
     ourdb_records records;
+    uint32_t id;
     size_t i;
 
     test_phase("iterators that are closed");
@@ -329,6 +380,9 @@ handles(void)
     CHECK_ZERO(record);
     CHECK_CODE(ourdb_iter_next_many(closed, 1, &records), OURDB_INVALID_ARGUMENT);
     CHECK_ZERO(records);
+    TEST_GARBAGE(i);
+    CHECK_CODE(ourdb_iter_next_ids(closed, &id, 1, &i), OURDB_INVALID_ARGUMENT);
+    CHECK_NUMBER(i, 0);
     for (i = 0; i < 200; i++) {
         CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, 0, &many[i]));
     }

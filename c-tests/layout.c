@@ -199,6 +199,7 @@ static int (*const txn_iter_open)(const ourdb_txn *, uint32_t, uint32_t, uint32_
     = ourdb_txn_iter_open;
 static int (*const iter_next)(ourdb_iter *, ourdb_record *) = ourdb_iter_next;
 static int (*const iter_next_many)(ourdb_iter *, size_t, ourdb_records *) = ourdb_iter_next_many;
+static int (*const iter_next_ids)(ourdb_iter *, uint32_t *, size_t, size_t *) = ourdb_iter_next_ids;
 static void (*const iter_close)(ourdb_iter *) = ourdb_iter_close;
 
 static int (*const retention_init)(ourdb_retention *, size_t) = ourdb_retention_init;
@@ -244,6 +245,7 @@ check_versions(ourdb *db)
     uint32_t id = 0;
     uint64_t number = 0;
     size_t len = 0;
+    size_t count = 0;
     uint8_t into[4];
 
     check(txn_begin(db, 0, &txn) == OURDB_OK && txn != NULL, "ourdb_txn_begin");
@@ -266,6 +268,9 @@ check_versions(ourdb *db)
     check(iter_next_many(iter, 9, &records) == OURDB_OK && records.count == 1,
           "ourdb_iter_next_many");
     free_records(&records);
+    iter_close(iter);
+    check(iter_open(db, 0, 9, 0, &iter) == OURDB_OK, "ourdb_iter_open");
+    check(iter_next_ids(iter, &id, 1, &count) == OURDB_OK && count == 1, "ourdb_iter_next_ids");
     iter_close(iter);
     check(txn_begin_at(db, 6, &txn) == OURDB_OK, "ourdb_txn_begin_at");
     check(txn_delete(txn, 3) == OURDB_READ_ONLY, "ourdb_txn_delete");

@@ -339,7 +339,8 @@
  * It sees the moment in which it was opened: what is written or deleted while it is on its way
  * changes nothing for it, so the loop may write. The record belongs to the iterator and is valid
  * until the next call on that; copy what is to be kept, or use ourdb_iter_next_many(), whose
- * records are the caller's.
+ * records are the caller's. Where the ids alone are wanted, ourdb_iter_next_ids() writes many at
+ * once into an array of the caller's.
  *
  *
  * Compaction and retention
@@ -1833,6 +1834,29 @@ int ourdb_iter_next(ourdb_iter *iter, ourdb_record *out);
  * for all, and a copy of each value.
  */
 int ourdb_iter_next_many(ourdb_iter *iter, size_t max, ourdb_records *out);
+
+/**
+ * Goes on to the next records, of which the ids alone are wanted. The fastest way to go over many.
+ *
+ * No value is read, with OURDB_ITER_KEYS or without. On one iterator it may take turns with
+ * ourdb_iter_next() and ourdb_iter_next_many().
+ *
+ * @param iter   the iterator
+ * @param ids    receives the ids, at least one; nothing else is written on failure
+ * @param cap    how many ids has room for; not 0
+ * @param count  receives how many there are; 0 on failure. Fewer than cap don't say that it is
+ *     over: only OURDB_NOT_FOUND does.
+ *
+ * @return OURDB_OK, or
+ * - OURDB_NOT_FOUND: the iteration is over, and stays so
+ * - OURDB_INVALID_ARGUMENT: cap is 0
+ * - OURDB_CORRUPT: what says whether the next record is there is damaged
+ * - a code that any read can return (see Errors)
+ *
+ * Cost: a few nanoseconds for each; nothing is allocated, unless the iterator is that of a
+ * transaction.
+ */
+int ourdb_iter_next_ids(ourdb_iter *iter, uint32_t *ids, size_t cap, size_t *count);
 
 /**
  * Closes an iterator. The record that ourdb_iter_next() gave last is gone with it.

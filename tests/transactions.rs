@@ -245,13 +245,24 @@ fn a_scan_conflicts_with_what_it_handed_out_and_no_more() {
         }
     }
     // Fewer than were asked for say that there are no more.
-    for (max, expected) in [(3, false), (4, true)] {
-        let db = with(&[1, 2, 3]);
-        let txn = db.begin().expect("begin");
-        let mut scan = txn.scan(0, 100, UP).expect("scan");
-        assert_eq!(scan.next_many(max).expect("next_many").len(), 3);
-        db.set(50, b"").expect("set");
-        assert_eq!(conflicts(txn), expected, "{max}");
+    type Ask = fn(&mut Scan, usize) -> usize;
+    for (name, ask) in [
+        (
+            "next_many",
+            (|scan, max| scan.next_many(max).expect("next_many").len()) as Ask,
+        ),
+        ("next_ids", |scan, max| {
+            scan.next_ids(&mut vec![0; max]).expect("next_ids")
+        }),
+    ] {
+        for (max, expected) in [(3, false), (4, true)] {
+            let db = with(&[1, 2, 3]);
+            let txn = db.begin().expect("begin");
+            let mut scan = txn.scan(0, 100, UP).expect("scan");
+            assert_eq!(ask(&mut scan, max), 3);
+            db.set(50, b"").expect("set");
+            assert_eq!(conflicts(txn), expected, "{name}, {max}");
+        }
     }
 }
 
@@ -580,10 +591,13 @@ fn scans_hand_out_everything_whatever_is_asked_for() {
                             assert_eq!(record.value, if keys_only { &[][..] } else { &value });
                             found.push(record.id);
                         }
-                        // The other way to go on.
+                        // The other ways to go on.
                         if let Some(record) = scan.next().expect("next") {
                             found.push(record.id);
                         }
+                        let mut next = vec![0; max.min(700)];
+                        let count = scan.next_ids(&mut next).expect("next_ids");
+                        found.extend_from_slice(&next[..count]);
                     }
                     assert_eq!(&found, expected, "{order:?}, {max}");
                     assert!(

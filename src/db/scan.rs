@@ -198,6 +198,35 @@ impl Scan {
         Ok(())
     }
 
+    /// The ids alone of the next records, as many as `ids` has room for; how many. None: it is over.
+    /// Fewer may also be because the next one can't be read.
+    pub fn next_ids(&mut self, ids: &mut [u32]) -> Result<usize> {
+        self.snapshot.shared.check_process()?;
+        self.drop_erased()?;
+        let mut count = 0;
+        while let Some(place) = ids.get_mut(count)
+            && let Some(record) = self.ahead.get(self.handed_out)
+        {
+            *place = record.id;
+            self.handed_out += 1;
+            count += 1;
+        }
+        match self.read_ids(&mut ids[count..]) {
+            Ok(read) => count += read,
+            // Those before it are handed out first; the failure comes again.
+            Err(error) if count == 0 => return Err(error),
+            Err(_) => {}
+        }
+        if let Some(within) = &self.within {
+            let is_over = count < ids.len() && self.left.is_none();
+            let last = ids[..count].last().copied();
+            if let Some(id) = if is_over { Some(within.to) } else { last } {
+                within.reached(id);
+            }
+        }
+        Ok(count)
+    }
+
     /// Takes what was erased since out of what was read ahead.
     fn drop_erased(&mut self) -> Result<()> {
         let erasures = self.snapshot.shared.erasures.count();
@@ -219,12 +248,20 @@ impl Scan {
 
     /// Reads up to `most` records more, at most [`MOST_AHEAD`]; none only at the end.
     fn read(&mut self, most: usize, records: &mut Records) -> Result<()> {
+        let mut ids = [0; MOST_AHEAD];
+        let ids = &mut ids[..most.min(MOST_AHEAD)];
+        if self.order.keys_only {
+            records.reserve(ids.len(), 0)?;
+            let count = self.read_ids(ids)?;
+            return ids[..count]
+                .iter()
+                .try_for_each(|&id| records.push(own(id, &[])));
+        }
         let before = records.len();
         while let Some((lower, upper)) = self.left
             && records.len() == before
         {
-            let mut ids = [0; MOST_AHEAD];
-            let count = self.candidates(lower, upper, &mut ids[..most.min(MOST_AHEAD)]);
+            let count = self.candidates(lower, upper, ids);
             let ids = &ids[..count];
             let Some(&last) = ids.last() else {
                 self.left = None;
@@ -244,14 +281,102 @@ impl Scan {
                 Err(_) if records.len() > before => records.last().map_or(last, |last| last.id),
                 Err(error) => return Err(error),
             };
-            self.left = if self.order.reverse {
+            self.go_on_after(last);
+        }
+        Ok(())
+    }
+
+    /// The next live ids, as many as `ids` has room for; how many. Fewer: there are no more, or the
+    /// next one can't be read.
+    fn read_ids(&mut self, ids: &mut [u32]) -> Result<usize> {
+        let mut count = 0;
+        while let Some((lower, upper)) = self.left
+            && count < ids.len()
+        {
+            let room = (ids.len() - count).min(MOST_AHEAD);
+            let found = self.candidates(lower, upper, &mut ids[count..count + room]);
+            let candidates = &mut ids[count..count + found];
+            let Some(&last) = candidates.last() else {
+                self.left = None;
+                break;
+            };
+            let mut first = self.within.as_ref().and_then(|within| within.first);
+            let (live, outcome) = self.keep_live(candidates, &mut first);
+            if let Some(within) = &mut self.within {
+                within.first = first;
+            }
+            count += live;
+            match outcome {
+                Ok(()) => self.go_on_after(last),
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => {
+                    self.go_on_after(ids[count - 1]);
+                    break;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// What is left of the range after `last`.
+    fn go_on_after(&mut self, last: u32) {
+        self.left = self.left.and_then(|(lower, upper)| {
+            if self.order.reverse {
                 last.checked_sub(1).map(|upper| (lower, upper))
             } else {
                 last.checked_add(1).map(|lower| (lower, upper))
-            };
-            self.left = self.left.filter(|(lower, upper)| lower <= upper);
+            }
+        });
+        self.left = self.left.filter(|(lower, upper)| lower <= upper);
+    }
+
+    /// Moves those of `ids` that are live to its front; how many, up to the first that can't be read.
+    /// Notes in `first` the first record of the snapshot, seen through a transaction's writes or not.
+    fn keep_live(&self, ids: &mut [u32], first: &mut Option<u32>) -> (usize, Result<()>) {
+        let snapshot = &*self.snapshot;
+        let mut count = 0;
+        let Some(within) = &self.within else {
+            let _reading = snapshot.begin_reading();
+            let lookup = &snapshot.world.lookup;
+            // Entries first: what they lead to is seen if it is visible afterwards.
+            let mut entries = [Entry::NONE; MOST_AHEAD];
+            let entries = &mut entries[..ids.len()];
+            lookup.load(ids, entries);
+            let newest = snapshot.sees_newest();
+            if newest && entries.iter().all(|entry| entry.is_live()) {
+                return (ids.len(), Ok(()));
+            }
+            for (index, &entry) in entries.iter().enumerate() {
+                let id = ids[index];
+                let live = match newest {
+                    true => entry.is_live(),
+                    false => match snapshot.live(id, entry) {
+                        Ok(live) => live.is_some(),
+                        Err(error) => return (count, Err(error)),
+                    },
+                };
+                ids[count] = id;
+                count += usize::from(live);
+            }
+            return (count, Ok(()));
+        };
+        for index in 0..ids.len() {
+            let id = ids[index];
+            let written = within.writes.get(&id);
+            let mut found = false;
+            if written.is_none() || first.is_none() {
+                found = match snapshot.contains(id) {
+                    Ok(found) => found,
+                    Err(error) => return (count, Err(error)),
+                };
+            }
+            if found {
+                first.get_or_insert(id);
+            }
+            ids[count] = id;
+            count += usize::from(written.map_or(found, Option::is_some));
         }
-        Ok(())
+        (count, Ok(()))
     }
 
     /// [`Scan::push_all`] with the writes of a transaction. Notes in `first` the first record of the
@@ -270,9 +395,9 @@ impl Scan {
                     self.push_all(&[id], records)?;
                     records.len() > before
                 }
-                Some(own) => {
-                    if let Some(value) = own {
-                        records.push(self.own(id, value))?;
+                Some(written) => {
+                    if let Some(value) = written {
+                        records.push(own(id, value))?;
                     }
                     first.is_none() && self.snapshot.contains(id)?
                 }
@@ -285,16 +410,6 @@ impl Scan {
             }
         }
         Ok(ids.len())
-    }
-
-    fn own<'a>(&self, id: u32, value: &'a [u8]) -> Record<'a> {
-        Record {
-            id,
-            state: State::Live,
-            commit: 0,
-            time_us: 0,
-            value: if self.order.keys_only { &[] } else { value },
-        }
     }
 
     /// The next ids in `lower..=upper` that may be live; how many.
@@ -336,23 +451,8 @@ impl Scan {
         let _reading = snapshot.begin_reading();
         let world = &snapshot.world;
         let mut entries = [Entry::NONE; MOST_AHEAD];
-        for (entry, &id) in entries.iter_mut().zip(ids) {
-            *entry = world.lookup.get(id);
-        }
+        world.lookup.load(ids, &mut entries);
         let newest = snapshot.sees_newest();
-        if self.order.keys_only {
-            records.reserve(ids.len(), 0)?;
-            for (&entry, &id) in entries.iter().zip(ids) {
-                let live = match newest {
-                    true => entry.is_live(),
-                    false => snapshot.live(id, entry)?.is_some(),
-                };
-                if live {
-                    records.push(self.own(id, &[]))?;
-                }
-            }
-            return Ok(ids.len());
-        }
         let bytes = entries.iter().map(|entry| entry.len_hint()).sum();
         records.reserve(ids.len(), usize::min(bytes, MOST_BYTES))?;
         let nearby = world.log.nearby();
@@ -387,5 +487,16 @@ impl Scan {
             }
         }
         Ok(ids.len())
+    }
+}
+
+/// A record of which only this is known: one of the transaction's own, or of a scan for ids.
+fn own(id: u32, value: &[u8]) -> Record<'_> {
+    Record {
+        id,
+        state: State::Live,
+        commit: 0,
+        time_us: 0,
+        value,
     }
 }

@@ -22,6 +22,10 @@ impl Blank for u64 {
     const BLANK: u64 = 0;
 }
 
+impl Blank for usize {
+    const BLANK: usize = 0;
+}
+
 impl<T> Blank for *mut T {
     const BLANK: *mut T = ptr::null_mut();
 }

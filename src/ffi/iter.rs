@@ -1,6 +1,7 @@
 //! Ordered scans.
 
 use std::ffi::c_int;
+use std::ptr;
 
 use super::call::{Blank, answer, watched_of, with, with_part, with_part_mut};
 use super::codes::OURDB_OK;
@@ -200,6 +201,65 @@ pub unsafe extern "C" fn ourdb_iter_next_many(
                     return Err(Failure::Over);
                 }
                 list.finish(|record| item(record, it.keys_only))
+            })
+        })
+    }
+}
+
+/// Goes on to the next records, of which the ids alone are wanted. The fastest way to go over many.
+///
+/// No value is read, with OURDB_ITER_KEYS or without. On one iterator it may take turns with
+/// ourdb_iter_next() and ourdb_iter_next_many().
+///
+/// @param iter   the iterator
+/// @param ids    receives the ids, at least one; nothing else is written on failure
+/// @param cap    how many ids has room for; not 0
+/// @param count  receives how many there are; 0 on failure. Fewer than cap don't say that it is
+///     over: only OURDB_NOT_FOUND does.
+///
+/// @return OURDB_OK, or
+/// - OURDB_NOT_FOUND: the iteration is over, and stays so
+/// - OURDB_INVALID_ARGUMENT: cap is 0
+/// - OURDB_CORRUPT: what says whether the next record is there is damaged
+/// - a code that any read can return (see Errors)
+///
+/// Cost: a few nanoseconds for each; nothing is allocated, unless the iterator is that of a
+/// transaction.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ourdb_iter_next_ids(
+    iter: *mut ourdb_iter,
+    ids: *mut u32,
+    cap: usize,
+    count: *mut usize,
+) -> c_int {
+    // SAFETY: the caller's handle, array of `cap` ids, and count.
+    unsafe {
+        answer("ourdb_iter_next_ids", count, "count", || {
+            with_part_mut(iter, |it: &mut Scanning| {
+                pointer::check(ids, "ids")?;
+                if cap == 0 {
+                    return Err(Error::invalid("cap is 0").into());
+                }
+                let mut count = 0;
+                while count < cap {
+                    // Not straight into the caller's array, which may hold nothing yet.
+                    let mut part = [0; 256];
+                    let room = part.len().min(cap - count);
+                    match it.scan.next_ids(&mut part[..room]) {
+                        Ok(0) => break,
+                        Ok(read) => {
+                            ptr::copy_nonoverlapping(part.as_ptr(), ids.add(count), read);
+                            count += read;
+                        }
+                        // Those before it are handed out first; the failure comes again.
+                        Err(_) if count != 0 => break,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                match count {
+                    0 => Err(Failure::Over),
+                    _ => Ok(count),
+                }
             })
         })
     }

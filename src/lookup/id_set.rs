@@ -116,8 +116,19 @@ impl IdSet {
             let word = self.word(0, index).map_or(0, |w| w.load(Ordering::Acquire));
             let mut bits = word & u64::MAX << (u64::from(id) % BITS);
             from = (index + 1) * BITS;
+            let first = index * BITS;
+            if bits == u64::MAX
+                && first + BITS - 1 <= u64::from(upper)
+                && let Some(ids) = ids.get_mut(count..count + BITS as usize)
+            {
+                for (offset, place) in ids.iter_mut().enumerate() {
+                    *place = (first + offset as u64) as u32;
+                }
+                count += BITS as usize;
+                continue;
+            }
             while bits != 0 {
-                let id = index * BITS + u64::from(bits.trailing_zeros());
+                let id = first + u64::from(bits.trailing_zeros());
                 if count == ids.len() || id > u64::from(upper) {
                     return count;
                 }
@@ -222,6 +233,39 @@ mod tests {
         check(5000, &[0, 1, 63, 64, 4095, 4096, 4999]);
         check(16_777_215, &[1, 16_777_214, 262_143, 262_144]);
         check(u64::from(u32::MAX) + 1, &[0, u32::MAX, 1 << 31]);
+    }
+
+    #[test]
+    fn ids_are_filled_in_from_full_words_and_others() {
+        let limit = u64::from(u32::MAX) + 1;
+        let set = IdSet::new(limit).expect("memory");
+        let words = [(1, u64::MAX), (2, u64::MAX - 1), (4, u64::MAX), (90, 5)];
+        let last = limit / BITS - 1;
+        let mut expected = Vec::new();
+        for (index, bits) in words.into_iter().chain([(last, u64::MAX)]) {
+            set.fill_word(index, bits);
+            let ids = (0..BITS).filter(|bit| bits >> bit & 1 != 0);
+            expected.extend(ids.map(|bit| (index * BITS + bit) as u32));
+        }
+        for room in [1, 63, 64, 65, 127, 128, 200, 1000] {
+            for (lower, upper) in [
+                (0, u32::MAX),
+                (64, 127),
+                (65, 126),
+                (64, 191),
+                (128, 320),
+                (u32::MAX - 63, u32::MAX),
+                (u32::MAX - 63, u32::MAX - 1),
+                (192, 255),
+            ] {
+                let mut ids = vec![0; room];
+                let count = set.fill(lower, upper, &mut ids);
+                let within = |id: &&u32| (lower..=upper).contains(*id);
+                let expected: Vec<u32> = expected.iter().filter(within).copied().collect();
+                let expected = &expected[..expected.len().min(room)];
+                assert_eq!(&ids[..count], expected, "{lower}..={upper}, {room}");
+            }
+        }
     }
 
     #[test]

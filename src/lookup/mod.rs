@@ -112,6 +112,25 @@ impl Lookup {
         }
     }
 
+    /// Loads the entries of ids that follow one another up or down, into as many places.
+    pub(crate) fn load(&self, ids: &[u32], entries: &mut [Entry]) {
+        let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else {
+            return;
+        };
+        let (lowest, highest) = (first.min(last) as usize, first.max(last) as usize);
+        let places = entries.iter_mut().zip(ids);
+        match self.table.range(lowest, highest + 1) {
+            // One look at the table for all.
+            Some(words) if self.disk.is_none() => places.for_each(|(entry, &id)| {
+                let word = words.get((id as usize).wrapping_sub(lowest));
+                *entry = word.map_or(Entry::NONE, |word| {
+                    Entry::from_word(word.load(Ordering::Acquire))
+                });
+            }),
+            _ => places.for_each(|(entry, &id)| *entry = self.get(id)),
+        }
+    }
+
     /// Begins to load the entry of an id into the processor's cache.
     #[inline]
     pub(crate) fn prefetch(&self, id: u32) {

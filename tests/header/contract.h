@@ -192,6 +192,7 @@ int ourdb_txn_iter_open(const ourdb_txn *txn, uint32_t lower, uint32_t upper, ui
                         ourdb_iter **out);
 int ourdb_iter_next(ourdb_iter *iter, ourdb_record *out);
 int ourdb_iter_next_many(ourdb_iter *iter, size_t max, ourdb_records *out);
+int ourdb_iter_next_ids(ourdb_iter *iter, uint32_t *ids, size_t cap, size_t *count);
 void ourdb_iter_close(ourdb_iter *iter);
 
 int ourdb_retention_init(ourdb_retention *retention, size_t size);

@@ -518,14 +518,15 @@ impl Interleaved {
             return Ok(());
         }
         let index = self.random.below(self.scans.len() as u64) as usize;
-        let max = self
-            .random
-            .chance(50)
-            .then(|| self.random.below(8) as usize);
+        let (step, most) = match self.random.below(4) {
+            0 | 1 => ("next", 1),
+            2 => ("next_many", self.random.below(8) as usize),
+            _ => ("next_ids", self.random.below(8) as usize),
+        };
         let open = &mut self.scans[index];
-        let most = max.unwrap_or(1);
-        let expected: Vec<_> = open.rest.drain(..most.min(open.rest.len())).collect();
+        let mut expected: Vec<_> = open.rest.drain(..most.min(open.rest.len())).collect();
         let mut found = Vec::new();
+        let failed = |error| format!("{step}, {most}: {error}");
         let mut item = |record: Record<'_>| {
             found.push((record.id, record.commit, record.value.to_vec()));
             let time = self.times.entry(record.commit).or_insert(record.time_us);
@@ -533,15 +534,22 @@ impl Interleaved {
                 .then_some(())
                 .ok_or_else(|| format!("a scan: {record:?}, and its commit is of {time}"))
         };
-        match max {
-            None => {
-                let next = open.scan.next().map_err(|error| format!("next: {error}"))?;
+        match step {
+            "next" => {
+                let next = open.scan.next().map_err(failed)?;
                 next.map_or(Ok(()), &mut item)?;
             }
-            Some(max) => {
-                let next = open.scan.next_many(max);
-                let next = next.map_err(|error| format!("next_many({max}): {error}"))?;
+            "next_many" => {
+                let next = open.scan.next_many(most).map_err(failed)?;
                 next.iter().try_for_each(item)?;
+            }
+            _ => {
+                let mut ids = vec![0; most];
+                let count = open.scan.next_ids(&mut ids).map_err(failed)?;
+                found.extend(ids[..count].iter().map(|&id| (id, 0, Vec::new())));
+                for (_, commit, value) in &mut expected {
+                    (*commit, *value) = (0, Vec::new());
+                }
             }
         }
         // What was handed out was read, and to the end of the range if there is no more.
@@ -560,7 +568,7 @@ impl Interleaved {
                 None => {}
             }
         }
-        let what = format!("a scan of {lower}..={upper} goes on with {max:?}");
+        let what = format!("a scan of {lower}..={upper} goes on with {step}, {most}");
         self.say(what.clone());
         self.is(&what, &found, &expected)
     }

@@ -108,6 +108,12 @@ mod c {
             out: *mut *mut c_void,
         ) -> c_int;
         pub fn ourdb_iter_next_many(iter: *mut c_void, max: usize, out: *mut Records) -> c_int;
+        pub fn ourdb_iter_next_ids(
+            iter: *mut c_void,
+            ids: *mut u32,
+            cap: usize,
+            count: *mut usize,
+        ) -> c_int;
         pub fn ourdb_iter_close(iter: *mut c_void);
         pub fn ourdb_retention_init(retention: *mut Retention, size: usize) -> c_int;
         pub fn ourdb_compact(
@@ -237,26 +243,21 @@ impl c::Record {
 }
 
 impl OurDb {
-    /// Gives the records of an iterator to `visit` until it returns false.
-    fn iterate(&self, flags: u32, mut visit: impl FnMut(&c::Record) -> bool) -> Outcome {
+    /// Calls `go_on` with an iterator until that returns what isn't a success, or false.
+    fn iterate(&self, flags: u32, mut go_on: impl FnMut(*mut c_void) -> (c_int, bool)) -> Outcome {
         let mut iter = null_mut();
         // SAFETY: a database that is open.
         check(unsafe { c::ourdb_iter_open(self.db, 0, u32::MAX, flags, &mut iter) })?;
-        let mut outcome = Ok(());
-        loop {
-            let mut records = Records::new();
-            // SAFETY: an iterator that is open, used by this thread alone.
-            let code = unsafe { c::ourdb_iter_next_many(iter, SCAN_BATCH, &mut records.0) };
-            if code != c::OK {
-                if code != c::NOT_FOUND {
-                    outcome = check(code);
-                }
-                break;
+        let code = loop {
+            let (code, is_wanted) = go_on(iter);
+            if code != c::OK || !is_wanted {
+                break code;
             }
-            if !records.items().iter().all(&mut visit) {
-                break;
-            }
-        }
+        };
+        let outcome = match code {
+            c::NOT_FOUND => Ok(()),
+            code => check(code),
+        };
         // SAFETY: it is open, and isn't used again.
         unsafe { c::ourdb_iter_close(iter) };
         outcome
@@ -315,11 +316,23 @@ impl Session for &OurDb {
     }
 
     fn scan(&mut self, visit: &mut dyn FnMut(u32, &[u8]) -> bool) -> Outcome {
-        self.iterate(0, |record| visit(record.id, record.value()))
+        self.iterate(0, |iter| {
+            let mut records = Records::new();
+            // SAFETY: an iterator that is open, used by this thread alone.
+            let code = unsafe { c::ourdb_iter_next_many(iter, SCAN_BATCH, &mut records.0) };
+            let mut items = records.items().iter();
+            (code, items.all(|record| visit(record.id, record.value())))
+        })
     }
 
     fn scan_keys(&mut self, visit: &mut dyn FnMut(u32) -> bool) -> Outcome {
-        self.iterate(c::ITER_KEYS, |record| visit(record.id))
+        let (mut ids, mut count) = ([0; SCAN_BATCH], 0);
+        self.iterate(c::ITER_KEYS, |iter| {
+            // SAFETY: an iterator that is open, used by this thread alone; room for so many.
+            let code =
+                unsafe { c::ourdb_iter_next_ids(iter, ids.as_mut_ptr(), SCAN_BATCH, &mut count) };
+            (code, ids[..count].iter().all(|&id| visit(id)))
+        })
     }
 
     fn above(&mut self, id: u32) -> Outcome<Option<u32>> {
