@@ -176,7 +176,7 @@ impl Lookup {
 
     /// Notes that a block holds an entry.
     fn use_block(&self, block: u32) {
-        if self.blocks.at_or_above(u64::from(block)) == Some(block) {
+        if self.blocks.contains(block) {
             return;
         }
         self.blocks.insert(block);

@@ -8,13 +8,13 @@ use std::any::Any;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::mapping::{Backing, Mapping, page_size};
 use super::view::Identity;
@@ -28,11 +28,14 @@ const STRIDE: u64 = 2 << 20;
 const WINDOW: u64 = STRIDE + LONGEST_WINDOWED_WRITE;
 /// The kernel is asked to copy so many bytes at a time: somebody waits for a word on the progress.
 const LONGEST_COPY: u64 = 4 << 20;
-/// Writes longer than this go through the kernel rather than through the window.
-const LONGEST_WINDOWED_WRITE: u64 = 256 << 10;
+/// Writes longer than this go through the kernel: what a call costs is little then beside a page of
+/// the window.
+const LONGEST_WINDOWED_WRITE: u64 = 16 << 10;
 /// The kernel is asked for the window's pages so many bytes at a time: a set that comes just then
 /// waits for them, and where memory is short each page may take it 100 µs.
 const PAGES_AT_ONCE: u64 = 128 << 10;
+/// Written over reserved space, a few at a time.
+static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
 /// A directory of the file system.
 #[derive(Debug)]
@@ -289,13 +292,19 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
 }
 
 pub(super) fn now_us() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| {
-            // Not as_micros(), which computes with 128 bits.
-            let seconds = elapsed.as_secs().saturating_mul(1_000_000);
-            seconds.saturating_add(u64::from(elapsed.subsec_micros()))
-        })
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // Not SystemTime, which counts in nanoseconds and with more care than a commit has time for.
+    // SAFETY: the kernel writes nothing but the structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    // Of a time before 1970 only what is over a second is left.
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let microseconds = u64::try_from(now.tv_nsec).unwrap_or(0) / 1000;
+    seconds
+        .saturating_mul(1_000_000)
+        .saturating_add(microseconds)
 }
 
 pub(super) fn random() -> io::Result<[u8; 16]> {
@@ -360,6 +369,8 @@ struct Tail {
     unmapped_until: u64,
     /// Whether there was a sync since the last window was opened.
     synced: bool,
+    /// What was reserved last, behind all that was written.
+    unused: Range<u64>,
 }
 
 /// The part of the file that is mapped for writing.
@@ -373,19 +384,63 @@ struct Window {
 }
 
 impl Window {
-    /// Makes sure that there are pages up to `end`, which lies within the window.
-    fn make_ready(&mut self, end: u64) -> io::Result<()> {
+    /// Makes sure that there are pages for `[position, end)`, which lies within the window. Of `unused`
+    /// nobody reads what it holds, and nothing was written there.
+    fn make_ready(
+        &mut self,
+        file: &fs::File,
+        position: u64,
+        end: u64,
+        unused: &Range<u64>,
+    ) -> io::Result<()> {
         if end <= self.ready {
             return Ok(());
         }
         let page = page_size() as u64;
-        let to = end.max(self.ready + PAGES_AT_ONCE).next_multiple_of(page);
+        // What was written through the kernel since needs none.
+        let from = self.ready.max(position - position % page);
+        let to = end.max(from + PAGES_AT_ONCE).next_multiple_of(page);
         let to = to.min(self.end);
-        let (from, len) = (self.ready - self.start, to - self.start);
+        // A page of reserved space comes by way of a fault at half the speed of one that is written,
+        // and with it the file system may make many more, which takes milliseconds.
+        let new = from.max(unused.start)..to.min(unused.end);
+        write_zeros(file, new);
         self.mapping
-            .populate_for_writing(from as usize, len as usize)?;
+            .populate_for_writing((from - self.start) as usize, (to - self.start) as usize)?;
         self.ready = to;
         Ok(())
+    }
+}
+
+/// Writes zeros over a range of a file, which holds zeros. What can't be written stays as it is.
+fn write_zeros(file: &fs::File, range: Range<u64>) {
+    let mut position = range.start;
+    while position < range.end {
+        let mut left = (range.end - position) as usize;
+        let parts = [(); PAGES_AT_ONCE as usize / ZEROS.len()].map(|()| {
+            let len = left.min(ZEROS.len());
+            left -= len;
+            libc::iovec {
+                iov_base: ZEROS.as_ptr().cast_mut().cast(),
+                iov_len: len,
+            }
+        });
+        let Ok(offset) = libc::off_t::try_from(position) else {
+            return;
+        };
+        // SAFETY: the descriptor is open; each part lies within `ZEROS`, from which the kernel reads.
+        let written = unsafe {
+            libc::pwritev(
+                file.as_raw_fd(),
+                parts.as_ptr(),
+                parts.len() as libc::c_int,
+                offset,
+            )
+        };
+        match u64::try_from(written) {
+            Ok(written) if written > 0 => position += written,
+            _ => return,
+        }
     }
 }
 
@@ -407,8 +462,13 @@ impl OsFile {
     }
 
     /// Writes through the window; `false` where it can't be had and the kernel must be asked.
-    fn write_window(&self, position: u64, parts: &[&[u8]], len: u64) -> io::Result<bool> {
-        let mut tail = self.tail();
+    fn write_window(
+        &self,
+        tail: &mut Tail,
+        position: u64,
+        parts: &[&[u8]],
+        len: u64,
+    ) -> io::Result<bool> {
         if position < tail.unmapped_until {
             return Ok(false);
         }
@@ -441,7 +501,8 @@ impl OsFile {
         let Some(window) = tail.window.as_mut() else {
             return Ok(false);
         };
-        if window.make_ready(position + len).is_err() {
+        let ready = window.make_ready(&self.file, position, position + len, &tail.unused);
+        if ready.is_err() {
             // The kernel's own way of writing says what is wrong, by an error code.
             tail.window = None;
             return Ok(false);
@@ -588,12 +649,15 @@ impl File for OsFile {
 
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
-        if self.io != IoMode::File
-            && self.reserved.load(Ordering::Relaxed)
-            && len <= LONGEST_WINDOWED_WRITE
-            && self.write_window(position, parts, len)?
-        {
-            return Ok(());
+        if self.io != IoMode::File && self.reserved.load(Ordering::Relaxed) {
+            let mut tail = self.tail();
+            let tail = &mut *tail;
+            let is_written =
+                len <= LONGEST_WINDOWED_WRITE && self.write_window(tail, position, parts, len)?;
+            tail.unused.start = tail.unused.start.max(position + len);
+            if is_written {
+                return Ok(());
+            }
         }
         let mut position = position;
         if let [head, value] = parts
@@ -620,6 +684,7 @@ impl File for OsFile {
             // SAFETY: the descriptor is open; nothing but the file changes.
             if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, offset, len) } == 0 {
                 self.reserved.store(true, Ordering::Relaxed);
+                self.tail().unused = from..to;
                 return Ok(());
             }
             let error = io::Error::last_os_error();
@@ -640,8 +705,12 @@ impl File for OsFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        // A window over bytes that are cut off would fault when written to.
-        self.tail().window = None;
+        {
+            // A window over bytes that are cut off would fault when written to.
+            let mut tail = self.tail();
+            tail.window = None;
+            tail.unused = 0..0;
+        }
         self.file.set_len(len)
     }
 
@@ -708,5 +777,74 @@ impl File for OsFile {
         let mapping = Mapping::new(bytes, Backing::Write(&self.file, 0))?;
         self.is_table.store(true, Ordering::Relaxed);
         Words::over(mapping, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was written is there, whatever was written through the window and what through the kernel,
+    /// and however much of the space behind it was prepared.
+    #[test]
+    fn nothing_that_was_written_is_written_over() {
+        let root = std::env::temp_dir().join(format!("ourdb-window-{}", std::process::id()));
+        for io in [IoMode::Auto, IoMode::Map, IoMode::File] {
+            let storage = OsStorage::new(&root, io);
+            storage.create_root().expect("a directory");
+            let file = storage.open("file", Access::Truncate).expect("a new file");
+            let mut expected: Vec<u8> = Vec::new();
+            let mut reserved = 0u64;
+            let short = [
+                1,
+                40,
+                140,
+                4095,
+                4096,
+                4097,
+                LONGEST_WINDOWED_WRITE as usize,
+            ];
+            let long = [LONGEST_WINDOWED_WRITE as usize + 1, 70_000, 300_000];
+            let mut number = 0u8;
+            let mut append = |expected: &mut Vec<u8>, reserved: &mut u64, len: usize| {
+                let position = expected.len() as u64;
+                let end = position + len as u64;
+                if end > *reserved {
+                    *reserved = end + 700_000;
+                    file.allocate(position, *reserved).expect("space");
+                }
+                number = number % 250 + 1;
+                let bytes = vec![number; len];
+                let (head, rest) = bytes.split_at(len / 3);
+                file.write_at(position, &[head, rest]).expect("a write");
+                expected.extend_from_slice(&bytes);
+            };
+            for round in 0..12 {
+                for len in short {
+                    append(&mut expected, &mut reserved, len);
+                }
+                append(&mut expected, &mut reserved, long[round % long.len()]);
+                for _ in 0..50 {
+                    append(&mut expected, &mut reserved, 140);
+                }
+                // Over what is there, as an erasure does; cut off, as after a failed append; synced.
+                let place = expected.len() / 2;
+                file.write_at(place as u64, &[&[0xEE; 64]])
+                    .expect("a write");
+                expected[place..place + 64].fill(0xEE);
+                match round {
+                    4 => {
+                        file.set_len(expected.len() as u64).expect("to be cut");
+                        reserved = 0;
+                    }
+                    8 => file.sync().expect("a sync"),
+                    _ => {}
+                }
+                let mut found = vec![0; expected.len()];
+                file.read_at(0, &mut found).expect("a read");
+                assert!(found == expected, "{io:?}, round {round}");
+            }
+        }
+        fs::remove_dir_all(&root).expect("to be removed");
     }
 }
