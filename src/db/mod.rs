@@ -42,7 +42,7 @@ use crate::log::segment::LogEnd;
 use crate::options::{Limits, Options, Sync};
 use crate::storage::{Lock, Reading, Storage, Swap, fork};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, sleep, thread};
+use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, lock_apart, sleep, thread};
 pub(crate) use backups::{check_untouched, open_copy, remove_leftovers};
 pub(crate) use close::LOCK;
 use erasures::Erasures;
@@ -206,7 +206,7 @@ impl Shared {
         if pause != 0 {
             sleep(Duration::from_micros(u64::from(pause)));
         }
-        self.writer()
+        lock_apart(&self.writer)
     }
 
     #[inline]
