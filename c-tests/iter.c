@@ -2,9 +2,10 @@
  * iter: ordered scans.
  *
  * Promise: an iterator gives the live records of a range of ids in order, up or down, with their
- * values, commits and times or ids only, one by one, many at a time or as ids alone, as of the moment of its opening, whatever is written
- * meanwhile; on a transaction with the transaction's writes. Over is over, again and again. A
- * database isn't closed as long as one is open; one that is closed is noticed.
+ * values, commits and times or ids only, one by one, many at a time or as ids alone, as of the
+ * moment of its opening, whatever is written meanwhile; on a transaction with the transaction's
+ * writes. Over is over, again and again. A database isn't closed as long as one is open; one that is
+ * closed is noticed.
  */
 #include "harness.h"
 

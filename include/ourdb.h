@@ -1792,7 +1792,8 @@ int ourdb_iter_open(const ourdb *db, uint32_t lower, uint32_t upper, uint32_t fl
  *
  * Unless it is a snapshot, the transaction has read all ids from the end of the range at which the
  * iterator began to the record that was handed out last, and the rest of the range when the
- * iterator has said that it is over. What it doesn't come to doesn't count as read.
+ * iterator has said that it is over, or has handed out fewer than were asked for because it is.
+ * What it doesn't come to doesn't count as read.
  *
  * Cost: one allocation. The first write of the transaction after that copies what it wrote before.
  */
@@ -1842,7 +1843,7 @@ int ourdb_iter_next_many(ourdb_iter *iter, size_t max, ourdb_records *out);
  * ourdb_iter_next() and ourdb_iter_next_many().
  *
  * @param iter   the iterator
- * @param ids    receives the ids, at least one; nothing else is written on failure
+ * @param ids    receives the ids, at least one; untouched on failure
  * @param cap    how many ids has room for; not 0
  * @param count  receives how many there are; 0 on failure. Fewer than cap don't say that it is
  *     over: only OURDB_NOT_FOUND does.

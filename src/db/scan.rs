@@ -198,8 +198,8 @@ impl Scan {
         Ok(())
     }
 
-    /// The ids alone of the next records, as many as `ids` has room for; how many. None: it is over.
-    /// Fewer may also be because the next one can't be read.
+    /// The ids alone of the next records, as many as `ids` has room for; how many. None though there is
+    /// room: it is over. Fewer may also be because the next one can't be read.
     pub fn next_ids(&mut self, ids: &mut [u32]) -> Result<usize> {
         self.snapshot.shared.check_process()?;
         self.drop_erased()?;

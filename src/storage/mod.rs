@@ -117,9 +117,10 @@ pub trait File: Any + Send + Sync + Debug {
     /// Where space was allocated before, it can't fail for lack of it.
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()>;
     /// Makes sure that `[from, to)` can be written: reserves the space on disk and extends the
-    /// file with zeros. Nobody needs what is there, unless the file is mapped as a table. Where the file system can't reserve, the file is left as it is and
-    /// [`write_at`](File::write_at) extends it and may run out of space; only a file that is mapped
-    /// as a [table](File::words) gets its space in any case, unless the file system copies on write.
+    /// file with zeros. Nobody needs what is there, unless the file is mapped as a table. Where the
+    /// file system can't reserve, the file is left as it is and [`write_at`](File::write_at) extends
+    /// it and may run out of space; only a file that is mapped as a [table](File::words) gets its
+    /// space in any case, unless the file system copies on write.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;

@@ -379,8 +379,8 @@ struct Window {
     mapping: Mapping,
     start: u64,
     end: u64,
-    /// Up to here there are pages, so that stores can't fail.
-    ready: u64,
+    /// Here there are pages, so that stores can't fail.
+    ready: Range<u64>,
 }
 
 impl Window {
@@ -388,26 +388,33 @@ impl Window {
     /// nobody reads what it holds, and nothing was written there.
     fn make_ready(
         &mut self,
-        file: &fs::File,
+        file: &OsFile,
         position: u64,
         end: u64,
         unused: &Range<u64>,
     ) -> io::Result<()> {
-        if end <= self.ready {
+        if end <= self.ready.end {
             return Ok(());
         }
         let page = page_size() as u64;
         // What was written through the kernel since needs none.
-        let from = self.ready.max(position - position % page);
+        let from = self.ready.end.max(position - position % page);
         let to = end.max(from + PAGES_AT_ONCE).next_multiple_of(page);
         let to = to.min(self.end);
+        // Where another program has cut the file off, zeros would hide it.
+        if file.len_and_names()?.0 < to {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         // A page of reserved space comes by way of a fault at half the speed of one that is written,
         // and with it the file system may make many more, which takes milliseconds.
         let new = from.max(unused.start)..to.min(unused.end);
-        write_zeros(file, new);
+        write_zeros(&file.file, new);
         self.mapping
             .populate_for_writing((from - self.start) as usize, (to - self.start) as usize)?;
-        self.ready = to;
+        if from > self.ready.end {
+            self.ready.start = from;
+        }
+        self.ready.end = to;
         Ok(())
     }
 }
@@ -481,7 +488,7 @@ impl OsFile {
                 tail.unmapped_until = start + 2 * STRIDE;
                 return Ok(false);
             }
-            let end = (start + WINDOW).min(self.file.metadata()?.len());
+            let end = (start + WINDOW).min(self.len_and_names()?.0);
             if position + len > end {
                 return Ok(false);
             }
@@ -491,17 +498,21 @@ impl OsFile {
                 Err(error) if self.io == IoMode::Map => return Err(error),
                 Err(_) => return Ok(false),
             };
+            let first = (position - position % page_size() as u64).max(start);
             tail.window = Some(Window {
                 mapping,
                 start,
                 end,
-                ready: (position - position % page_size() as u64).max(start),
+                ready: first..first,
             });
         }
         let Some(window) = tail.window.as_mut() else {
             return Ok(false);
         };
-        let ready = window.make_ready(&self.file, position, position + len, &tail.unused);
+        if position < window.ready.start {
+            return Ok(false);
+        }
+        let ready = window.make_ready(self, position, position + len, &tail.unused);
         if ready.is_err() {
             // The kernel's own way of writing says what is wrong, by an error code.
             tail.window = None;
@@ -536,17 +547,20 @@ impl OsFile {
         let mut found = MaybeUninit::<libc::statx>::zeroed();
         let wanted = libc::STATX_SIZE | libc::STATX_NLINK;
         let looked = uninterrupted(|| {
+            // Not the C library's function: an older one has none.
             // SAFETY: the descriptor is open, the path an empty string, and the kernel writes
             // nothing but the structure.
-            checked(unsafe {
-                libc::statx(
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_statx,
                     self.file.as_raw_fd(),
                     c"".as_ptr(),
                     libc::AT_EMPTY_PATH,
                     wanted,
                     found.as_mut_ptr(),
                 )
-            })
+            };
+            checked(result as libc::c_int)
         });
         // SAFETY: plain numbers, for which zeros are values too.
         let found = unsafe { found.assume_init() };
@@ -845,6 +859,25 @@ mod tests {
                 assert!(found == expected, "{io:?}, round {round}");
             }
         }
+        fs::remove_dir_all(&root).expect("to be removed");
+    }
+
+    /// A file that another program has cut off isn't made as long again by what is prepared: its length
+    /// is what tells of it.
+    #[test]
+    fn what_another_program_has_cut_off_stays_cut_off() {
+        let root = std::env::temp_dir().join(format!("ourdb-cut-{}", std::process::id()));
+        let storage = OsStorage::new(&root, IoMode::Auto);
+        storage.create_root().expect("a directory");
+        let file = storage.open("file", Access::CreateNew).expect("a file");
+        file.allocate(0, PAGES_AT_ONCE + 70_000).expect("space");
+        for position in (0..PAGES_AT_ONCE).step_by(4096) {
+            file.write_at(position, &[&[7; 4096]]).expect("a write");
+        }
+        let other = OpenOptions::new().write(true).open(root.join("file"));
+        other.and_then(|other| other.set_len(65_536)).expect("cut");
+        file.write_at(PAGES_AT_ONCE, &[&[8; 140]]).expect("a write");
+        assert_eq!(file.len().expect("a length"), PAGES_AT_ONCE + 140);
         fs::remove_dir_all(&root).expect("to be removed");
     }
 }
