@@ -9,7 +9,7 @@ const CALLS: u64 = 150;
 
 #[test]
 fn interleaved_transactions() {
-    let campaign = Campaign::begin("interleaved_transactions", "answers", 40_000, 30_000_000);
+    let campaign = Campaign::begin("interleaved_transactions", "answers", 200_000, 30_000_000);
     let conflicts = AtomicU64::new(0);
     campaign.run(|seed| {
         let mut run = Interleaved::new(seed)?;
