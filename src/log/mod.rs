@@ -1,10 +1,10 @@
 //! The append-only log: data files of records, back to back, in the order of their commits.
 //!
 //! `record` knows the bytes of a record, `segment` reads one data file here and there, `scan` from
-//! front to back, `commits` from any commit on, `tail` appends to the last one, `kept`
-//! puts what a compaction has kept in the order of commits, `copy` writes files that nobody reads
-//! yet, `erasure` overwrites versions in place, `recovery` finds out after a crash
-//! where the log ends. What an id means is none of the log's business.
+//! front to back, `commits` from any commit on, `tail` appends to the last one, `length` notices that
+//! another program has cut it off, `kept` puts what a compaction has kept in the order of commits,
+//! `copy` writes files that nobody reads yet, `erasure` overwrites versions in place, `recovery` finds
+//! out after a crash where the log ends. What an id means is none of the log's business.
 
 pub(crate) mod commits;
 pub(crate) mod copy;
@@ -12,6 +12,7 @@ pub(crate) mod copy;
 mod decoders;
 pub(crate) mod erasure;
 pub(crate) mod kept;
+mod length;
 pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod scan;

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::Log;
+use super::length::Length;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, value_crc};
 use super::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
 use crate::storage::{Access, File, View, remove_if_there};
-use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Space is reserved ahead of the end in steps between these, growing with the file.
 const SMALLEST_STEP: u64 = 64 << 10;
@@ -77,9 +77,7 @@ struct Active {
     end: u64,
     /// Up to where space is reserved.
     reserved: u64,
-    /// How long the file is at least: to reserve space may have made it longer. Who syncs it beside
-    /// the writer looks here too.
-    len: Arc<AtomicU64>,
+    length: Length,
     /// Whether anything was written since the last sync.
     unsynced: bool,
     /// Whether the remains of a failed append lie behind the end, to be cut off before the next.
@@ -94,32 +92,9 @@ impl Active {
             number: self.segment.number,
             file: Arc::clone(&self.file),
             end: self.end,
-            len: Arc::clone(&self.len),
+            length: self.length.clone(),
         }
     }
-}
-
-/// Refuses a data file that has become shorter than it was, or was removed. A look that fails
-/// otherwise says nothing about the file.
-fn check_length(log: &Log, number: u16, file: &dyn File, end: u64, len: &AtomicU64) -> Result<()> {
-    let found = file.len();
-    // In this order: before the writer cuts off what it had reserved it says so there.
-    let before = len.load(Ordering::SeqCst).max(end);
-    let (len, what) = match found {
-        Ok(len) if len < before => (
-            len,
-            format!("another program has cut the file off here; it was {before} bytes long"),
-        ),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            (0, "another program has removed the file".to_owned())
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::corrupt(
-        log.storage.describe(&name(number)),
-        len,
-        what,
-    ))
 }
 
 /// Where the log goes on.
@@ -151,8 +126,7 @@ struct Unsynced {
     file: Arc<dyn File>,
     /// Where its log ends.
     end: u64,
-    /// How long it is at least.
-    len: Arc<AtomicU64>,
+    length: Length,
 }
 
 impl SyncWork {
@@ -163,14 +137,14 @@ impl SyncWork {
             number,
             file,
             end,
-            len,
+            length,
         } in &self.files
         {
             if !planted!(log_not_synced) {
                 file.sync().map_err(|error| failed(&name(*number), error))?;
             }
             // What another program took away is not on disk, and a sync doesn't say so.
-            check_length(log, *number, &**file, *end, len)?;
+            length.check(log, *number, &**file, *end)?;
         }
         if self.directory && !planted!(new_data_file_not_synced) {
             let synced = log.storage.sync_directory("");
@@ -210,7 +184,7 @@ impl Tail {
             file,
             end,
             reserved: end,
-            len: Arc::new(AtomicU64::new(end)),
+            length: Length::new(end),
             unsynced,
             remains: false,
         });
@@ -246,13 +220,10 @@ impl Tail {
         if needed <= active.reserved {
             return Ok(());
         }
-        check_length(
-            log,
-            active.segment.number,
-            &*active.file,
-            active.end,
-            &active.len,
-        )?;
+        let number = active.segment.number;
+        active
+            .length
+            .check(log, number, &*active.file, active.end)?;
         let step = (active.end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
         let ahead = active.end + step;
         let ahead = if step > WINDOW {
@@ -276,9 +247,7 @@ impl Tail {
             }
         };
         active.reserved = reserved;
-        if let Ok(len) = active.file.len() {
-            active.len.store(len, Ordering::SeqCst);
-        }
+        active.length.note_reserved(&*active.file);
         Ok(())
     }
 
@@ -294,9 +263,8 @@ impl Tail {
     /// Cuts off what a failed append left behind.
     fn clear_remains(&mut self, log: &Log) -> Result<()> {
         if let Some(active) = self.active.as_mut().filter(|active| active.remains) {
-            active.len.store(active.end, Ordering::SeqCst);
             if !planted!(remains_not_cut)
-                && let Err(error) = active.file.set_len(active.end)
+                && let Err(error) = active.length.cut(&*active.file, active.end)
             {
                 return Err(self.failed("cut", log, error));
             }
@@ -324,7 +292,7 @@ impl Tail {
             file,
             end,
             reserved: end,
-            len: Arc::new(AtomicU64::new(end)),
+            length: Length::new(end),
             unsynced: true,
             remains: false,
         });
@@ -488,8 +456,7 @@ impl Tail {
         if let Some(active) = self.active.as_mut()
             && active.reserved > active.end
         {
-            active.len.store(active.end, Ordering::SeqCst);
-            if let Err(error) = active.file.set_len(active.end) {
+            if let Err(error) = active.length.cut(&*active.file, active.end) {
                 return Err(self.failed("cut", log, error));
             }
             active.reserved = active.end;

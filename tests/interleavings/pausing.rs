@@ -1,4 +1,5 @@
-//! The simulated storage with time in it: while a thread syncs, others may run.
+//! The simulated storage with time in it: while a thread syncs, makes a file longer or shorter or asks
+//! how long it is, others may run.
 
 use std::io;
 use std::sync::Arc;
@@ -82,10 +83,16 @@ impl File for PausingFile {
     fn sync(&self) -> io::Result<()> {
         slowly(|| self.0.sync())
     }
-
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        slowly(|| self.0.len())
     }
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        slowly(|| self.0.allocate(from, to))
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        slowly(|| self.0.set_len(len))
+    }
+
     fn modified_ns(&self) -> io::Result<u64> {
         self.0.modified_ns()
     }
@@ -94,12 +101,6 @@ impl File for PausingFile {
     }
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         self.0.write_at(position, parts)
-    }
-    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
-        self.0.allocate(from, to)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
     }
     fn view(&self, reserve: u64) -> io::Result<View> {
         self.0.view(reserve)

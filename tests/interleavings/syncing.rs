@@ -204,6 +204,26 @@ fn a_sync_beside_a_failing_one_does_not_vouch_for_it() {
     });
 }
 
+/// Each data file takes two commits, for the second of which it is made longer, and is cut to its end
+/// when the next one begins. Who syncs it meanwhile doesn't take it for one that somebody else cut.
+#[test]
+fn a_sync_beside_a_file_that_grows_and_is_cut_finds_it_sound() {
+    const FILE_SIZE: u32 = 5_000;
+    explore(1000, || {
+        let (_, db) = create(&Options {
+            file_size: FILE_SIZE,
+            ..options(Sync::Os)
+        });
+        db.set(0, b"a data file").expect("set");
+        thread::scope(|scope| {
+            let writer = scope
+                .spawn(|| (0..6).try_for_each(|id| db.set(id, &[1; FILE_SIZE as usize - 500])));
+            (0..4).for_each(|_| db.sync().expect("nothing was cut off"));
+            writer.join().expect("no panic").expect("nothing fails");
+        });
+    });
+}
+
 /// The thread that syncs ends with the handle, and what was closed is on disk.
 #[test]
 fn closing_beside_the_thread_that_syncs() {
