@@ -40,7 +40,7 @@ enum {
     LARGE_COMMIT = 1000000,
     SNAPSHOTS = 100000,
     SCAN_BATCH = 1000,
-    LOOK_EVERY = 1024,
+    LOOK_EVERY = 1000000, /* nanoseconds */
     MAX_PROCESSORS = 64,
     READ_AT_ONCE = 1 << 20,
     MAX_WRITERS = 2
@@ -143,6 +143,7 @@ static void fill(ourdb *db, uint32_t records, size_t len)
 
 /* ---- compaction beside writers -------------------------------------------------------------- */
 
+/* Sets ids at random; without a database it only looks at the clock. */
 struct writer {
     ourdb *db;
     pthread_t thread;
@@ -151,7 +152,7 @@ struct writer {
     const volatile int *stop;
     double longest; /* nanoseconds */
     double longest_net;
-    uint64_t sets;
+    uint64_t turns;
 };
 
 /* The time so far, in nanoseconds, that a thread could not be helped by anybody: in which it waited for
@@ -214,28 +215,28 @@ static void *write_on(void *argument)
     struct writer *writer = argument;
     uint8_t value[SMALL] = {0};
     struct lost last = time_lost();
-    double before = now();
+    double before = now(), looked = before;
 
     while (!*writer->stop) {
-        uint32_t id = (uint32_t)(mix(writer->seed + writer->sets) % writer->records);
+        uint32_t id = (uint32_t)(mix(writer->seed + writer->turns++) % writer->records);
         double after, took;
 
         memcpy(value, &id, sizeof id);
-        ok(ourdb_set(writer->db, id, value, SMALL), "set");
+        if (writer->db != NULL)
+            ok(ourdb_set(writer->db, id, value, SMALL), "set");
         after = now();
         took = after - before;
-        writer->sets++;
         if (took > writer->longest)
             writer->longest = took;
         /* Not after each one: to look takes longer than to set. */
-        if (took > writer->longest_net || writer->sets % LOOK_EVERY == 0) {
+        if (took > writer->longest_net || after - looked > LOOK_EVERY) {
             struct lost present = time_lost();
             double net = took - lost_between(&last, &present);
 
             if (net > writer->longest_net)
                 writer->longest_net = net;
             last = present;
-            after = now();
+            looked = after = now();
         }
         before = after;
     }
@@ -249,64 +250,6 @@ static void sleep_ns(double duration)
     time.tv_sec = (time_t)(duration / 1e9);
     time.tv_nsec = (long)(duration - (double)time.tv_sec * 1e9);
     nanosleep(&time, NULL);
-}
-
-struct watcher {
-    pthread_t thread;
-    double until;
-    double longest; /* nanoseconds */
-    double longest_net;
-};
-
-static void *watch_the_clock(void *argument)
-{
-    struct watcher *watcher = argument;
-    struct lost last = time_lost();
-    double before = now(), after;
-    uint64_t turns = 0;
-
-    do {
-        double took;
-
-        after = now();
-        took = after - before;
-        if (took > watcher->longest)
-            watcher->longest = took;
-        if (took > watcher->longest_net || ++turns % (64 * LOOK_EVERY) == 0) {
-            struct lost present = time_lost();
-            double net = took - lost_between(&last, &present);
-
-            if (net > watcher->longest_net)
-                watcher->longest_net = net;
-            last = present;
-            after = now();
-        }
-        before = after;
-    } while (after < watcher->until);
-    return NULL;
-}
-
-/* The longest time for which a thread didn't get on that only looks at the clock. */
-static void pauses(double duration)
-{
-    struct watcher watchers[MAX_WRITERS];
-    double longest = 0, longest_net = 0;
-    int i;
-
-    for (i = 0; i < MAX_WRITERS; i++) {
-        watchers[i] = (struct watcher){.until = now() + duration};
-        expect(pthread_create(&watchers[i].thread, NULL, watch_the_clock, &watchers[i]) == 0,
-               "pthread_create");
-    }
-    for (i = 0; i < MAX_WRITERS; i++) {
-        expect(pthread_join(watchers[i].thread, NULL) == 0, "pthread_join");
-        if (watchers[i].longest > longest)
-            longest = watchers[i].longest;
-        if (watchers[i].longest_net > longest_net)
-            longest_net = watchers[i].longest_net;
-    }
-    sample(&table[PAUSE], longest / 1e6);
-    sample(&table[NET_PAUSE], longest_net / 1e6);
 }
 
 /* Compacts beside so many writers, or, given a duration, only lets them write for so long; how long
@@ -339,7 +282,7 @@ static double beside_writers(ourdb *db, uint32_t records, int count, uint64_t se
     stop = 1;
     for (i = 0; i < count; i++) {
         expect(pthread_join(writers[i].thread, NULL) == 0, "pthread_join");
-        expect(writers[i].sets > 0, "a writer that writes");
+        expect(writers[i].turns > 0, "a writer that writes");
         if (writers[i].longest > longest)
             longest = writers[i].longest;
         if (writers[i].longest_net > longest_net)
@@ -369,7 +312,7 @@ static void compactions(const char *directory, uint32_t records, uint64_t seed)
     }
     beside_writers(db, records, 1, seed, took, WAIT_ALONE, NET_ALONE);
     ok(ourdb_destroy(db), "destroy");
-    pauses(took);
+    beside_writers(NULL, records, MAX_WRITERS, seed, took, PAUSE, NET_PAUSE);
 }
 
 /* ---- scans ---------------------------------------------------------------------------------- */

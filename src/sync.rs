@@ -10,10 +10,10 @@
 //!
 //! What belongs to the process and not to a handle is std's always, and so is `Arc`.
 
-#[cfg(not(any(ourdb_shuttle, ourdb_tsan)))]
-pub(crate) use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+#[cfg(not(any(ourdb_shuttle, ourdb_tsan)))]
+pub(crate) use std::sync::{Mutex, OnceLock};
 #[cfg(not(ourdb_shuttle))]
 pub(crate) use std::{
     sync::{Condvar, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic},

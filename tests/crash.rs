@@ -70,6 +70,50 @@ fn the_background_syncs_what_was_committed() {
     }
 }
 
+/// Much is synced in pieces. What the disk refuses of one of them, the sync that comes last hears nothing
+/// of.
+#[test]
+fn a_long_sync_that_fails_in_the_middle_has_failed() {
+    const RECORDS: usize = 240;
+    let options = Options {
+        file_size: u32::MAX,
+        ..options(Sync::Os, 3000)
+    };
+    let value = vec![7; 60_000];
+    let mut after = 0;
+    loop {
+        let storage = storage(Disk::new(), true);
+        let db = open(&storage, &options, false).expect("a new database opens");
+        for _ in 0..RECORDS {
+            db.insert(&value).expect("an insert");
+        }
+        storage.fail(Some(Fault {
+            calls: Calls::Syncing,
+            after: storage.calls(Calls::Syncing) + after,
+            errno: Errno::Io,
+            sticky: false,
+            partly: false,
+            pages: Pages::Clean,
+        }));
+        let synced = db.sync();
+        if storage.hits().is_empty() {
+            synced.expect("nothing failed");
+            break;
+        }
+        assert!(
+            matches!(synced, Err(Error::Io { .. })),
+            "call {after}: a failed sync gives {synced:?}"
+        );
+        let stopped = db.insert(b"no");
+        assert!(
+            matches!(stopped, Err(Error::Poisoned { .. })),
+            "call {after}: an insert gives {stopped:?}"
+        );
+        after += 1;
+    }
+    assert!(after > 3, "{after} calls: it was not done in pieces");
+}
+
 #[test]
 fn after_a_failed_sync_only_reading_goes_on() {
     for sync in [Sync::Os, Sync::Commit] {

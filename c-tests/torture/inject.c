@@ -194,6 +194,8 @@ find(void *real, const char *name)
 
 CALL(INJECT_FSYNC, 0, int, fsync, (int fd), (fd))
 CALL(INJECT_FDATASYNC, 0, int, fdatasync, (int fd), (fd))
+CALL(INJECT_FDATASYNC, 0, int, sync_file_range,
+     (int fd, off64_t from, off64_t len, unsigned flags), (fd, from, len, flags))
 CALL(INJECT_RENAME, 1, int, rename, (const char *from, const char *to), (from, to))
 CALL(INJECT_UNLINK, 0, int, unlink, (const char *path), (path))
 CALL(INJECT_MKDIR, 1, int, mkdir, (const char *path, mode_t mode), (path, mode))
@@ -223,6 +225,13 @@ pwrite64(int fd, const void *from, size_t len, off64_t at)
     }
     errno = error;
     return -1;
+}
+
+ssize_t
+pwritev(int fd, const struct iovec *parts, int count, off_t at)
+{
+    REAL(pwritev)
+    return fails(INJECT_WRITE, 1) ? -1 : real(fd, parts, count, at);
 }
 
 int

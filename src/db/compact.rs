@@ -340,7 +340,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             let bytes = self.copy_record(&world, id)?;
             self.tell(bytes)?;
             self.set_brake();
-            self.base.sync_now_and_then()?;
+            if self.base.sync_now_and_then()? {
+                self.shared.reserve_ahead();
+            }
         }
         self.brake.release();
         self.base.sync()
@@ -481,7 +483,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let from = self.log.bytes();
         self.copy_log(|this, bytes| {
             this.tell(bytes)?;
-            this.log.sync_now_and_then()
+            if this.log.sync_now_and_then()? {
+                this.shared.reserve_ahead();
+            }
+            Ok(())
         })?;
         self.log.sync()?;
         Ok(self.log.bytes() - from)

@@ -132,7 +132,8 @@ impl Shared {
         if planted!(marked_before_synced) {
             mark(&mut self.writer());
         }
-        if let Err(error) = work.run(&world.log) {
+        let synced = work.begin(&world.log, || self.reserve_ahead());
+        if let Err(error) = synced.and_then(|()| work.run(&world.log)) {
             if planted!(failed_sync_forgotten) {
                 return Err(error);
             }
@@ -147,6 +148,18 @@ impl Shared {
             self.make_visible(&mut writer, moment);
         }
         Ok(moment.commit)
+    }
+
+    /// Reserves the space that the writers will need next: just after something was written back little
+    /// is on its way to the disk, and the file system may have to read from there to find some.
+    pub(super) fn reserve_ahead(&self) {
+        if self.volatile {
+            return;
+        }
+        let mut writer = self.writer();
+        if self.check_poison().is_ok() {
+            writer.tail.reserve_ahead(&self.world.load().log);
+        }
     }
 
     /// The kernel may have dropped what it could not write, and a second sync would not say so

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Log;
 use super::erasure;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Seed};
 use super::segment::{FileHeader, LONGEST_FILE, LogEnd, name};
+use super::{Log, SYNC_STEP};
 use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -14,10 +14,6 @@ use crate::storage::{Access, File, Storage, remove_if_there, sync_directory};
 
 /// Bytes are gathered up to this size before they are written.
 const GATHER: usize = 1 << 20;
-
-/// What is appended is synced each time after so many bytes. A commit beside it that reserves space may
-/// have to read from the disk, behind all that waits to be written there: with 64 MiB 70 ms were seen.
-const SYNC_STEP: u64 = 4 << 20;
 
 /// Numbers for new data files. Files that are there are passed over.
 #[derive(Debug)]
@@ -211,9 +207,7 @@ impl Copy {
         let name = name(file.number);
         let failed = |error| Error::from_io("write", self.storage.describe(&name), error);
         let file = file.open(&*self.storage)?;
-        file.allocate(position, position + bytes.len() as u64)
-            .and_then(|()| file.write_at(position, &[bytes]))
-            .map_err(failed)
+        file.write_at(position, &[bytes]).map_err(failed)
     }
 
     /// Whether a data file of this number is one of these.
@@ -313,12 +307,13 @@ impl Copy {
     }
 
     /// As [`Copy::sync`], once much was appended since the last one: gigabytes that wait to be written
-    /// hold up all who write files, and nobody can cancel while they are.
-    pub(crate) fn sync_now_and_then(&mut self) -> Result<()> {
-        match self.unsynced >= SYNC_STEP {
-            true => self.sync(),
-            false => Ok(()),
+    /// hold up all who write files, and nobody can cancel while they are. Whether it did.
+    pub(crate) fn sync_now_and_then(&mut self) -> Result<bool> {
+        let is_time = self.unsynced >= SYNC_STEP;
+        if is_time {
+            self.sync()?;
         }
+        Ok(is_time)
     }
 
     /// Where the last file ends.

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::Log;
 use super::length::Length;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, value_crc};
 use super::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
+use super::{Log, SYNC_STEP};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
@@ -78,8 +78,8 @@ struct Active {
     /// Up to where space is reserved.
     reserved: u64,
     length: Length,
-    /// Whether anything was written since the last sync.
-    unsynced: bool,
+    /// From where on anything was written since the last sync.
+    unsynced: Option<u64>,
     /// Whether the remains of a failed append lie behind the end, to be cut off before the next.
     /// Should some of them come back after a power loss, among what was written later in their
     /// place, they give themselves away: the next commit has another time.
@@ -87,13 +87,21 @@ struct Active {
 }
 
 impl Active {
-    fn to_be_synced(&self) -> Unsynced {
-        Unsynced {
+    /// Notes that the file is changed from here on.
+    fn change(&mut self, from: u64) {
+        let from = self.unsynced.map_or(from, |before| before.min(from));
+        self.unsynced = Some(from);
+    }
+
+    /// What must be synced of it, if anything; it will be.
+    fn take_unsynced(&mut self) -> Option<Unsynced> {
+        self.unsynced.take().map(|from| Unsynced {
             number: self.segment.number,
             file: Arc::clone(&self.file),
+            from,
             end: self.end,
             length: self.length.clone(),
-        }
+        })
     }
 }
 
@@ -124,37 +132,55 @@ pub(crate) struct SyncWork {
 struct Unsynced {
     number: u16,
     file: Arc<dyn File>,
+    /// From where on it was written to.
+    from: u64,
     /// Where its log ends.
     end: u64,
     length: Length,
 }
 
 impl SyncWork {
+    /// Does the greater part of much work little by little, and has something done in between. All else
+    /// that is asked of the disk meanwhile would wait for the whole of a long sync.
+    /// On failure as [`SyncWork::run`].
+    pub(crate) fn begin(&self, log: &Log, mut between: impl FnMut()) -> Result<()> {
+        for unsynced in &self.files {
+            let mut from = unsynced.from;
+            while unsynced.end - from > SYNC_STEP {
+                let written = unsynced.file.write_back(from, from + SYNC_STEP);
+                written.map_err(|error| unsynced.failed(log, error))?;
+                from += SYNC_STEP;
+                between();
+            }
+        }
+        Ok(())
+    }
+
     /// Does it. On failure the state of the files is unknown: never try again, poison.
     pub(crate) fn run(&self, log: &Log) -> Result<()> {
-        let failed = |name: &str, error| Error::from_io("sync", log.storage.describe(name), error);
-        for Unsynced {
-            number,
-            file,
-            end,
-            length,
-        } in &self.files
-        {
+        for unsynced in &self.files {
+            let Unsynced { number, file, .. } = unsynced;
             if !planted!(log_not_synced) {
-                file.sync().map_err(|error| failed(&name(*number), error))?;
+                file.sync().map_err(|error| unsynced.failed(log, error))?;
             }
             // What another program took away is not on disk, and a sync doesn't say so.
-            length.check(log, *number, &**file, *end)?;
+            unsynced.length.check(log, *number, &**file, unsynced.end)?;
         }
         if self.directory && !planted!(new_data_file_not_synced) {
             let synced = log.storage.sync_directory("");
-            synced.map_err(|error| failed("", error))?;
+            synced.map_err(|error| Error::from_io("sync", log.storage.describe(""), error))?;
         }
         Ok(())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.files.is_empty() && !self.directory
+    }
+}
+
+impl Unsynced {
+    fn failed(&self, log: &Log, error: std::io::Error) -> Error {
+        Error::from_io("sync", log.storage.describe(&name(self.number)), error)
     }
 }
 
@@ -185,7 +211,7 @@ impl Tail {
             end,
             reserved: end,
             length: Length::new(end),
-            unsynced,
+            unsynced: unsynced.then_some(0),
             remains: false,
         });
     }
@@ -251,6 +277,25 @@ impl Tail {
         Ok(())
     }
 
+    /// Reserves space for commits to come, if there is little. They ask for it again where it fails.
+    pub(crate) fn reserve_ahead(&mut self, log: &Log) {
+        let Some(active) = self.active.as_mut().filter(|active| !active.remains) else {
+            return;
+        };
+        let limit = self.file_size.next_multiple_of(4096).min(LONGEST_FILE);
+        let ahead = (active.end + LARGEST_STEP).next_multiple_of(WINDOW);
+        let ahead = ahead.min(limit);
+        if active.reserved >= ahead.min(active.end + LARGEST_STEP / 2) {
+            return;
+        }
+        let number = active.segment.number;
+        let sound = active.length.check(log, number, &*active.file, active.end);
+        if sound.is_ok() && active.file.allocate(active.end, ahead).is_ok() {
+            active.reserved = ahead;
+            active.length.note_reserved(&*active.file);
+        }
+    }
+
     fn failed(&self, action: &'static str, log: &Log, error: std::io::Error) -> Error {
         let number = self.active.as_ref().map(|active| active.segment.number);
         Error::from_io(
@@ -271,7 +316,7 @@ impl Tail {
             active.remains = false;
             // Where the log goes on in another file, what was cut off must not come back: behind it
             // that file would not be found.
-            active.unsynced = true;
+            active.change(active.end);
         }
         Ok(())
     }
@@ -279,11 +324,9 @@ impl Tail {
     fn roll_over(&mut self, log: &Log, commit: u64) -> Result<()> {
         self.trim(log)?;
         let (number, file, view) = self.create_file(log, commit)?;
-        if let Some(done) = self.active.take() {
+        if let Some(mut done) = self.active.take() {
             done.segment.view().seal();
-            if done.unsynced {
-                self.unsynced.push(done.to_be_synced());
-            }
+            self.unsynced.extend(done.take_unsynced());
         }
         let segment = log.add(Segment::of_log(number, log, view));
         let end = FILE_HEADER as u64;
@@ -293,7 +336,7 @@ impl Tail {
             end,
             reserved: end,
             length: Length::new(end),
-            unsynced: true,
+            unsynced: Some(0),
             remains: false,
         });
         self.directory_unsynced = true;
@@ -364,7 +407,7 @@ impl Tail {
             unreachable!("room was reserved")
         };
         let start = active.end;
-        active.unsynced = true;
+        active.change(start);
         match write(active, &mut self.gathered, commit, skips, time_us, records) {
             Ok(end) => {
                 active.end = end;
@@ -424,11 +467,7 @@ impl Tail {
     pub(crate) fn take_sync_work(&mut self) -> SyncWork {
         let end = self.end();
         let mut files = std::mem::take(&mut self.unsynced);
-        if let Some(active) = self.active.as_mut()
-            && std::mem::take(&mut active.unsynced)
-        {
-            files.push(active.to_be_synced());
-        }
+        files.extend(self.active.as_mut().and_then(Active::take_unsynced));
         SyncWork {
             files,
             directory: std::mem::take(&mut self.directory_unsynced),
@@ -460,7 +499,7 @@ impl Tail {
                 return Err(self.failed("cut", log, error));
             }
             active.reserved = active.end;
-            active.unsynced = true;
+            active.change(active.end);
         }
         Ok(())
     }

@@ -132,6 +132,13 @@ pub trait File: Any + Send + Sync + Debug {
         let _ = (source, position, len);
         Ok(0)
     }
+    /// Writes the bytes of `[from, to)` to the disk and waits for it, where that can be done for a part
+    /// of a file: of what a [`sync`](File::sync) has to do later. It makes nothing durable; but a
+    /// failure is one of a sync, which will not be told of it again.
+    fn write_back(&self, from: u64, to: u64) -> io::Result<()> {
+        let _ = (from, to);
+        Ok(())
+    }
     /// Makes content and length durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
     /// A window for reading without system calls, over the first `reserve` bytes, most of which

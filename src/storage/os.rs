@@ -741,6 +741,37 @@ impl File for OsFile {
         self.copy_in_kernel(source, position, len.min(LONGEST_COPY))
     }
 
+    fn write_back(&self, from: u64, to: u64) -> io::Result<()> {
+        let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let offset = libc::off64_t::try_from(from).map_err(invalid)?;
+        let len = libc::off64_t::try_from(to.saturating_sub(from)).map_err(invalid)?;
+        let written = uninterrupted(|| {
+            // SAFETY: the descriptor is open; nothing changes.
+            checked(unsafe {
+                libc::sync_file_range(
+                    self.file.as_raw_fd(),
+                    offset,
+                    len,
+                    libc::SYNC_FILE_RANGE_WAIT_BEFORE
+                        | libc::SYNC_FILE_RANGE_WRITE
+                        | libc::SYNC_FILE_RANGE_WAIT_AFTER,
+                )
+            })
+        });
+        match written {
+            // Those are failures to write; with any other the call was refused.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EIO | libc::ENOSPC | libc::EDQUOT)
+                ) =>
+            {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         {
             let mut tail = self.tail();

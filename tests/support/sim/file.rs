@@ -5,7 +5,7 @@ use std::sync::MutexGuard;
 
 use ourdb::storage::{File, View, Words};
 
-use super::disk::Event;
+use super::disk::{Disk, Event};
 use super::fault::Call;
 use super::{SimStorage, World};
 
@@ -24,6 +24,21 @@ impl SimFile {
             "the engine writes to a file that it opened for reading"
         );
         self.storage.world()
+    }
+
+    /// The world, for a call that writes to the disk, unless that fails.
+    fn syncing(&self, describe: impl Fn(&Disk) -> String) -> io::Result<MutexGuard<'_, World>> {
+        let mut world = self.storage.world();
+        match world.strike(Call::Syncing, describe) {
+            Some(fault) => {
+                world.apply(Event::FailSync {
+                    inode: self.inode,
+                    pages: fault.pages,
+                });
+                Err(fault.errno.error())
+            }
+            None => Ok(world),
+        }
     }
 }
 
@@ -116,17 +131,15 @@ impl File for SimFile {
         })
     }
 
+    fn write_back(&self, from: u64, to: u64) -> io::Result<()> {
+        // What it writes may be lost all the same: the file's length, and where it lies, are not on disk.
+        self.syncing(|_| format!("write back {from} to {to}"))
+            .map(drop)
+    }
+
     fn sync(&self) -> io::Result<()> {
-        let mut world = self.storage.world();
         let event = Event::Sync { inode: self.inode };
-        if let Some(fault) = world.strike(Call::Syncing, |disk| disk.describe(&event)) {
-            world.apply(Event::FailSync {
-                inode: self.inode,
-                pages: fault.pages,
-            });
-            return Err(fault.errno.error());
-        }
-        world.apply(event);
+        self.syncing(|disk| disk.describe(&event))?.apply(event);
         Ok(())
     }
 
