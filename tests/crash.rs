@@ -114,6 +114,38 @@ fn a_long_sync_that_fails_in_the_middle_has_failed() {
     assert!(after > 3, "{after} calls: it was not done in pieces");
 }
 
+/// While much is synced space is reserved, so that who writes beside it doesn't have to ask for it.
+#[test]
+fn a_long_sync_reserves_space_for_the_next_commits() {
+    const RECORD: usize = 60_000 + 48;
+    let options = Options {
+        file_size: u32::MAX,
+        ..options(Sync::Os, 3000)
+    };
+    let storage = storage(Disk::new(), true);
+    let db = open(&storage, &options, false).expect("a new database opens");
+    let insert = || db.insert(&[7; RECORD - 48]);
+    let mut before = 0;
+    // Until it has just reserved space behind so much, and until there is little of that.
+    let reserved = loop {
+        insert().expect("an insert");
+        let used = storage.disk().used();
+        if before > 14 << 20 && used > before {
+            break used - before;
+        }
+        before = used;
+    };
+    for _ in 2..reserved / RECORD {
+        insert().expect("an insert");
+    }
+    db.sync().expect("a sync");
+    storage.limit(Some(storage.disk().used()));
+    for number in 0..20 {
+        let inserted = insert();
+        assert!(inserted.is_ok(), "insert {number}: {inserted:?}");
+    }
+}
+
 #[test]
 fn after_a_failed_sync_only_reading_goes_on() {
     for sync in [Sync::Os, Sync::Commit] {

@@ -250,15 +250,8 @@ impl Tail {
         active
             .length
             .check(log, number, &*active.file, active.end)?;
-        let step = (active.end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
-        let ahead = active.end + step;
-        let ahead = if step > WINDOW {
-            ahead.next_multiple_of(WINDOW)
-        } else {
-            ahead
-        };
-        let ahead = ahead.min(self.file_size.next_multiple_of(4096));
-        let ahead = ahead.max(needed).min(LONGEST_FILE);
+        let ahead = ahead(active.end, self.file_size).max(needed);
+        let ahead = ahead.min(LONGEST_FILE);
         // On a nearly full disk what is needed may still fit where the step doesn't.
         let reserved = match active.file.allocate(active.end, ahead) {
             Ok(()) => ahead,
@@ -277,15 +270,14 @@ impl Tail {
         Ok(())
     }
 
-    /// Reserves space for commits to come, if there is little. They ask for it again where it fails.
+    /// Reserves space for commits to come, if there is little. Where it fails they ask again.
     pub(crate) fn reserve_ahead(&mut self, log: &Log) {
         let Some(active) = self.active.as_mut().filter(|active| !active.remains) else {
             return;
         };
-        let limit = self.file_size.next_multiple_of(4096).min(LONGEST_FILE);
-        let ahead = (active.end + LARGEST_STEP).next_multiple_of(WINDOW);
-        let ahead = ahead.min(limit);
-        if active.reserved >= ahead.min(active.end + LARGEST_STEP / 2) {
+        let ahead = ahead(active.end, self.file_size).min(LONGEST_FILE);
+        let left = active.reserved - active.end;
+        if left >= ahead.saturating_sub(active.end) / 2 {
             return;
         }
         let number = active.segment.number;
@@ -503,6 +495,16 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Up to where space is reserved in one step for a log that ends here.
+fn ahead(end: u64, file_size: u64) -> u64 {
+    let step = (end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
+    let ahead = match step > WINDOW {
+        true => (end + step).next_multiple_of(WINDOW),
+        false => end + step,
+    };
+    ahead.min(file_size.next_multiple_of(4096))
 }
 
 /// Writes the records from the end of the active file on; the end after them.
