@@ -12,7 +12,7 @@ use super::{Log, SYNC_STEP};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
-use crate::storage::{Access, File, View, remove_if_there};
+use crate::storage::{Access, Ahead, File, View, remove_if_there};
 
 /// Space is reserved ahead of the end in steps between these, growing with the file.
 const SMALLEST_STEP: u64 = 64 << 10;
@@ -77,6 +77,7 @@ struct Active {
     end: u64,
     /// Up to where space is reserved.
     reserved: u64,
+    ahead: Ahead,
     length: Length,
     /// From where on anything was written since the last sync.
     unsynced: Option<u64>,
@@ -91,6 +92,24 @@ impl Active {
     fn change(&mut self, from: u64) {
         let from = self.unsynced.map_or(from, |before| before.min(from));
         self.unsynced = Some(from);
+    }
+
+    /// Reserves space for what will be written up to `to`.
+    fn reserve(&mut self, to: u64) -> std::io::Result<()> {
+        self.file.allocate(self.end, to)?;
+        self.reserved = to;
+        self.ahead.keep(self.end..to);
+        Ok(())
+    }
+
+    fn write(&mut self, position: u64, parts: &[&[u8]]) -> std::io::Result<()> {
+        self.file.append(&mut self.ahead, position, parts)
+    }
+
+    /// Cuts off what is behind the end.
+    fn cut(&mut self) -> std::io::Result<()> {
+        self.ahead.forget();
+        self.length.cut(&*self.file, self.end)
     }
 
     /// What must be synced of it, if anything; it will be.
@@ -210,6 +229,7 @@ impl Tail {
             file,
             end,
             reserved: end,
+            ahead: Ahead::default(),
             length: Length::new(end),
             unsynced: unsynced.then_some(0),
             remains: false,
@@ -250,22 +270,16 @@ impl Tail {
         active
             .length
             .check(log, number, &*active.file, active.end)?;
-        let ahead = ahead(active.end, self.file_size).max(needed);
+        let ahead = next_step(active.end, self.file_size).max(needed);
         let ahead = ahead.min(LONGEST_FILE);
+        let mut reserved = active.reserve(ahead);
         // On a nearly full disk what is needed may still fit where the step doesn't.
-        let reserved = match active.file.allocate(active.end, ahead) {
-            Ok(()) => ahead,
-            Err(error) => {
-                if ahead == needed {
-                    return Err(self.failed("reserve space in", log, error));
-                }
-                match active.file.allocate(active.end, needed) {
-                    Ok(()) => needed,
-                    Err(error) => return Err(self.failed("reserve space in", log, error)),
-                }
-            }
-        };
-        active.reserved = reserved;
+        if reserved.is_err() && ahead > needed {
+            reserved = active.reserve(needed);
+        }
+        if let Err(error) = reserved {
+            return Err(self.failed("reserve space in", log, error));
+        }
         active.length.note_reserved(&*active.file);
         Ok(())
     }
@@ -275,15 +289,14 @@ impl Tail {
         let Some(active) = self.active.as_mut().filter(|active| !active.remains) else {
             return;
         };
-        let ahead = ahead(active.end, self.file_size).min(LONGEST_FILE);
+        let ahead = next_step(active.end, self.file_size).min(LONGEST_FILE);
         let left = active.reserved - active.end;
         if left >= ahead.saturating_sub(active.end) / 2 {
             return;
         }
         let number = active.segment.number;
         let sound = active.length.check(log, number, &*active.file, active.end);
-        if sound.is_ok() && active.file.allocate(active.end, ahead).is_ok() {
-            active.reserved = ahead;
+        if sound.is_ok() && active.reserve(ahead).is_ok() {
             active.length.note_reserved(&*active.file);
         }
     }
@@ -301,7 +314,7 @@ impl Tail {
     fn clear_remains(&mut self, log: &Log) -> Result<()> {
         if let Some(active) = self.active.as_mut().filter(|active| active.remains) {
             if !planted!(remains_not_cut)
-                && let Err(error) = active.length.cut(&*active.file, active.end)
+                && let Err(error) = active.cut()
             {
                 return Err(self.failed("cut", log, error));
             }
@@ -327,6 +340,7 @@ impl Tail {
             file,
             end,
             reserved: end,
+            ahead: Ahead::default(),
             length: Length::new(end),
             unsynced: Some(0),
             remains: false,
@@ -438,10 +452,9 @@ impl Tail {
         }
         if needed > active.reserved {
             let target = (active.end + SMALLEST_STEP).min(LONGEST_FILE);
-            if active.file.allocate(active.end, target).is_err() {
+            if active.reserve(target).is_err() {
                 return;
             }
-            active.reserved = target;
         }
         let previous = end.to_location();
         let mark = NewRecord {
@@ -487,7 +500,7 @@ impl Tail {
         if let Some(active) = self.active.as_mut()
             && active.reserved > active.end
         {
-            if let Err(error) = active.length.cut(&*active.file, active.end) {
+            if let Err(error) = active.cut() {
                 return Err(self.failed("cut", log, error));
             }
             active.reserved = active.end;
@@ -498,7 +511,7 @@ impl Tail {
 }
 
 /// Up to where space is reserved in one step for a log that ends here.
-fn ahead(end: u64, file_size: u64) -> u64 {
+fn next_step(end: u64, file_size: u64) -> u64 {
     let step = (end / 2).clamp(SMALLEST_STEP, LARGEST_STEP);
     let ahead = match step > WINDOW {
         true => (end + step).next_multiple_of(WINDOW),
@@ -509,7 +522,7 @@ fn ahead(end: u64, file_size: u64) -> u64 {
 
 /// Writes the records from the end of the active file on; the end after them.
 fn write(
-    active: &Active,
+    active: &mut Active,
     gathered: &mut Vec<u8>,
     commit: u64,
     skips: bool,
@@ -537,9 +550,8 @@ fn write(
     };
     let mut end = active.end;
     if let [record] = records {
-        active
-            .file
-            .write_at(end, &[&head(record, end, true), record.value])?;
+        let head = head(record, end, true);
+        active.write(end, &[&head, record.value])?;
         return Ok(end + record.len());
     }
     // Many small records become few large writes.
@@ -549,9 +561,7 @@ fn write(
         let head = head(record, end, index + 1 == records.len());
         end += record.len();
         if record.value.len() >= GATHER / 4 {
-            active
-                .file
-                .write_at(start, &[gathered, &head, record.value])?;
+            active.write(start, &[gathered, &head, record.value])?;
             gathered.clear();
             start = end;
             continue;
@@ -559,13 +569,13 @@ fn write(
         gathered.extend_from_slice(&head);
         gathered.extend_from_slice(record.value);
         if gathered.len() >= GATHER {
-            active.file.write_at(start, &[gathered])?;
+            active.write(start, &[gathered])?;
             gathered.clear();
             start = end;
         }
     }
     if !gathered.is_empty() {
-        active.file.write_at(start, &[gathered])?;
+        active.write(start, &[gathered])?;
     }
     Ok(end)
 }

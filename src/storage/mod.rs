@@ -7,6 +7,8 @@
 //!
 //! Together with `ffi` this is the only module with `unsafe` code; each block says why it holds.
 
+mod ahead;
+mod calls;
 mod crc32;
 pub mod fork;
 // What serves `swap.rs` or `words.rs` alone isn't used where `explored_swap.rs` and
@@ -32,6 +34,7 @@ use std::sync::Arc;
 
 use crate::error::FailedSync;
 use crate::planted::planted;
+pub use ahead::Ahead;
 pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
 pub use prefetch::{prefetch, prefetch_all};
 pub use swap::{Reading, Replaced, Swap};
@@ -116,6 +119,12 @@ pub trait File: Any + Send + Sync + Debug {
     /// Writes the parts one after the other from `position`, all of them or an error.
     /// Where space was allocated before, it can't fail for lack of it.
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()>;
+    /// Writes as [`write_at`](File::write_at) does, behind all that was written. `ahead` is of this file,
+    /// and is told what is reserved, and when the file is going to be cut.
+    fn append(&self, ahead: &mut Ahead, position: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let _ = ahead;
+        self.write_at(position, parts)
+    }
     /// Makes sure that `[from, to)` can be written: reserves the space on disk and extends the
     /// file with zeros. Nobody needs what is there, unless the file is mapped as a table. Where the
     /// file system can't reserve, the file is left as it is and [`write_at`](File::write_at) extends

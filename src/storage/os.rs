@@ -1,42 +1,28 @@
 //! The real file system.
 //!
-//! Reads go through read-only mappings, appends through a small writable window that slides along
-//! the tail, over space reserved beforehand; where that can't be had, or [`IoMode::File`] asks,
-//! both are system calls. Both ways see the same page cache, so they mix freely.
+//! Reads go through read-only mappings, appends through a small writable [window](Ahead) at the tail;
+//! where that can't be had, or [`IoMode::File`] asks, both are system calls. Both ways see the same page
+//! cache, so they mix freely.
 
 use std::any::Any;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::ahead::Ahead;
+use super::calls::{checked, len_and_names, uninterrupted};
 use super::mapping::{Backing, Mapping, page_size};
 use super::view::Identity;
 use super::{Access, File, Lock, Storage, View, Words, fork};
 use crate::options::IoMode;
-use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The writable window at the tail of a file moves on by this much.
-const STRIDE: u64 = 2 << 20;
-/// Its length: a record that crosses into the next stride is still within it.
-const WINDOW: u64 = STRIDE + LONGEST_WINDOWED_WRITE;
 /// The kernel is asked to copy so many bytes at a time: somebody waits for a word on the progress.
 const LONGEST_COPY: u64 = 4 << 20;
-/// Writes longer than this go through the kernel: what a call costs is little then beside a page of
-/// the window.
-const LONGEST_WINDOWED_WRITE: u64 = 16 << 10;
-/// The kernel is asked for the window's pages so many bytes at a time: a set that comes just then
-/// waits for them, and where memory is short each page may take it 100 µs.
-const PAGES_AT_ONCE: u64 = 128 << 10;
-/// Written over reserved space, a few at a time.
-static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
-
 /// A directory of the file system.
 #[derive(Debug)]
 pub struct OsStorage {
@@ -45,26 +31,6 @@ pub struct OsStorage {
     /// The directory itself, once it is locked: to sync it must not fail because the process has
     /// too many files open.
     directory: OnceLock<fs::File>,
-}
-
-/// Makes a call again as long as a signal interrupts it. Not only those that wait are: a file system
-/// in user space or on a network may interrupt any call.
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-/// The result of a C function that says with -1 that it failed.
-fn checked(result: libc::c_int) -> io::Result<()> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 /// What tells a file or a directory from all others.
@@ -156,7 +122,7 @@ impl Storage for OsStorage {
             io: self.io,
             reserved: AtomicBool::new(false),
             is_table: AtomicBool::new(false),
-            tail: Mutex::default(),
+            syncs: AtomicU32::new(0),
         }))
     }
 
@@ -356,106 +322,11 @@ struct OsFile {
     reserved: AtomicBool,
     /// Whether the file is mapped as a table, and will be stored to in no other way.
     is_table: AtomicBool,
-    tail: Mutex<Tail>,
-}
-
-/// How the tail of a file is written.
-#[derive(Debug, Default)]
-struct Tail {
-    window: Option<Window>,
-    /// Below this position writes go through the kernel. A page that was stored to through a mapping
-    /// is written out whole by a sync; of one that the kernel wrote to, only what
-    /// changed. So after a sync the rest of its window is not mapped again, nor is the next one.
-    unmapped_until: u64,
-    /// Whether there was a sync since the last window was opened.
-    synced: bool,
-    /// What was reserved last, behind all that was written.
-    unused: Range<u64>,
-}
-
-/// The part of the file that is mapped for writing.
-#[derive(Debug)]
-struct Window {
-    mapping: Mapping,
-    start: u64,
-    end: u64,
-    /// Here there are pages, so that stores can't fail.
-    ready: Range<u64>,
-}
-
-impl Window {
-    /// Makes sure that there are pages for `[position, end)`, which lies within the window. Of `unused`
-    /// nobody reads what it holds, and nothing was written there.
-    fn make_ready(
-        &mut self,
-        file: &OsFile,
-        position: u64,
-        end: u64,
-        unused: &Range<u64>,
-    ) -> io::Result<()> {
-        if end <= self.ready.end {
-            return Ok(());
-        }
-        let page = page_size() as u64;
-        // What was written through the kernel since needs none.
-        let from = self.ready.end.max(position - position % page);
-        let to = end.max(from + PAGES_AT_ONCE).next_multiple_of(page);
-        let to = to.min(self.end);
-        // Where another program has cut the file off, zeros would hide it.
-        if file.len_and_names()?.0 < to {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        // A page of reserved space comes by way of a fault at half the speed of one that is written,
-        // and with it the file system may make many more, which takes milliseconds.
-        let new = from.max(unused.start)..to.min(unused.end);
-        write_zeros(&file.file, new);
-        self.mapping
-            .populate_for_writing((from - self.start) as usize, (to - self.start) as usize)?;
-        if from > self.ready.end {
-            self.ready.start = from;
-        }
-        self.ready.end = to;
-        Ok(())
-    }
-}
-
-/// Writes zeros over a range of a file, which holds zeros. What can't be written stays as it is.
-fn write_zeros(file: &fs::File, range: Range<u64>) {
-    let mut position = range.start;
-    while position < range.end {
-        let mut left = (range.end - position) as usize;
-        let parts = [(); PAGES_AT_ONCE as usize / ZEROS.len()].map(|()| {
-            let len = left.min(ZEROS.len());
-            left -= len;
-            libc::iovec {
-                iov_base: ZEROS.as_ptr().cast_mut().cast(),
-                iov_len: len,
-            }
-        });
-        let Ok(offset) = libc::off_t::try_from(position) else {
-            return;
-        };
-        // SAFETY: the descriptor is open; each part lies within `ZEROS`, from which the kernel reads.
-        let written = unsafe {
-            libc::pwritev(
-                file.as_raw_fd(),
-                parts.as_ptr(),
-                parts.len() as libc::c_int,
-                offset,
-            )
-        };
-        match u64::try_from(written) {
-            Ok(written) if written > 0 => position += written,
-            _ => return,
-        }
-    }
+    /// How often it was synced.
+    syncs: AtomicU32,
 }
 
 impl OsFile {
-    fn tail(&self) -> MutexGuard<'_, Tail> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Gives each page of a table its space by writing into it what it holds, where space can't be
     /// reserved otherwise: a store into a hole on a full disk is a signal.
     fn write_again(&self, from: u64, to: u64) -> io::Result<()> {
@@ -466,110 +337,6 @@ impl OsFile {
             self.file.write_all_at(&byte, position)?;
         }
         Ok(())
-    }
-
-    /// Writes through the window; `false` where it can't be had and the kernel must be asked.
-    fn write_window(
-        &self,
-        tail: &mut Tail,
-        position: u64,
-        parts: &[&[u8]],
-        len: u64,
-    ) -> io::Result<bool> {
-        if position < tail.unmapped_until {
-            return Ok(false);
-        }
-        let fits =
-            |w: &Window| (w.start..w.start + STRIDE).contains(&position) && position + len <= w.end;
-        if !tail.window.as_ref().is_some_and(fits) {
-            tail.window = None;
-            let start = position - position % STRIDE;
-            if std::mem::take(&mut tail.synced) {
-                tail.unmapped_until = start + 2 * STRIDE;
-                return Ok(false);
-            }
-            let end = (start + WINDOW).min(self.len_and_names()?.0);
-            if position + len > end {
-                return Ok(false);
-            }
-            let backing = Backing::Write(&self.file, start);
-            let mapping = match Mapping::new((end - start) as usize, backing) {
-                Ok(mapping) => mapping,
-                Err(error) if self.io == IoMode::Map => return Err(error),
-                Err(_) => return Ok(false),
-            };
-            let first = (position - position % page_size() as u64).max(start);
-            tail.window = Some(Window {
-                mapping,
-                start,
-                end,
-                ready: first..first,
-            });
-        }
-        let Some(window) = tail.window.as_mut() else {
-            return Ok(false);
-        };
-        if position < window.ready.start {
-            return Ok(false);
-        }
-        let ready = window.make_ready(self, position, position + len, &tail.unused);
-        if ready.is_err() {
-            // The kernel's own way of writing says what is wrong, by an error code.
-            tail.window = None;
-            return Ok(false);
-        }
-        let mut offset = (position - window.start) as usize;
-        for part in parts {
-            // SAFETY: the destination lies within the window (checked above), whose pages exist
-            // in the file and have space reserved. Nobody reads there yet: readers stop at the
-            // mark of their view, which the engine moves after this write. `part` is memory of
-            // this process that can't overlap with a fresh mapping of ours.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    part.as_ptr(),
-                    window.mapping.base().add(offset),
-                    part.len(),
-                );
-            }
-            offset += part.len();
-        }
-        Ok(true)
-    }
-}
-
-impl OsFile {
-    /// How long the file is, and how many names it has.
-    ///
-    /// Nothing else is asked for. The length is looked at after each sync, and where somebody was
-    /// told when a file last changed, Linux since 6.13 dates its next change exactly: that dirties
-    /// the inode each time, and on ext4 made the sync that follows half as long again.
-    fn len_and_names(&self) -> io::Result<(u64, u64)> {
-        let mut found = MaybeUninit::<libc::statx>::zeroed();
-        let wanted = libc::STATX_SIZE | libc::STATX_NLINK;
-        let looked = uninterrupted(|| {
-            // Not the C library's function: an older one has none.
-            // SAFETY: the descriptor is open, the path an empty string, and the kernel writes
-            // nothing but the structure.
-            let result = unsafe {
-                libc::syscall(
-                    libc::SYS_statx,
-                    self.file.as_raw_fd(),
-                    c"".as_ptr(),
-                    libc::AT_EMPTY_PATH,
-                    wanted,
-                    found.as_mut_ptr(),
-                )
-            };
-            checked(result as libc::c_int)
-        });
-        // SAFETY: plain numbers, for which zeros are values too.
-        let found = unsafe { found.assume_init() };
-        if looked.is_ok() && found.stx_mask & wanted == wanted {
-            return Ok((found.stx_size, u64::from(found.stx_nlink)));
-        }
-        // Old kernels don't have the call, and some sandboxes forbid it.
-        let metadata = self.file.metadata()?;
-        Ok((metadata.len(), metadata.nlink()))
     }
 
     /// Makes this file, which is empty, share all blocks of another; whether the file system can.
@@ -640,7 +407,7 @@ fn cannot_copy(error: &io::Error) -> bool {
 
 impl File for OsFile {
     fn len(&self) -> io::Result<u64> {
-        let (len, names) = self.len_and_names()?;
+        let (len, names) = len_and_names(&self.file)?;
         if names == 0 {
             // It has no name any more: what is written to it is gone when it is closed.
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -663,16 +430,6 @@ impl File for OsFile {
 
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
-        if self.io != IoMode::File && self.reserved.load(Ordering::Relaxed) {
-            let mut tail = self.tail();
-            let tail = &mut *tail;
-            let is_written =
-                len <= LONGEST_WINDOWED_WRITE && self.write_window(tail, position, parts, len)?;
-            tail.unused.start = tail.unused.start.max(position + len);
-            if is_written {
-                return Ok(());
-            }
-        }
         let mut position = position;
         if let [head, value] = parts
             && len <= 4096
@@ -690,6 +447,17 @@ impl File for OsFile {
         Ok(())
     }
 
+    fn append(&self, ahead: &mut Ahead, position: u64, parts: &[&[u8]]) -> io::Result<()> {
+        if self.io != IoMode::File && self.reserved.load(Ordering::Relaxed) {
+            let syncs = self.syncs.load(Ordering::Relaxed);
+            let must = self.io == IoMode::Map;
+            if ahead.write(&self.file, syncs, must, position, parts)? {
+                return Ok(());
+            }
+        }
+        self.write_at(position, parts)
+    }
+
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
         let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
         let offset = libc::off_t::try_from(from).map_err(invalid)?;
@@ -698,7 +466,6 @@ impl File for OsFile {
             // SAFETY: the descriptor is open; nothing but the file changes.
             if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, offset, len) } == 0 {
                 self.reserved.store(true, Ordering::Relaxed);
-                self.tail().unused = from..to;
                 return Ok(());
             }
             let error = io::Error::last_os_error();
@@ -719,12 +486,6 @@ impl File for OsFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        {
-            // A window over bytes that are cut off would fault when written to.
-            let mut tail = self.tail();
-            tail.window = None;
-            tail.unused = 0..0;
-        }
         self.file.set_len(len)
     }
 
@@ -773,13 +534,7 @@ impl File for OsFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        {
-            let mut tail = self.tail();
-            tail.synced = true;
-            if let Some(window) = tail.window.take() {
-                tail.unmapped_until = window.end.next_multiple_of(STRIDE);
-            }
-        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
         uninterrupted(|| self.file.sync_data())
     }
 
@@ -822,93 +577,5 @@ impl File for OsFile {
         let mapping = Mapping::new(bytes, Backing::Write(&self.file, 0))?;
         self.is_table.store(true, Ordering::Relaxed);
         Words::over(mapping, count)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What was written is there, whatever was written through the window and what through the kernel,
-    /// and however much of the space behind it was prepared.
-    #[test]
-    fn nothing_that_was_written_is_written_over() {
-        let root = std::env::temp_dir().join(format!("ourdb-window-{}", std::process::id()));
-        for io in [IoMode::Auto, IoMode::Map, IoMode::File] {
-            let storage = OsStorage::new(&root, io);
-            storage.create_root().expect("a directory");
-            let file = storage.open("file", Access::Truncate).expect("a new file");
-            let mut expected: Vec<u8> = Vec::new();
-            let mut reserved = 0u64;
-            let short = [
-                1,
-                40,
-                140,
-                4095,
-                4096,
-                4097,
-                LONGEST_WINDOWED_WRITE as usize,
-            ];
-            let long = [LONGEST_WINDOWED_WRITE as usize + 1, 70_000, 300_000];
-            let mut number = 0u8;
-            let mut append = |expected: &mut Vec<u8>, reserved: &mut u64, len: usize| {
-                let position = expected.len() as u64;
-                let end = position + len as u64;
-                if end > *reserved {
-                    *reserved = end + 700_000;
-                    file.allocate(position, *reserved).expect("space");
-                }
-                number = number % 250 + 1;
-                let bytes = vec![number; len];
-                let (head, rest) = bytes.split_at(len / 3);
-                file.write_at(position, &[head, rest]).expect("a write");
-                expected.extend_from_slice(&bytes);
-            };
-            for round in 0..12 {
-                for len in short {
-                    append(&mut expected, &mut reserved, len);
-                }
-                append(&mut expected, &mut reserved, long[round % long.len()]);
-                for _ in 0..50 {
-                    append(&mut expected, &mut reserved, 140);
-                }
-                // Over what is there, as an erasure does; cut off, as after a failed append; synced.
-                let place = expected.len() / 2;
-                file.write_at(place as u64, &[&[0xEE; 64]])
-                    .expect("a write");
-                expected[place..place + 64].fill(0xEE);
-                match round {
-                    4 => {
-                        file.set_len(expected.len() as u64).expect("to be cut");
-                        reserved = 0;
-                    }
-                    8 => file.sync().expect("a sync"),
-                    _ => {}
-                }
-                let mut found = vec![0; expected.len()];
-                file.read_at(0, &mut found).expect("a read");
-                assert!(found == expected, "{io:?}, round {round}");
-            }
-        }
-        fs::remove_dir_all(&root).expect("to be removed");
-    }
-
-    /// A file that another program has cut off isn't made as long again by what is prepared: its length
-    /// is what tells of it.
-    #[test]
-    fn what_another_program_has_cut_off_stays_cut_off() {
-        let root = std::env::temp_dir().join(format!("ourdb-cut-{}", std::process::id()));
-        let storage = OsStorage::new(&root, IoMode::Auto);
-        storage.create_root().expect("a directory");
-        let file = storage.open("file", Access::CreateNew).expect("a file");
-        file.allocate(0, PAGES_AT_ONCE + 70_000).expect("space");
-        for position in (0..PAGES_AT_ONCE).step_by(4096) {
-            file.write_at(position, &[&[7; 4096]]).expect("a write");
-        }
-        let other = OpenOptions::new().write(true).open(root.join("file"));
-        other.and_then(|other| other.set_len(65_536)).expect("cut");
-        file.write_at(PAGES_AT_ONCE, &[&[8; 140]]).expect("a write");
-        assert_eq!(file.len().expect("a length"), PAGES_AT_ONCE + 140);
-        fs::remove_dir_all(&root).expect("to be removed");
     }
 }
