@@ -278,11 +278,17 @@ impl Shared {
     }
 
     /// Lets readers see everything up to the commit of `moment`.
+    #[inline]
     pub(super) fn make_visible(&self, writer: &mut Writer, moment: Moment) {
         self.counters.show(&moment);
-        if writer.forget.is_empty() {
-            return;
+        if !writer.forget.is_empty() {
+            self.forget_deleted(writer, moment);
         }
+    }
+
+    /// Has neighbour searches not meet records any more whose deletion everybody sees, now that readers
+    /// see everything up to the commit of `moment`.
+    fn forget_deleted(&self, writer: &mut Writer, moment: Moment) {
         // Whoever opens a snapshot from here on sees this moment.
         let oldest = self.snapshots.oldest();
         let seen = if planted!(forgotten_while_seen) {
@@ -320,6 +326,7 @@ impl Shared {
     /// Before the first change: says in the manifest that lengths and checkpoint are not exact any
     /// more, and removes the herolib dump, ours or not, which stands for a state that will be past.
     /// A backup is one no longer: what is going to be written is not in its source.
+    #[inline]
     pub(super) fn prepare(&self, writer: &mut Writer) -> Result<()> {
         if writer.prepared {
             return Ok(());

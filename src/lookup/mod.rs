@@ -49,6 +49,23 @@ struct Disk {
     reserved: Mutex<Vec<u64>>,
 }
 
+impl Disk {
+    /// Reserves the space around the entry of `id`, of a table of `limit` entries.
+    fn reserve(&self, id: u32, limit: u32) -> io::Result<()> {
+        let group = id as usize / (BLOCK_IDS * GROUP_BLOCKS);
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let (word, bit) = (group / 64, 1u64 << (group % 64));
+        if reserved[word] & bit == 0 {
+            let bytes = (BLOCK_IDS * GROUP_BLOCKS * 8) as u64;
+            let from = group as u64 * bytes;
+            let to = (from + bytes).min(u64::from(limit) * 8);
+            self.file.allocate(from, to)?;
+            reserved[word] |= bit;
+        }
+        Ok(())
+    }
+}
+
 impl Lookup {
     /// An empty table in memory.
     pub(crate) fn in_memory(limit: u32) -> Result<Lookup> {
@@ -141,21 +158,12 @@ impl Lookup {
 
     /// Makes sure that an entry can be stored for `id`. On disk this reserves space, so that a
     /// full disk is an error here and not a fault later.
+    #[inline]
     pub(crate) fn prepare(&self, id: u32) -> io::Result<()> {
-        let Some(disk) = &self.disk else {
-            return Ok(());
-        };
-        let group = id as usize / (BLOCK_IDS * GROUP_BLOCKS);
-        let mut reserved = disk.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let (word, bit) = (group / 64, 1u64 << (group % 64));
-        if reserved[word] & bit == 0 {
-            let bytes = (BLOCK_IDS * GROUP_BLOCKS * 8) as u64;
-            let from = group as u64 * bytes;
-            let to = (from + bytes).min(u64::from(self.limit) * 8);
-            disk.file.allocate(from, to)?;
-            reserved[word] |= bit;
+        match &self.disk {
+            Some(disk) => disk.reserve(id, self.limit),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Publishes the newest version of an id. An id that is live is found by neighbour searches
@@ -175,10 +183,14 @@ impl Lookup {
     }
 
     /// Notes that a block holds an entry.
+    #[inline]
     fn use_block(&self, block: u32) {
-        if self.blocks.contains(block) {
-            return;
+        if !self.blocks.contains(block) {
+            self.use_new_block(block);
         }
+    }
+
+    fn use_new_block(&self, block: u32) {
         self.blocks.insert(block);
         let region = block as usize / REGION_BLOCKS;
         let used = self.regions[region].load(Ordering::Relaxed) + 1;

@@ -71,7 +71,7 @@ impl Images<'_> {
             }
             return Ok(());
         }
-        for number in 0..if torture() { 40 } else { 10 } {
+        for number in 0..if torture() { 40 } else { 15 } {
             let loss = Loss::case(number, self.random.next());
             self.check(disk.lose_power(&loss), calls, &promise)
                 .context(|| format!("power lost, {loss:?}"))?;
