@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::storage::{Access, File, Lock, Storage, View, Words, parent};
+use ourdb::storage::{Access, Ahead, File, Lock, Storage, View, Words, parent};
 
 use super::allocator::uncounted;
 
@@ -220,6 +220,17 @@ impl BoundedFile {
         count(&self.calls, 1, Bounded::MOST_CALLS, "calls");
         &*self.file
     }
+
+    fn count_written(&self, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let most = Bounded::MOST_WRITTEN;
+        count(
+            &self.written,
+            len as u64,
+            most,
+            "bytes written through files",
+        );
+    }
 }
 
 impl File for BoundedFile {
@@ -236,15 +247,13 @@ impl File for BoundedFile {
     }
 
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let len: usize = parts.iter().map(|part| part.len()).sum();
-        let most = Bounded::MOST_WRITTEN;
-        count(
-            &self.written,
-            len as u64,
-            most,
-            "bytes written through files",
-        );
+        self.count_written(parts);
         self.call().write_at(position, parts)
+    }
+
+    fn append(&self, ahead: &mut Ahead, position: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.count_written(parts);
+        self.call().append(ahead, position, parts)
     }
 
     fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
