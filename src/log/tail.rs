@@ -88,6 +88,20 @@ struct Active {
 }
 
 impl Active {
+    /// A file whose log ends at `end`, with no space reserved behind it.
+    fn new(segment: Arc<Segment>, file: Arc<dyn File>, end: u64, unsynced: bool) -> Active {
+        Active {
+            segment,
+            file,
+            end,
+            reserved: end,
+            ahead: Ahead::default(),
+            length: Length::new(end),
+            unsynced: unsynced.then_some(0),
+            remains: false,
+        }
+    }
+
     /// Notes that the file is changed from here on.
     fn change(&mut self, from: u64) {
         let from = self.unsynced.map_or(from, |before| before.min(from));
@@ -224,16 +238,7 @@ impl Tail {
         end: u64,
         unsynced: bool,
     ) {
-        self.active = Some(Active {
-            segment,
-            file,
-            end,
-            reserved: end,
-            ahead: Ahead::default(),
-            length: Length::new(end),
-            unsynced: unsynced.then_some(0),
-            remains: false,
-        });
+        self.active = Some(Active::new(segment, file, end, unsynced));
     }
 
     /// The number that the next data file gets, if there is none of it.
@@ -335,16 +340,7 @@ impl Tail {
         }
         let segment = log.add(Segment::of_log(number, log, view));
         let end = FILE_HEADER as u64;
-        self.active = Some(Active {
-            segment,
-            file,
-            end,
-            reserved: end,
-            ahead: Ahead::default(),
-            length: Length::new(end),
-            unsynced: Some(0),
-            remains: false,
-        });
+        self.active = Some(Active::new(segment, file, end, true));
         self.directory_unsynced = true;
         Ok(())
     }

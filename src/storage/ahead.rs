@@ -33,8 +33,8 @@ static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 pub struct Ahead {
     window: Option<Window>,
     /// Below this position writes go through the kernel. A page that was stored to through a mapping
-    /// is written out whole by a sync; of one that the kernel wrote to, only what
-    /// changed. So after a sync the rest of its window is not mapped again, nor is the next one.
+    /// is written out whole by a sync; of one that the kernel wrote to, only what changed. So after a
+    /// sync the rest of its window is not mapped again, nor is the next one.
     unmapped_until: u64,
     /// How often the file had been synced when something was last appended.
     syncs: u32,
@@ -68,9 +68,9 @@ impl Ahead {
         parts: &[&[u8]],
     ) -> io::Result<bool> {
         let end = position + parts.iter().map(|part| part.len() as u64).sum::<u64>();
-        let is_ready = syncs == self.syncs
-            && (self.window.as_ref()).is_some_and(|window| window.is_ready(position, end));
-        let is_ready = is_ready || self.make_ready(file, syncs, must, position, end)?;
+        let is_ready = |window: &Window| syncs == self.syncs && window.is_ready(position, end);
+        let is_ready = self.window.as_ref().is_some_and(is_ready)
+            || self.make_ready(file, syncs, must, position, end)?;
         self.unused.start = self.unused.start.max(end);
         let Some(window) = self.window.as_ref().filter(|_| is_ready) else {
             return Ok(false);
