@@ -68,9 +68,9 @@ impl Ahead {
         parts: &[&[u8]],
     ) -> io::Result<bool> {
         let end = position + parts.iter().map(|part| part.len() as u64).sum::<u64>();
-        let is_ready = |window: &Window| syncs == self.syncs && window.is_ready(position, end);
-        let is_ready = self.window.as_ref().is_some_and(is_ready)
-            || self.make_ready(file, syncs, must, position, end)?;
+        let is_ready = syncs == self.syncs
+            && (self.window.as_ref()).is_some_and(|window| window.is_ready(position, end));
+        let is_ready = is_ready || self.make_ready(file, syncs, must, position, end)?;
         self.unused.start = self.unused.start.max(end);
         let Some(window) = self.window.as_ref().filter(|_| is_ready) else {
             return Ok(false);
