@@ -15,13 +15,13 @@ use crate::db::{Db, Extent, Part, World};
 use crate::error::{Error, Result};
 use crate::history::Chain;
 use crate::location::Location;
-use crate::log::record::{HEAD, Head, Kind};
+use crate::log::record::{Head, Kind};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
 use crate::lookup::Entry;
 use crate::manifest::{FileKind, MANIFEST, Manifest};
 use crate::reader::Reader;
-use crate::storage::{Access, Storage, Words, prefetch_all};
+use crate::storage::{Access, Storage, Words, prefetch_ahead};
 use crate::sync::atomic::Ordering;
 
 /// So many damaged places are named one by one; the others are counted.
@@ -451,6 +451,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         };
         let mut at = FILE_HEADER as u64;
         let mut changes = None;
+        // A record that had to be looked at closer.
+        let mut found = None;
         while at < reader.len() {
             let from = at;
             // What verifies is well, whenever it was read.
@@ -458,13 +460,16 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 // More may have been written since.
                 let most = (reader.len() - at).min(PIECE as u64) as usize;
                 let mut piece = view.loaded(at, most).unwrap_or(reader.at_hand(at));
-                while let Some((head, value)) = Head::verify_record(piece, seed, at as u32) {
-                    let len = HEAD + value.len();
-                    let ahead = piece.get(AHEAD..AHEAD + len.min(AHEAD));
-                    prefetch_all(ahead.unwrap_or_default());
-                    piece = &piece[len..];
+                // `f` is called in one place only, so that the compiler puts it there.
+                while let Some(head) = found.take().or_else(|| {
+                    let (head, _) = Head::verify_record(piece, seed, at as u32)?;
+                    Some(head)
+                }) {
+                    let len = head.record_len();
+                    prefetch_ahead(piece, AHEAD, len as usize);
+                    piece = piece.get(len as usize..).unwrap_or_default();
                     f(self, at, &head);
-                    at += len as u64;
+                    at += len;
                 }
             });
             if at > from {
@@ -472,22 +477,19 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 continue;
             }
             // Anything else is looked at while nothing is overwritten.
-            let found = db.unchanged(|now| {
+            let closer = db.unchanged(|now| {
                 // A version whose head was read before and whose value after is none.
                 if changes.replace(now) != Some(now) {
                     reader.forget();
                 }
                 reader.record(at, seed)
             });
-            let Some(found) = self.pass(&file, at, found)? else {
+            let Some(closer) = self.pass(&file, at, closer)? else {
                 self.gap = true;
                 return Ok(());
             };
-            match found {
-                Found::Record(head) => {
-                    f(self, at, &head);
-                    at += head.record_len();
-                }
+            match closer {
+                Found::Record(head) => found = Some(head),
                 Found::Value(head, why) => {
                     let what = format!(
                         "{:?} of id {}, commit {}: {why}",

@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ourdb::{Db, Error, Options, Sync};
+use ourdb::{Db, Error, Options, Retention, Sync};
 use support::model::{Model, Value, Write, compare};
 use support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
 use support::{Context, Verdict};
@@ -339,4 +341,116 @@ fn a_crash_in_a_close_that_keeps_only_a_number_is_harmless() {
         calls,
         "a close of what wasn't changed writes"
     );
+}
+
+/// Where data files have high numbers, a compaction begins with 0 again.
+#[test]
+fn a_crash_of_a_compaction_that_begins_anew_with_low_numbers_loses_nothing() {
+    const HIGH: u32 = 33_000;
+    let options = options(Sync::Os, 300);
+    let everything = Retention {
+        keep_versions: u64::MAX,
+        ..Retention::default()
+    };
+    let compact = |db: &Db| {
+        db.compact(&everything, |_, _| ControlFlow::Continue(()))
+            .expect("a compaction");
+    };
+    let is_well = |said: &str, model: &Model, db: &Db| {
+        let verdict = model.check_all(db).context(|| said.to_owned());
+        verdict.unwrap_or_else(|message| panic!("{message}"));
+        let report = db
+            .check(|_, _| ControlFlow::Continue(()))
+            .unwrap_or_else(|error| panic!("{said}: the check: {error}"));
+        assert!(report.is_sound(), "{said}: {report}");
+    };
+    let numbers = |disk: &Disk| {
+        let names = disk.files().into_iter();
+        let numbers = names.filter_map(|name| name.strip_suffix(".db")?.parse().ok());
+        let mut numbers: Vec<u32> = numbers.collect();
+        numbers.sort_unstable();
+        numbers
+    };
+
+    let mut model = model();
+    let mut write = |db: &Db, from: u16| {
+        for seed in from..from + 20 {
+            let value = Value {
+                seed,
+                len: 20 + u32::from(seed),
+            };
+            let write = match seed % 3 {
+                0 if seed > 10 => Write::Set(u32::from(seed) % 5 + 1, value),
+                _ => Write::Insert(value),
+            };
+            let verdict = model.perform(db, &write);
+            verdict.unwrap_or_else(|message| panic!("{message}"));
+        }
+        model.clone()
+    };
+    let mut storage = storage(Disk::new(), true);
+    let db = open(&storage, &options, false).expect("a new database opens");
+    write(&db, 0);
+    db.close().expect("a close");
+
+    // Numbers that others have taken are left out.
+    let all = |disk: &Disk| -> BTreeMap<String, Vec<u8>> {
+        let content = |name: &String| disk.read(name).expect("its content").to_vec();
+        let names = disk.files().into_iter();
+        names.map(|name| (name.clone(), content(&name))).collect()
+    };
+    let mut files = all(&storage.disk());
+    let first_free = numbers(&storage.disk()).last().expect("a data file") + 1;
+    for number in first_free..HIGH {
+        files.insert(format!("{number}.db"), Vec::new());
+    }
+    storage = self::storage(Disk::holding(&files), true);
+    let db = open(&storage, &options, true).expect("it opens among files of others");
+    compact(&db);
+    write(&db, 20);
+    db.close().expect("a close");
+    let mut files = all(&storage.disk());
+    files.retain(|_, content| !content.is_empty());
+    let disk = Disk::holding(&files);
+    assert!(
+        numbers(&disk)[0] >= HIGH,
+        "no lower number is in use: {:?}",
+        numbers(&disk)
+    );
+
+    storage = self::storage(disk, true);
+    let db = open(&storage, &options, true).expect("it opens with high numbers");
+    write(&db, 40);
+    db.sync().expect("a sync");
+    let before = storage.events();
+    compact(&db);
+    let compacted = storage.events();
+    let low = numbers(&storage.disk());
+    assert!(low.iter().all(|&number| number < HIGH), "{low:?}");
+    let in_use = low.len();
+    let model = write(&db, 60);
+    is_well("after the compaction", &model, &db);
+    db.close().expect("a close");
+
+    let history = storage.history();
+    let synced = model.as_of(60);
+    for calls in before..=compacted {
+        let after = history.after(calls);
+        let losses = (0..8).map(|case| after.lose_power(&Loss::case(case, calls as u64)));
+        for (case, disk) in [after.clone()].into_iter().chain(losses).enumerate() {
+            let said = format!("after {calls} calls, case {case}");
+            let storage = self::storage(disk, true);
+            let db = open(&storage, &options, true)
+                .unwrap_or_else(|error| panic!("{said}: {error}\n{}", history.describe(calls)));
+            is_well(&said, &synced, &db);
+            compact(&db);
+            is_well(&said, &synced, &db);
+            db.close().expect("a close");
+            let left = numbers(&storage.disk());
+            assert_eq!(left.len(), in_use, "{said}: data files {left:?}");
+        }
+    }
+    storage = self::storage(storage.disk(), true);
+    let db = open(&storage, &options, true).expect("it opens with low numbers");
+    is_well("opened again", &model, &db);
 }

@@ -48,8 +48,6 @@ const PAUSE_US: u32 = 200;
 const LONGEST_PAUSE_US: u32 = 12_800;
 /// Progress is told after so many bytes.
 const STEP: u64 = 1 << 20;
-/// Beyond this number for the next data file, compaction begins anew with the lowest free one.
-const HIGH_NUMBER: u32 = 49_152;
 
 /// There is one compaction at a time.
 #[derive(Debug)]
@@ -278,9 +276,13 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         } else {
             Lookup::in_memory(limit)?
         };
-        let first = match start.next_file {
-            HIGH_NUMBER.. => 0,
-            next => next,
+        // The longer ago a number was used, the better: who still looks for its file would take the
+        // new one for it. But there must be enough of them, and whoever begins with 0 has all.
+        let lowest = world.log.segments().next();
+        let free_below = lowest.map_or(0, |segment| u32::from(segment.number));
+        let first = match Numbers::COUNT.saturating_sub(start.next_file) {
+            free_above if free_above < free_below => 0,
+            _ => start.next_file,
         };
         Ok(Compaction {
             shared,

@@ -147,9 +147,13 @@ impl<'a> Opening<'a> {
                     // still be: a crash has left it so, or it is damaged.
                     let header = FileHeader::of(storage, file.number)?;
                     let ours = header.is_some_and(|header| self.is_ours(&header));
+                    let later = last_listed.is_none_or(|last| file.number > last);
                     let doomed = self.manifest.doomed.contains(&file.number) && !ours;
-                    if doomed || header.is_some_and(|header| self.is_leftover(&header, file.number))
-                    {
+                    let is_leftover = match header {
+                        Some(header) => self.is_leftover(&header, file.number),
+                        None => !later && self.is_unfinished_leftover(file.number)?,
+                    };
+                    if doomed || is_leftover {
                         self.leftovers.push(file.number);
                         continue;
                     }
@@ -162,7 +166,6 @@ impl<'a> Opening<'a> {
                         ));
                     }
                     let unknown = header.is_none() && self.manifest.state != State::Clean;
-                    let later = last_listed.is_none_or(|last| file.number > last);
                     if !(later && (ours || unknown)) {
                         continue;
                     }
@@ -205,6 +208,18 @@ impl<'a> Opening<'a> {
         header.uuid == uuid
             && header.number == number
             && (header.generation < generation || is_next)
+    }
+
+    /// Whether an unlisted data file before the listed ones, which has no header, is of the next
+    /// generation, which the manifest has announced: one whose header never got to the disk. Behind
+    /// the listed ones recovery finds that out, because there the log goes on.
+    fn is_unfinished_leftover(&self, number: u16) -> Result<bool> {
+        let Manifest {
+            uuid,
+            is_compacting,
+            ..
+        } = &self.manifest;
+        Ok(*is_compacting && FileHeader::is_unfinished(&**self.storage, number, uuid)?)
     }
 
     fn missing(&self, file: &DataFile) -> Result<()> {

@@ -22,6 +22,9 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    /// So many data files there can be.
+    pub(crate) const COUNT: u32 = 65_536;
+
     /// Makes the next data file.
     fn create(&mut self, storage: &dyn Storage) -> Result<(u16, Arc<dyn File>)> {
         loop {

@@ -349,7 +349,9 @@ impl Tail {
     fn create_file(&mut self, log: &Log, first_commit: u64) -> Result<(u16, Arc<dyn File>, View)> {
         loop {
             let Ok(number) = u16::try_from(self.next_file) else {
-                return Err(Error::Full("all 65,536 data file numbers are used".into()));
+                return Err(Error::Full(
+                    "the last data file is number 65,535; a compaction numbers them anew".into(),
+                ));
             };
             let name = name(number);
             let failed = |error| Error::from_io("make", log.storage.describe(&name), error);

@@ -36,7 +36,7 @@ use crate::error::FailedSync;
 use crate::planted::planted;
 pub use ahead::Ahead;
 pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
-pub use prefetch::{prefetch, prefetch_all};
+pub use prefetch::{prefetch, prefetch_ahead};
 pub use swap::{Reading, Replaced, Swap};
 pub use thread::spawn;
 pub use view::View;

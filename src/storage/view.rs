@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::mapping::Mapping;
-use super::prefetch::prefetch_all;
+use super::prefetch::prefetch_span;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Device and inode of a file: as long as it is mapped or open, no other one has them.
@@ -119,11 +119,12 @@ impl View {
         Some(bytes)
     }
 
-    /// Begins to load `len` bytes from `position` into the processor's cache.
+    /// Begins to load `len` bytes from `position` into the processor's cache. Where there are none, it
+    /// does nothing.
     #[inline]
     pub fn prefetch(&self, position: u64, len: usize) {
-        if let Some(bytes) = self.slice(position, len) {
-            prefetch_all(bytes);
+        if let Some(base) = self.base {
+            prefetch_span(base.as_ptr().wrapping_add(position as usize), len);
         }
     }
 
