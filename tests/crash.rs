@@ -8,6 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ourdb::storage::Storage;
+use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Error, Options, Retention, Sync};
 use support::model::{Model, Value, Write, compare};
 use support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
@@ -422,6 +424,17 @@ fn a_crash_of_a_compaction_that_begins_anew_with_low_numbers_loses_nothing() {
     let db = open(&storage, &options, true).expect("it opens with high numbers");
     write(&db, 40);
     db.sync().expect("a sync");
+    let read_only = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    let reader = Db::open_on(Arc::new(storage.clone()), &read_only).expect("a reader opens");
+    let copy: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let back_up = || {
+        db.backup_to(Arc::clone(&copy), |_, _| ControlFlow::Continue(()))
+            .expect("a backup");
+    };
+    back_up();
     let before = storage.events();
     compact(&db);
     let compacted = storage.events();
@@ -430,6 +443,12 @@ fn a_crash_of_a_compaction_that_begins_anew_with_low_numbers_loses_nothing() {
     let in_use = low.len();
     let model = write(&db, 60);
     is_well("after the compaction", &model, &db);
+    reader.refresh().expect("a refresh");
+    is_well("from outside", &model, &reader);
+    drop(reader);
+    back_up();
+    let restored = Db::open_on(copy, &read_only).expect("the backup opens");
+    is_well("in the backup", &model, &restored);
     db.close().expect("a close");
 
     let history = storage.history();
