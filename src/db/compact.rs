@@ -12,7 +12,9 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::brake::{Brake, Progress, Rounds};
 use super::write::{Deletion, Stamp, Writer};
 use super::{Db, Shared, World};
 use crate::error::{Error, Result};
@@ -29,23 +31,10 @@ use crate::manifest::{Clear, DataFile, FileKind, Manifest, State};
 use crate::planted::planted;
 use crate::retention::Retention;
 use crate::storage::{Replaced, View, remove_if_there};
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
-/// The log is caught up with when a round copies no more than this, in bytes.
-const LITTLE: u64 = 1 << 20;
-/// Or after so many rounds, should even writers that pause leave more than that to copy.
-const MOST_ROUNDS: u32 = 40;
-/// While the base is copied, writers pause where of so many versions more than half have come since it
-/// began, and are passed over on the way to older ones: were they many more for each record than the
-/// time before, there would be no end to it.
+/// The brake is set after so many versions of the base.
 const VERSIONS_AT_ONCE: u64 = 1 << 16;
-/// After so many rounds that copied more than half of what the one before did, writers pause; at once
-/// where one copied more than that.
-const MOST_LONG_ROUNDS: u32 = 3;
-/// So long at each commit, in microseconds; twice as long after each further such round, up to the
-/// longest.
-const PAUSE_US: u32 = 200;
-const LONGEST_PAUSE_US: u32 = 12_800;
 /// Progress is told after so many bytes.
 const STEP: u64 = 1 << 20;
 
@@ -70,43 +59,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Has writers pause. Dropped, they don't any more.
-#[derive(Debug)]
-struct Brake<'a>(&'a AtomicU32);
-
-impl Brake<'_> {
-    /// From now on they do.
-    fn touch(&self) {
-        self.0.fetch_max(PAUSE_US, Ordering::Relaxed);
-    }
-
-    /// And longer than before.
-    fn press(&self) {
-        let pause = self.0.load(Ordering::Relaxed);
-        let longer = (2 * pause).clamp(PAUSE_US, LONGEST_PAUSE_US);
-        self.0.store(longer, Ordering::Relaxed);
-    }
-
-    /// Half as long as before.
-    fn ease(&self) {
-        match self.0.load(Ordering::Relaxed) / 2 {
-            ..PAUSE_US => self.release(),
-            pause => self.0.store(pause, Ordering::Relaxed),
-        }
-    }
-
-    /// From now on they don't.
-    fn release(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Brake<'_> {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
 impl Db {
     /// Drops all versions that `retention` doesn't keep, and gives back their space. Reading and
     /// writing go on; so do open snapshots, in the files as they were, whose space comes back when
@@ -119,7 +71,7 @@ impl Db {
     /// Cost: reads everything and writes what is kept, as much space as that takes is needed
     /// meanwhile, and 8 bytes of memory per id. Writers wait for two syncs at its beginning and for
     /// three at its end; before that each commit waits 0.2 ms for the time of a sync or two, or longer
-    /// where they write quicker than it can copy.
+    /// where they write quicker than half of what it can copy.
     pub fn compact(
         &self,
         retention: &Retention,
@@ -254,9 +206,11 @@ struct Compaction<'a, P> {
     /// The records of a commit whose last one has not come yet.
     pending: Vec<(LogEnd, Head)>,
     brake: Brake<'a>,
-    /// Versions that were looked at since the brake was set, and how many of them were passed over.
+    /// Versions of the base that were looked at since the brake was set, how many of them were passed
+    /// over, and their bytes.
     looked_at: u64,
     passed_over: u64,
+    looked_through: u64,
     /// From this commit on all versions are kept.
     oldest: u64,
 }
@@ -301,9 +255,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             commit: start.commit.commit,
             clears: Vec::new(),
             pending: Vec::new(),
-            brake: Brake(&shared.pause_us),
+            brake: Brake::new(&shared.pause_us, Instant::now(), world.log.bytes()),
             looked_at: 0,
             passed_over: 0,
+            looked_through: 0,
             oldest: world.oldest(),
             start,
         })
@@ -341,25 +296,19 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         for (id, _) in world.lookup.entries() {
             let bytes = self.copy_record(&world, id)?;
             self.tell(bytes)?;
-            self.set_brake();
+            self.looked_through += bytes;
+            if self.looked_at >= VERSIONS_AT_ONCE {
+                let too_quick = self.passed_over > self.looked_at / 2;
+                let progress = self.progress(self.looked_through);
+                self.brake.set(too_quick, progress);
+                (self.looked_at, self.passed_over, self.looked_through) = (0, 0, 0);
+            }
             if self.base.sync_now_and_then()? {
                 self.shared.reserve_ahead();
             }
         }
         self.brake.release();
         self.base.sync()
-    }
-
-    /// Has writers pause, or no longer, as they let the base be copied.
-    fn set_brake(&mut self) {
-        if self.looked_at < VERSIONS_AT_ONCE {
-            return;
-        }
-        match self.passed_over > self.looked_at / 2 {
-            true => self.brake.press(),
-            false => self.brake.ease(),
-        }
-        (self.looked_at, self.passed_over) = (0, 0);
     }
 
     /// Copies what is to be kept of a record; how many bytes it looked at.
@@ -459,32 +408,23 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
 
     /// Follows the log, and syncs the copy, until a round copies only little.
     fn catch_up(&mut self) -> Result<()> {
-        let mut before = u64::MAX;
-        let mut long_rounds = 0;
-        for _ in 0..MOST_ROUNDS {
+        let mut rounds = Rounds::default();
+        loop {
             let copied = self.copy_round()?;
-            if copied < LITTLE {
-                break;
+            if rounds.is_last(copied, &mut self.brake) {
+                return Ok(());
             }
-            if copied > before {
-                // Each would take longer than the one before.
-                long_rounds = MOST_LONG_ROUNDS;
-            } else if copied > before / 2 {
-                long_rounds += 1;
-            }
-            if long_rounds >= MOST_LONG_ROUNDS {
-                self.brake.press();
-            }
-            before = copied;
         }
-        Ok(())
     }
 
     /// Copies what is in the log by now and was not copied yet, and syncs it; how many bytes.
     fn copy_round(&mut self) -> Result<u64> {
         let from = self.log.bytes();
+        self.brake
+            .begin_round(Instant::now(), self.start.world.log.bytes());
         self.copy_log(|this, bytes| {
             this.tell(bytes)?;
+            this.brake.copied(this.progress(bytes));
             if this.log.sync_now_and_then()? {
                 this.shared.reserve_ahead();
             }
@@ -492,6 +432,15 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         })?;
         self.log.sync()?;
         Ok(self.log.bytes() - from)
+    }
+
+    /// Where writers are when so many bytes more were looked through.
+    fn progress(&self, looked_through: u64) -> Progress {
+        Progress {
+            now: Instant::now(),
+            log: self.start.world.log.bytes(),
+            looked_through,
+        }
     }
 
     /// A checkpoint of what was copied so far, to be put in its place with the new generation.
@@ -516,7 +465,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
 
     /// Copies the commits that are in the log by now and were not copied yet. `step` is told how many
     /// bytes that were, every now and then.
-    fn copy_log(&mut self, step: impl Fn(&mut Self, u64) -> Result<()>) -> Result<()> {
+    fn copy_log(&mut self, mut step: impl FnMut(&mut Self, u64) -> Result<()>) -> Result<()> {
         if planted!(last_commits_not_copied) {
             return Ok(());
         }

@@ -10,6 +10,7 @@
 mod apply;
 mod auto_compact;
 mod backups;
+mod brake;
 mod clears;
 mod close;
 mod compact;
@@ -34,7 +35,6 @@ mod world;
 mod write;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -42,7 +42,7 @@ use crate::log::segment::LogEnd;
 use crate::options::{Limits, Options, Sync};
 use crate::storage::{Lock, Reading, Storage, Swap, fork};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, lock_apart, sleep, thread};
+use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, lock_apart, thread};
 pub(crate) use backups::{check_untouched, open_copy, remove_leftovers};
 pub(crate) use close::LOCK;
 use erasures::Erasures;
@@ -202,9 +202,8 @@ impl Shared {
 
     /// The writer lock for a commit: after a pause, where a compaction asks for one.
     fn writer_to_commit(&self) -> MutexGuard<'_, Writer> {
-        let pause = self.pause_us.load(Ordering::Relaxed);
-        if pause != 0 {
-            sleep(Duration::from_micros(u64::from(pause)));
+        if self.pause_us.load(Ordering::Relaxed) != 0 {
+            brake::pause(&self.pause_us);
         }
         lock_apart(&self.writer)
     }

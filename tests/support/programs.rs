@@ -56,6 +56,8 @@ impl Scratch {
                 let mut command = Command::new("valgrind");
                 command
                     .args(["--quiet", "--error-exitcode=99", "--leak-check=full"])
+                    // Its threads take turns. Without that one of them may run for minutes alone.
+                    .arg("--fair-sched=try")
                     .arg(format!("--errors-for-leak-kinds={}", leaks(program)))
                     .arg(format!("--show-leak-kinds={}", leaks(program)))
                     .arg(program);
