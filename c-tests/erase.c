@@ -83,7 +83,7 @@ story(const test_variant *variant, uint32_t mode)
 
     test_phase("%s, mode %" PRIu32 ": a record with a past", variant->name, mode);
     /* All files are looked through, a lookup on disk is one of them. */
-    options.record_nr_max = 1000;
+    options.record_nr_max = 2000;
     db = OPEN(path, &options);
     for (i = 0; i < 5; i++) {
         values[i].data = (const uint8_t *)(i == 1 ? older : "another");
