@@ -137,7 +137,7 @@ TSAN = RUSTFLAGS='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg
 	$(CARGO) +nightly test --profile checked --target-dir $(CARGO_TARGET_DIR)/tsan \
 	--target $(shell $(CARGO) -vV | sed -n 's/^host: //p')
 tsan:
-	$(TSAN) --test concurrency
+	$(TSAN) --test engine concurrency::
 	$(TSAN) --test torture readers
 	OURDB_TORTURE=1 $(TSAN) --test torture compactions_beside
 

@@ -319,7 +319,7 @@ assemblage_06_one_time_of_a_transaction(void)
 
 /*
  * AssemblageKV 7: times never go back, also after reopening and compaction. There the last commit of
- * a log is dated ahead; a clock that can be set is in tests/model.rs.
+ * a log is dated ahead; a clock that can be set is in tests/engine/model.rs.
  */
 static void
 assemblage_07_times_never_go_back(void)

@@ -1,20 +1,14 @@
 //! Directories that V and Go wrote, opened as databases: everything that was in them is there,
 //! they are gone on with, and the originals can read what comes out.
 
-mod support;
-
-#[path = "support/golden.rs"]
-#[allow(dead_code, reason = "shared: each user needs a part of it")]
-mod golden;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use golden::Golden;
+use crate::golden_directories::{self, Golden};
+use crate::support::TempDirectory;
+use crate::support::herolib::{Herolib, Port, Settings};
 use ourdb::{Db, Error, LookupKind, Options, State};
-use support::TempDirectory;
-use support::herolib::{Herolib, Port, Settings};
 
 /// What must be in a database: per id all values, newest first.
 type Contents = BTreeMap<u32, Vec<Vec<u8>>>;
@@ -77,7 +71,10 @@ fn check_unknown_origin(db: &Db, expected: &Contents, what: &str) {
 
 #[test]
 fn a_golden_directory_opens_and_is_gone_on_with() {
-    for golden in golden::all().iter().filter(|golden| golden.is_described()) {
+    for golden in golden_directories::all()
+        .iter()
+        .filter(|golden| golden.is_described())
+    {
         for lookup in [LookupKind::Memory, LookupKind::Disk] {
             go_on_with(golden, lookup);
         }
@@ -215,7 +212,7 @@ fn v_reads(path: &Path, expected: &Contents, next_id: Option<u32>, name: &str) {
 #[test]
 fn damaged_records_are_errors_and_the_others_are_read() {
     for (name, damaged) in [("vbad_corrupt_byte", 3), ("vbad_delete_wrong_file", 7)] {
-        let Some(golden) = golden::named(name) else {
+        let Some(golden) = golden_directories::named(name) else {
             return;
         };
         let directory = TempDirectory::new();
@@ -225,7 +222,11 @@ fn damaged_records_are_errors_and_the_others_are_read() {
             let id: u32 = id.parse().unwrap();
             let value = &expected["value"];
             if !value.is_null() {
-                assert_eq!(db.get(id).unwrap(), golden::bytes(value), "{name}: id {id}");
+                assert_eq!(
+                    db.get(id).unwrap(),
+                    golden_directories::bytes(value),
+                    "{name}: id {id}"
+                );
             } else if id == damaged {
                 assert!(
                     matches!(db.get(id), Err(Error::Corrupt { .. })),
@@ -240,7 +241,7 @@ fn damaged_records_are_errors_and_the_others_are_read() {
             if let Some(history) = expected["history"].as_array() {
                 let found = db.history(id, 0).unwrap();
                 let found: Vec<_> = found.iter().map(|record| record.value.to_vec()).collect();
-                let history: Vec<_> = history.iter().map(golden::bytes).collect();
+                let history: Vec<_> = history.iter().map(golden_directories::bytes).collect();
                 assert_eq!(found, history, "{name}: id {id}");
             }
             if !expected["history_error"].is_null() {
@@ -262,7 +263,7 @@ fn damaged_records_are_errors_and_the_others_are_read() {
 #[test]
 fn what_the_originals_left_without_a_dump_is_adopted() {
     for (name, values) in [("go_asis_nodump_ks6_inc", 15), ("vbad_nodump", 20)] {
-        let Some(golden) = golden::named(name) else {
+        let Some(golden) = golden_directories::named(name) else {
             return;
         };
         let directory = TempDirectory::new();
@@ -310,7 +311,7 @@ fn what_the_originals_left_without_a_dump_is_adopted() {
             let expected = match &golden.json["values_in_file_before_loss"][id.to_string()] {
                 serde_json::Value::Null if id == 3 => b"rec2-new".to_vec(),
                 serde_json::Value::Null => format!("rec{}", id - 1).into_bytes(),
-                value => golden::bytes(value),
+                value => golden_directories::bytes(value),
             };
             assert_eq!(db.get(id).unwrap(), expected, "{name}: id {id}");
         }

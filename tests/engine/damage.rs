@@ -2,8 +2,6 @@
 //! somebody else's among them, removals cut short. Damage is refused and left as it is, or read
 //! around on request, and never taken for data.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::{ControlFlow, Range};
@@ -11,11 +9,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::herolib::{Herolib, Port, Settings};
+use crate::support::sim::{Disk, Loss, SimStorage};
+use crate::support::{Context, TempDirectory, Verdict, refute, require};
 use ourdb::storage::Storage;
 use ourdb::{Db, Error, IoMode, LookupKind, NotFound, Options, Records, Retention, Sync};
-use support::herolib::{Herolib, Port, Settings};
-use support::sim::{Disk, Loss, SimStorage};
-use support::{Context, TempDirectory, Verdict, refute, require};
 
 /// The header of a data file.
 const FILE_HEADER: usize = 64;

@@ -1,18 +1,16 @@
 //! herolib's directories in both directions: what V and Go wrote opens here, what is closed here
 //! opens there, and what they write in between is noticed.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::TempDirectory;
+use crate::support::herolib::{Herolib, Port, Settings, record};
+use crate::support::sim::{Disk, Loss, SimStorage};
 use ourdb::{Db, Error, Options, Retention, State};
-use support::TempDirectory;
-use support::herolib::{Herolib, Port, Settings, record};
-use support::sim::{Disk, Loss, SimStorage};
 
 /// Per id all values, newest first.
 type Contents = BTreeMap<u32, Vec<Vec<u8>>>;

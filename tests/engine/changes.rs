@@ -1,18 +1,16 @@
 //! Changes: a database that is fed with the changes of another one is its copy, in every version,
 //! commit and time, whatever happens on the way; and nothing but its changes gets in.
 
-mod support;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::support::herolib::{Herolib, Port, Settings};
+use crate::support::side::{Side, any_sync};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
+use crate::support::{Random, TempDirectory, Verdict, cases, require};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Error, IoMode, LookupKind, Options, State, Sync};
-use support::herolib::{Herolib, Port, Settings};
-use support::side::{Side, any_sync};
-use support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
-use support::{Random, TempDirectory, Verdict, cases, require};
 
 /// Ids that the tests use are below this.
 const IDS: u32 = 40;

@@ -1,19 +1,17 @@
 //! Single cases of what must hold over a simulated storage that fails or is full. The
 //! campaigns over all cases are in `tests/torture`.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::model::{Model, Value, Write, compare};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
+use crate::support::{Context, Verdict};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Error, Options, Retention, Sync};
-use support::model::{Model, Value, Write, compare};
-use support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
-use support::{Context, Verdict};
 
 /// A native, incremental database.
 fn options(sync: Sync, file_size: u32) -> Options {

@@ -1,7 +1,5 @@
 //! Compaction in the background: when it comes, what it keeps, and that nobody has to wait for it.
 
-mod support;
-
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -9,9 +7,9 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::support::TempDirectory;
+use crate::support::sim::{Disk, SimStorage};
 use ourdb::{Db, Error, Options, Retention, Stats};
-use support::TempDirectory;
-use support::sim::{Disk, SimStorage};
 
 /// So long it may take at most until something is seen to happen.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,23 +1,21 @@
 //! Erasure: the record is gone at once, for everybody; its bytes are gone from all files; and
 //! neither a crash nor a failure leaves anything in between.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::herolib::{Herolib, Port, Settings};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage, Unsynced};
+use crate::support::{Random, TempDirectory};
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::os::OsStorage;
 use ourdb::storage::{Storage, read_all};
 use ourdb::{
     Db, Error, IoMode, LookupKind, NotFound, Options, Order, Result, Retention, State, Sync,
 };
-use support::herolib::{Herolib, Port, Settings};
-use support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage, Unsynced};
-use support::{Random, TempDirectory};
 
 /// The length of what is searched for: so long that no two values have it in common.
 const NEEDLE: usize = 16;

@@ -1,8 +1,6 @@
 //! Backups: what they hold, beside whom they are made, what is refused, and what a failure or a
 //! crash leaves of them.
 
-mod support;
-
 use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
@@ -12,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::support::herolib::{Herolib, Port, Settings};
+use crate::support::model::{Model, Value, Write};
+use crate::support::sim::{Calls, Disk, Errno, Fault, History, Loss, Pages, SimStorage};
+use crate::support::{Random, TempDirectory, Verdict};
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Error, LookupKind, NotFound, Options, Sync};
-use support::herolib::{Herolib, Port, Settings};
-use support::model::{Model, Value, Write};
-use support::sim::{Calls, Disk, Errno, Fault, History, Loss, Pages, SimStorage};
-use support::{Random, TempDirectory, Verdict};
 
 fn on(_done: u64, _total: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -119,7 +117,7 @@ fn content(path: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_backup_holds_everything_in_every_form() {
-    for seed in 0..support::cases(8) {
+    for seed in 0..crate::support::cases(8) {
         let mut random = Random::new(u64::from(seed));
         let key_value = random.chance(50);
         let options = Options {

@@ -1,16 +1,14 @@
 //! The check reads everything: it finds nothing in a sound database, and names each place where a
 //! damaged one is damaged.
 
-mod support;
-
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::TempDirectory;
+use crate::support::herolib::{Herolib, Port, Settings};
 use ourdb::{CheckReport, Db, Error, IoMode, LookupKind, Options, Sync};
-use support::TempDirectory;
-use support::herolib::{Herolib, Port, Settings};
 
 const FILE_HEADER: usize = 64;
 const RECORD_HEADER: usize = 40;

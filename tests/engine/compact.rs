@@ -1,18 +1,16 @@
 //! Compaction: what it keeps, what it drops, and that nobody notices.
 
-mod support;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::readers::{EndOnDrop, Place};
+use crate::support::{Random, TempDirectory};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, IoMode, Options, Retention, State};
-use support::readers::{EndOnDrop, Place};
-use support::{Random, TempDirectory};
 
 fn open(storage: &Arc<MemoryStorage>, options: &Options) -> Db {
     Db::open_on(Arc::clone(storage) as Arc<dyn Storage>, options).expect("it opens")

@@ -1,10 +1,10 @@
 //! OurDB against the reference model: random sequences of every call, with reopening and killing
 //! in between, on every kind of storage. `PROPTEST_CASES` sets how many sequences each test tries.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::model::{self, Expected, Model, Refusal, Value, Write, compare};
+use crate::support::{Context, TempDirectory, Verdict, cases, check_property, refute};
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::os::OsStorage;
 use ourdb::storage::{Access, Storage};
@@ -12,8 +12,6 @@ use ourdb::{Db, IoMode, LookupKind, Options, Sync};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use support::model::{self, Expected, Model, Refusal, Value, Write, compare};
-use support::{Context, TempDirectory, Verdict, cases, check_property, refute};
 
 /// How a database is made.
 #[derive(Clone, Debug)]
@@ -633,7 +631,7 @@ fn neighbours_are_found_across_wide_gaps() {
             )?;
         }
         model.check_order(&db)?;
-        let mut random = support::Random::new(seed);
+        let mut random = crate::support::Random::new(seed);
         for &id in &ids {
             if random.chance(50) {
                 model.perform(&db, &Write::Delete(id))?;

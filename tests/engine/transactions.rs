@@ -1,20 +1,18 @@
 //! Transactions, snapshots and scans: each anomaly by its name, what conflicts and what doesn't, and
 //! what is left of a transaction. Random interleavings are compared with a serial model.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::support::herolib::{Herolib, Port, Settings};
+use crate::support::interleave::Interleaved;
+use crate::support::readers::{EndOnDrop, Place};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
+use crate::support::{Random, TempDirectory};
 use ourdb::{
     Db, Error, LookupKind, Neighbour, NotFound, Options, Order, Result, Scan, State, Sync, Txn,
 };
-use support::herolib::{Herolib, Port, Settings};
-use support::interleave::Interleaved;
-use support::readers::{EndOnDrop, Place};
-use support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
-use support::{Random, TempDirectory};
 
 const UP: Order = Order {
     reverse: false,

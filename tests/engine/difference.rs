@@ -1,17 +1,15 @@
 //! Changes across a compaction: what is left of the commits that it has dropped versions of leads
 //! who applies it to the same values, through any number of parts, crashes and other databases.
 
-mod support;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::support::side::{Side, any_sync};
+use crate::support::sim::{Disk, SimStorage};
+use crate::support::{Random, Verdict, cases, require};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Error, Options, Retention, State};
-use support::side::{Side, any_sync};
-use support::sim::{Disk, SimStorage};
-use support::{Random, Verdict, cases, require};
 
 /// Ids that the tests use are below this.
 const IDS: u32 = 40;

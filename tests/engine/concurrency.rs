@@ -1,15 +1,13 @@
 //! Readers beside a writer, and several writers, wherever a database can be: a short form of the
 //! campaign `readers` of tests/torture, and what several writers leave.
 
-mod support;
-
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use crate::support::readers::{EndOnDrop, Place, Readers};
+use crate::support::script::{Script, stamp_of, stamped};
 use ourdb::{Db, Options, State};
-use support::readers::{EndOnDrop, Place, Readers};
-use support::script::{Script, stamp_of, stamped};
 
 /// Runs a test in each place.
 fn everywhere(key_value: bool, test: impl Fn(&str, &Db)) {

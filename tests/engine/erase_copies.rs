@@ -1,19 +1,17 @@
 //! Erasure and those who copy: backups and changes made later hold nothing of what was erased, and
 //! neither keeps the other from its end.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::Random;
+use crate::support::sim::{Disk, Loss, SimStorage};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::read_all;
 use ourdb::{Db, Error, NotFound, Options, Retention, State};
-use support::Random;
-use support::sim::{Disk, Loss, SimStorage};
 
 const IDS: u32 = 30;
 
