@@ -48,11 +48,10 @@ FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/a
 	bench-versions bench-build install uninstall check check-bench record-instructions \
 	header check-header clean
 
-# Each library by itself, because link-time optimization happens only so. cargo decides whether
-# there is anything to do.
+# Both libraries at once, and no rlib, with which there is no link-time optimization. cargo decides
+# whether there is anything to do.
 lib:
-	$(CARGO) rustc --release --lib --crate-type cdylib
-	$(CARGO) rustc --release --lib --crate-type staticlib
+	$(CARGO) rustc --release --lib --crate-type cdylib,staticlib
 	@ln -sf libourdb.so $(LIB)/libourdb.so.$(SOVERSION)
 
 demo: lib

@@ -19,9 +19,11 @@ run() { # run ARGUMENTS of cargo test, with every check on and optimized
     # engine under schedulers that choose which thread goes on.
     run --test torture
     RUSTFLAGS='--cfg ourdb_planted' run --target-dir "$target/planted" --test torture teeth
-    export OURDB_SCHEDULES="${OURDB_SCHEDULES:-300}"
-    RUSTFLAGS='--cfg ourdb_shuttle' run --target-dir "$target/shuttle" --lib interleavings
-    RUSTFLAGS='--cfg ourdb_shuttle' run --target-dir "$target/shuttle" --test interleavings
+    export OURDB_SCHEDULES="${OURDB_SCHEDULES:-300}" RUSTFLAGS='--cfg ourdb_shuttle'
+    # Both are built before one runs: side by side.
+    run --target-dir "$target/shuttle" --lib --test interleavings --no-run
+    run --target-dir "$target/shuttle" --lib interleavings
+    run --target-dir "$target/shuttle" --test interleavings
 } | awk '
     # A test program that crashes has no result line of its own.
     function end_of_target() {
