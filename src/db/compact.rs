@@ -297,6 +297,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             let bytes = self.copy_record(&world, id)?;
             self.tell(bytes)?;
             self.looked_through += bytes;
+            // Where most versions are passed over, because they have come since this began, chains grow
+            // quicker than they are walked: each record would take longer than the one before.
             if self.looked_at >= VERSIONS_AT_ONCE {
                 let too_quick = self.passed_over > self.looked_at / 2;
                 let progress = self.progress(self.looked_through);
