@@ -21,7 +21,7 @@ use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
 use crate::lookup::Entry;
 use crate::manifest::{FileKind, MANIFEST, Manifest};
 use crate::reader::Reader;
-use crate::storage::{Access, Storage, Words, prefetch_ahead};
+use crate::storage::{Access, Storage, Words, prefetch, prefetch_ahead};
 use crate::sync::atomic::Ordering;
 
 /// So many damaged places are named one by one; the others are counted.
@@ -30,8 +30,10 @@ const MOST_NAMED: usize = 1000;
 const STEP: u64 = 4 << 20;
 /// So much is read at a time: what an erasure may have to wait for.
 const PIECE: usize = 256 << 10;
-/// The processor is told to load what comes so many bytes later.
+/// The processor is told to load what comes so many bytes later, and the place in the table of the record
+/// that comes so many later.
 const AHEAD: usize = 2 << 10;
+const RECORDS_AHEAD: usize = 8;
 
 /// What a check has read, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -460,6 +462,17 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 // More may have been written since.
                 let most = (reader.len() - at).min(PIECE as u64) as usize;
                 let mut piece = view.loaded(at, most).unwrap_or(reader.at_hand(at));
+                // Goes ahead, so that places in the table are on their way when their records come.
+                let mut scout = piece;
+                let mut look_ahead = |table: &Words| {
+                    if let Some((id, len)) = Head::peek(scout) {
+                        if let Some(word) = table.get(id as usize) {
+                            prefetch(word);
+                        }
+                        scout = scout.get(len..).unwrap_or_default();
+                    }
+                };
+                (0..RECORDS_AHEAD).for_each(|_| look_ahead(&self.table));
                 // `f` is called in one place only, so that the compiler puts it there.
                 while let Some(head) = found.take().or_else(|| {
                     let (head, _) = Head::verify_record(piece, seed, at as u32)?;
@@ -468,6 +481,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                     let len = head.record_len();
                     prefetch_ahead(piece, AHEAD, len as usize);
                     piece = piece.get(len as usize..).unwrap_or_default();
+                    look_ahead(&self.table);
                     f(self, at, &head);
                     at += len;
                 }

@@ -192,7 +192,14 @@ impl Head {
         verify(bytes, len, seed, position).map(|(_, value)| (parsed, value))
     }
 
-    /// The same, if it is the value of record `id`, of `len` bytes, which are fewer than 64 KiB. Who
+    /// What the record that `bytes` begin with says of its id, and how long it says it is. Not verified.
+    #[inline(always)]
+    pub(crate) fn peek(bytes: &[u8]) -> Option<(u32, usize)> {
+        let head = bytes.first_chunk()?;
+        Some((u32_at(head, 8), HEAD.saturating_add(len_of(head) as usize)))
+    }
+
+    /// As [`Head::verify_record`], if it is the value of record `id`, of `len` bytes, which are fewer than 64 KiB. Who
     /// knows the length elsewhere waits once: all of the record is asked for together, and not the
     /// value when its head has come from memory.
     #[inline(always)]
