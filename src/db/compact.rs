@@ -230,14 +230,6 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         } else {
             Lookup::in_memory(limit)?
         };
-        // The longer ago a number was used, the better: who still looks for its file would take the
-        // new one for it. But there must be enough of them, and whoever begins with 0 has all.
-        let lowest = world.log.segments().next();
-        let free_below = lowest.map_or(0, |segment| u32::from(segment.number));
-        let first = match Numbers::COUNT.saturating_sub(start.next_file) {
-            free_above if free_above < free_below => 0,
-            _ => start.next_file,
-        };
         Ok(Compaction {
             shared,
             retention,
@@ -245,7 +237,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             done: 0,
             total: world.log.bytes(),
             next_step: 0,
-            numbers: Numbers { next: first },
+            numbers: Numbers::after(&world.log, start.next_file),
             base: Copy::new(&world.log, file_size, false),
             log: Copy::new(&world.log, file_size, true),
             lookup: Some(lookup),
@@ -680,7 +672,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let empty = || Copy::new(&old.log, 0, false);
         std::mem::replace(&mut self.base, empty()).keep();
         let copied = std::mem::replace(&mut self.log, empty()).keep();
-        let mut tail = Tail::new(self.numbers.next, shared.limits.file_size);
+        let mut tail = Tail::new(self.numbers.next(), shared.limits.file_size);
         // From here on the old files are not the database any more: whatever fails, this handle
         // must not write to them.
         let opened = self.open_log(&log, &mut tail, copied);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::erasure;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Seed};
 use super::segment::{FileHeader, LONGEST_FILE, LogEnd, name};
-use super::{Log, SYNC_STEP};
+use super::{Log, NUMBERS, SYNC_STEP};
 use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
@@ -18,12 +18,26 @@ const GATHER: usize = 1 << 20;
 /// Numbers for new data files. Files that are there are passed over.
 #[derive(Debug)]
 pub(crate) struct Numbers {
-    pub(crate) next: u32,
+    next: u32,
 }
 
 impl Numbers {
-    /// So many data files there can be.
-    pub(crate) const COUNT: u32 = 65_536;
+    /// For the generation after that of `log`, whose next data file gets number `next`.
+    pub(crate) fn after(log: &Log, next: u32) -> Numbers {
+        // The longer ago a number was used, the better: who still looks for its file would take the
+        // new one for it. But there must be enough of them, and whoever begins with 0 has all.
+        let lowest = log.segments().next();
+        let free_below = lowest.map_or(0, |segment| u32::from(segment.number));
+        let free_above = (NUMBERS as u32).saturating_sub(next);
+        Numbers {
+            next: if free_above < free_below { 0 } else { next },
+        }
+    }
+
+    /// The number that is tried next.
+    pub(crate) fn next(&self) -> u32 {
+        self.next
+    }
 
     /// Makes the next data file.
     fn create(&mut self, storage: &dyn Storage) -> Result<(u16, Arc<dyn File>)> {

@@ -69,8 +69,9 @@ impl<'a> Nearby<'a> {
 
 type Group = [OnceLock<Arc<Segment>>; GROUP];
 const GROUP: usize = 256;
-/// Enough for every number that a data file can have.
-const GROUPS: usize = 65_536 / GROUP;
+/// Data files have numbers below this.
+const NUMBERS: usize = 65_536;
+const GROUPS: usize = NUMBERS / GROUP;
 
 impl Log {
     pub(crate) fn new(storage: Arc<dyn Storage>, uuid: [u8; 16], generation: u64) -> Log {

@@ -199,9 +199,9 @@ impl Head {
         Some((u32_at(head, 8), HEAD.saturating_add(len_of(head) as usize)))
     }
 
-    /// As [`Head::verify_record`], if it is the value of record `id`, of `len` bytes, which are fewer than 64 KiB. Who
-    /// knows the length elsewhere waits once: all of the record is asked for together, and not the
-    /// value when its head has come from memory.
+    /// As [`Head::verify_record`], if it is the value of record `id`, of `len` bytes, which are fewer
+    /// than 64 KiB. Who knows the length elsewhere waits once: all of the record is asked for together,
+    /// and not the value when its head has come from memory.
     #[inline(always)]
     pub(crate) fn verify_put(
         bytes: &[u8],
