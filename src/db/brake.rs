@@ -14,13 +14,17 @@ use crate::sync::sleep;
 /// copy.
 const SHORTEST_US: u32 = 200;
 const LONGEST_US: u32 = SHORTEST_US << 16;
+/// A pause is at most so many times as long as the one before.
+const MOST_TIMES: u64 = 1 << 3;
 /// What a pause has brought is seen after so many of it.
 const PAUSES_TO_TELL: u32 = 4;
 /// A pause ends so many microseconds after the compaction at the latest.
 const SLICE_US: u32 = 10_000;
 
-/// A round that copies no more than this, in bytes, is the last one.
+/// A round that copies no more than this, in bytes, and in no more time, is the last one. Where data files
+/// are small or system calls slow, a few bytes take long.
 const LITTLE: u64 = 1 << 20;
+const SHORT: Duration = Duration::from_millis(20);
 /// After so many rounds that copied more than half of what the one before did, writers pause in any case:
 /// what comes during the sync at the end of a round counts too.
 const MOST_LONG_ROUNDS: u32 = 3;
@@ -101,8 +105,13 @@ impl<'a> Brake<'a> {
         if progress.now.duration_since(self.set_at) < to_tell {
             return;
         }
+        let written = progress.log - self.seen;
         let pause = match too_quick {
-            true if progress.log - self.seen > self.looked_through / 2 => longer(pause),
+            // As many times as long as they are too quick, and twice at least.
+            true if written > self.looked_through / 2 => {
+                let times = 2 * written / self.looked_through.max(1);
+                longer(pause, times.clamp(2, MOST_TIMES))
+            }
             true => pause,
             false if pause / 2 < SHORTEST_US => 0,
             false => pause / 2,
@@ -120,7 +129,7 @@ impl<'a> Brake<'a> {
 
     /// And longer than before.
     fn press(&mut self) {
-        self.least_us = longer(self.least_us);
+        self.least_us = longer(self.least_us, 2);
         self.touch();
     }
 
@@ -137,8 +146,9 @@ impl Drop for Brake<'_> {
     }
 }
 
-fn longer(pause_us: u32) -> u32 {
-    (2 * pause_us).clamp(SHORTEST_US, LONGEST_US)
+fn longer(pause_us: u32, times: u64) -> u32 {
+    let longer = u64::from(pause_us) * times;
+    longer.clamp(u64::from(SHORTEST_US), u64::from(LONGEST_US)) as u32
 }
 
 /// Rounds of copying until little is left.
@@ -161,10 +171,10 @@ impl Default for Rounds {
 }
 
 impl Rounds {
-    /// Whether a round that has copied so many bytes was the last one.
-    pub(super) fn is_last(&mut self, copied: u64, brake: &mut Brake<'_>) -> bool {
+    /// Whether a round that has copied so many bytes in so much time was the last one.
+    pub(super) fn is_last(&mut self, copied: u64, took: Duration, brake: &mut Brake<'_>) -> bool {
         self.count += 1;
-        if copied < LITTLE || self.count == MOST_ROUNDS {
+        if (copied < LITTLE && took < SHORT) || self.count == MOST_ROUNDS {
             return true;
         }
         if copied > self.before {
@@ -252,8 +262,11 @@ mod tests {
                         let end = race.log;
                         let from = done;
                         brake.begin_round(at(&race), race.log);
+                        let began = race.now;
                         while done < end {
-                            let step = commit.max(1 << 20).min(end - done);
+                            // What is copied until the brake is looked at.
+                            let step = (10_000_000 / copy_takes).min(1 << 20);
+                            let step = commit.max(step).min(end - done);
                             race.go_on_to(race.now + step * copy_takes);
                             done += step;
                             brake.copied(Progress {
@@ -262,10 +275,11 @@ mod tests {
                                 looked_through: step,
                             });
                             steps += 1;
-                            assert!(steps < 100_000, "{said}: there is no end to it");
+                            assert!(steps < 10_000_000, "{said}: there is no end to it");
                         }
+                        let took = Duration::from_nanos(race.now - began);
                         race.go_on_to(race.now + sync_takes);
-                        if rounds.is_last(done - from, &mut brake) {
+                        if rounds.is_last(done - from, took, &mut brake) {
                             break;
                         }
                     }
@@ -273,6 +287,12 @@ mod tests {
                     assert!(
                         left < (4 << 20) + 2 * writers * commit,
                         "{said}: {left} bytes are left"
+                    );
+                    let takes_ms = left * copy_takes / 1_000_000;
+                    let needed_ms = 2 * writers * commit * copy_takes / 1_000_000;
+                    assert!(
+                        takes_ms <= 50 + needed_ms,
+                        "{said}: what is left takes {takes_ms} ms to copy"
                     );
                     // To copy what they commit at a time takes half as long as these pauses.
                     let needed = 2 * writers * commit * copy_takes / 1000;

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::brake::{Brake, Progress, Rounds};
 use super::write::{Deletion, Stamp, Writer};
@@ -34,9 +34,12 @@ use crate::storage::{Replaced, View, remove_if_there};
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The brake is set after so many versions of the base.
-const VERSIONS_AT_ONCE: u64 = 1 << 16;
-/// Progress is told after so many bytes.
+const VERSIONS_AT_ONCE: u64 = 1 << 12;
+/// Progress is told after so many bytes, and the brake is looked at; that also after so much time, which
+/// is looked at after so many commits.
 const STEP: u64 = 1 << 20;
+const STEP_TIME: Duration = Duration::from_millis(10);
+const COMMITS_AT_ONCE: u64 = 8;
 
 /// There is one compaction at a time.
 #[derive(Debug)]
@@ -404,18 +407,19 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
     fn catch_up(&mut self) -> Result<()> {
         let mut rounds = Rounds::default();
         loop {
-            let copied = self.copy_round()?;
-            if rounds.is_last(copied, &mut self.brake) {
+            let (copied, took) = self.copy_round()?;
+            if rounds.is_last(copied, took, &mut self.brake) {
                 return Ok(());
             }
         }
     }
 
-    /// Copies what is in the log by now and was not copied yet, and syncs it; how many bytes.
-    fn copy_round(&mut self) -> Result<u64> {
+    /// Copies what is in the log by now and was not copied yet, and syncs it; how many bytes, and how
+    /// long they took but for the sync.
+    fn copy_round(&mut self) -> Result<(u64, Duration)> {
         let from = self.log.bytes();
-        self.brake
-            .begin_round(Instant::now(), self.start.world.log.bytes());
+        let began = Instant::now();
+        self.brake.begin_round(began, self.start.world.log.bytes());
         self.copy_log(|this, bytes| {
             this.tell(bytes)?;
             this.brake.copied(this.progress(bytes));
@@ -424,8 +428,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
             }
             Ok(())
         })?;
+        let took = began.elapsed();
         self.log.sync()?;
-        Ok(self.log.bytes() - from)
+        Ok((self.log.bytes() - from, took))
     }
 
     /// Where writers are when so many bytes more were looked through.
@@ -466,7 +471,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         let shared = self.shared;
         let world = Arc::clone(&self.start.world);
         let mut held_off = Some(shared.erasures.hold_off());
-        let mut untold = 0;
+        let (mut untold, mut told) = (0, Instant::now());
         let mut copied = self.followed;
         // Up to the last whole commit: the end of the files may be within one.
         let last = self.shared.counters.appended.load(Ordering::Acquire);
@@ -481,11 +486,13 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
                     file: place.file,
                     position: (u64::from(place.position) + head.record_len()) as u32,
                 });
-                if untold >= STEP {
+                let is_time = head.commit % COMMITS_AT_ONCE == 0 && told.elapsed() >= STEP_TIME;
+                if untold >= STEP || is_time {
                     // An erasure gets its turn. Besides, who is told may erase.
                     held_off = None;
                     step(self, std::mem::take(&mut untold))?;
                     held_off = Some(shared.erasures.hold_off());
+                    told = Instant::now();
                 }
             }
             Ok(())
