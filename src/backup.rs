@@ -434,10 +434,19 @@ impl<'a> Plan<'a> {
                 self.sync_names()?;
                 return Ok(earlier.clone());
             }
-            Some(earlier) if earlier.state != State::Unfinished && !replaced(earlier) => Manifest {
-                state: State::Extending,
-                ..earlier.clone()
-            },
+            Some(earlier) if earlier.state != State::Unfinished && !replaced(earlier) => {
+                // Should it end here, they are known to be the backup's even if they are damaged.
+                let mut doomed = earlier.doomed.clone();
+                let new = self.wanted.files.iter().map(|file| file.number);
+                doomed.extend(new.filter(|&number| earlier.file(number).is_none()));
+                doomed.sort_unstable();
+                doomed.dedup();
+                Manifest {
+                    state: State::Extending,
+                    doomed,
+                    ..earlier.clone()
+                }
+            }
             earlier => {
                 let mut files = with_files_of(self.wanted.files.clone(), earlier.as_ref());
                 files.iter_mut().for_each(|file| file.len = 0);
@@ -625,8 +634,14 @@ impl<'a> Plan<'a> {
 /// The data files of a backup, and with no length those of the one before: named, they are known to be
 /// the backup's until they are removed, whatever comes in between.
 fn with_files_of(mut files: Vec<DataFile>, before: Option<&Manifest>) -> Vec<DataFile> {
-    let before = before.iter().flat_map(|before| &before.files);
-    files.extend(before.map(|file| DataFile { len: 0, ..*file }));
+    if let Some(before) = before {
+        files.extend((before.files.iter()).map(|file| DataFile { len: 0, ..*file }));
+        files.extend((before.doomed.iter()).map(|&number| DataFile {
+            number,
+            kind: FileKind::Log,
+            len: 0,
+        }));
+    }
     files.sort_by_key(|file| file.number);
     files.dedup_by_key(|file| file.number);
     files

@@ -43,6 +43,7 @@ use std::io;
 use crate::bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::herolib::DumpStamp;
+use crate::log::segment::LogEnd;
 use crate::options::{LAST_NEXT_ID, Limits};
 use crate::planted::planted;
 use crate::storage::{Storage, read_all, replace};
@@ -160,8 +161,8 @@ pub(crate) struct Manifest {
     /// Ascending.
     pub(crate) files: Vec<DataFile>,
     /// Numbers of data files that are to be removed, ascending: those that a compaction has replaced
-    /// and that have no header which would say so. A file of this generation may have such a number
-    /// since, which shows in its header.
+    /// and that have no header which would say so, and those that a backup is being extended by. A
+    /// file of this generation may have such a number since, which shows in its header.
     pub(crate) doomed: Vec<u16>,
     /// A compaction is making data files of the next generation.
     pub(crate) is_compacting: bool,
@@ -204,6 +205,15 @@ impl Manifest {
     pub(crate) fn file(&self, number: u16) -> Option<&DataFile> {
         let index = self.files.binary_search_by_key(&number, |file| file.number);
         self.files.get(index.ok()?)
+    }
+
+    /// Where the log ended when this was written; `None` where nothing of it was there.
+    pub(crate) fn log_end(&self) -> Option<LogEnd> {
+        let last = self.files.iter().rfind(|file| file.kind == FileKind::Log);
+        last.map(|file| LogEnd {
+            file: file.number,
+            position: file.len,
+        })
     }
 
     /// The number of the generation after this one.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::herolib;
 use crate::log::erasure;
 use crate::log::segment::{FileHeader, name};
-use crate::lookup::checkpoint::INDEX;
+use crate::lookup::checkpoint::{self, INDEX};
 use crate::manifest::{Manifest, State};
 use crate::options::Options;
 use crate::planted::planted;
@@ -52,9 +52,16 @@ pub(crate) fn check_untouched(storage: &Arc<dyn Storage>, manifest: &Manifest) -
 }
 
 /// Makes a backup that a later one was being added to what it was; its manifest.
-pub(super) fn roll_back(storage: &dyn Storage, manifest: Manifest) -> Result<Manifest> {
+pub(super) fn roll_back(shared: &Arc<dyn Storage>, manifest: Manifest) -> Result<Manifest> {
+    let storage = &**shared;
     // It may be within what is going to be cut off.
     erasure::redo(storage, &manifest.uuid, manifest.generation)?;
+    // What is refused of the earlier one is refused while all of both is there.
+    let read_only = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    drop(Opening::new(shared, &read_only, manifest.clone(), None)?.finish(None)?);
     for known in &manifest.files {
         let name = name(known.number);
         let failed = |action, error| Error::from_io(action, storage.describe(&name), error);
@@ -70,14 +77,19 @@ pub(super) fn roll_back(storage: &dyn Storage, manifest: Manifest) -> Result<Man
         }
     }
     remove_leftovers(storage, &manifest, &manifest)?;
-    // Both may be the later one's already.
-    remove_if_there(storage, INDEX)
-        .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+    // Both may be the later one's already. The earlier one's checkpoint stays: without it more may be
+    // found to be damaged than was before.
+    let (uuid, generation) = (&manifest.uuid, manifest.generation);
+    if !checkpoint::is_of(storage, uuid, generation, manifest.log_end())? {
+        remove_if_there(storage, INDEX)
+            .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+    }
     herolib::remove_dump(storage)?;
     sync_directory(storage, "")
         .map_err(|error| Error::from_io("sync", storage.describe(""), error))?;
     let manifest = Manifest {
         state: State::Open,
+        doomed: Vec::new(),
         dump: None,
         ..manifest
     };
@@ -99,6 +111,7 @@ pub(crate) fn remove_leftovers(
             continue;
         }
         let ours = before.file(number).is_some()
+            || before.doomed.contains(&number)
             || (interrupted
                 && match FileHeader::of(storage, number)? {
                     Some(header) => header.uuid == before.uuid && header.number == number,

@@ -77,7 +77,7 @@ impl Db {
             .ok_or_else(|| Error::Locked {
                 path: storage.describe(LOCK),
             })?;
-        match make_or_take_over(&*storage, options) {
+        match make_or_take_over(&storage, options) {
             Ok(manifest) => {
                 erasure::redo(&*storage, &manifest.uuid, manifest.generation)?;
                 Opening::new(&storage, options, manifest, None)?.finish(Some(lock))
@@ -97,14 +97,15 @@ impl Db {
 }
 
 /// The manifest of the database in a directory that is locked, made if need be.
-fn make_or_take_over(storage: &dyn Storage, options: &Options) -> Result<Manifest> {
+fn make_or_take_over(shared: &Arc<dyn Storage>, options: &Options) -> Result<Manifest> {
+    let storage = &**shared;
     if options.reset {
         check_no_other(storage)?;
         remove_database(storage)?;
     } else {
         match admit(storage, look(storage)?, options)? {
             Found::Database(manifest) if manifest.state == State::Extending => {
-                return roll_back(storage, *manifest);
+                return roll_back(shared, *manifest);
             }
             Found::Database(manifest) if manifest.state != State::Resetting => {
                 return Ok(*manifest);

@@ -254,14 +254,7 @@ impl<'a> Opening<'a> {
         } else {
             checkpoint::load(storage, &manifest.uuid, manifest.generation, wanted)?
         };
-        let last_of_manifest = manifest
-            .files
-            .iter()
-            .rfind(|file| file.kind == FileKind::Log);
-        let mut synced = last_of_manifest.map(|file| LogEnd {
-            file: file.number,
-            position: file.len,
-        });
+        let mut synced = manifest.log_end();
         // It may be that of the later backup already.
         let is_this = manifest.state != State::Extending || found.log_end <= synced;
         if is_this {

@@ -28,6 +28,7 @@
 //! built from the log.
 
 use std::io;
+use std::sync::Arc;
 
 use super::{BLOCK_IDS, Lookup};
 use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
@@ -313,32 +314,48 @@ pub(crate) fn load<'a>(
     generation: u64,
     wanted: Load,
 ) -> Result<Checkpoint<'a>> {
+    match open(storage, uuid, generation)? {
+        None => Ok(Checkpoint::default()),
+        Some((file, header)) => Ok(Checkpoint {
+            log_end: header.state.log_end,
+            loaded: load_blocks(storage, &*file, header, wanted)?,
+        }),
+    }
+}
+
+/// Whether the last checkpoint is of this database and generation, and of a log that ended no later.
+pub(crate) fn is_of(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    generation: u64,
+    log_end: Option<LogEnd>,
+) -> Result<bool> {
+    let found = open(storage, uuid, generation)?;
+    Ok(found.is_some_and(|(_, header)| header.state.log_end <= log_end))
+}
+
+fn open(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    generation: u64,
+) -> Result<Option<(Arc<dyn File>, Header)>> {
     let unreadable = |error| Error::from_io("read", storage.describe(INDEX), error);
     let file = match storage.open(INDEX, Access::Read) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checkpoint::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
     let len = file.len().map_err(unreadable)?;
     let mut header = [0u8; HEADER];
     if len < HEADER as u64 {
-        return Ok(Checkpoint::default());
+        return Ok(None);
     }
     file.read_at(0, &mut header).map_err(unreadable)?;
-    let Some(header) = Header::decode(&header) else {
-        return Ok(Checkpoint::default());
-    };
-    let log_end = header.state.log_end;
-    if log_end.is_some_and(|end| (end.position as usize) < FILE_HEADER)
-        || header.state.uuid != *uuid
-        || header.state.generation != generation
-    {
-        return Ok(Checkpoint::default());
-    }
-    Ok(Checkpoint {
-        log_end,
-        loaded: load_blocks(storage, &*file, header, wanted)?,
-    })
+    let header = Header::decode(&header).filter(|Header { state, .. }| {
+        let is_there = |end: LogEnd| end.position as usize >= FILE_HEADER;
+        state.log_end.is_none_or(is_there) && state.uuid == *uuid && state.generation == generation
+    });
+    Ok(header.map(|header| (file, header)))
 }
 
 fn load_blocks<'a>(

@@ -750,6 +750,60 @@ fn a_crash_leaves_a_backup_or_one_to_be_finished() {
     }
 }
 
+/// Where a later backup was being added to an earlier one, opening puts the earlier one back: not when
+/// that is damaged, and refused for it.
+#[test]
+fn what_is_refused_of_an_interrupted_increment_stays() {
+    let scene = scenes().pop().expect("an increment");
+    let storage = simulated(scene.disk.clone(), 4);
+    scene.backup(&storage).unwrap();
+    let mut interrupted = Vec::new();
+    let found = storage.history().replay(|_, disk| {
+        // Its state in the manifest.
+        if disk.read("MANIFEST").is_some_and(|bytes| bytes[42] == 5) {
+            interrupted.push(disk.clone());
+        }
+        Ok(())
+    });
+    right(found, "the calls again");
+    let content = |disk: &Disk| {
+        let files = disk.files().into_iter();
+        let held = files.map(|name| (disk.read(&name).map(<[u8]>::to_vec), name));
+        held.collect::<Vec<_>>()
+    };
+    let writing = Options {
+        must_exist: true,
+        ..Options::default()
+    };
+    let (mut refused, mut random) = (0, Random::new(12));
+    for disk in &interrupted {
+        for name in disk.files() {
+            let bytes = disk.read(&name).expect("it is there");
+            let mut damages = vec![None];
+            for _ in 0..bytes.len().min(20) {
+                let mut damaged = bytes.to_vec();
+                damaged[random.below(bytes.len() as u64) as usize] ^= 1 << random.below(8);
+                damages.push(Some(damaged));
+            }
+            for damage in damages {
+                let damaged = disk.with(&name, damage);
+                let place = simulated(damaged.clone(), 5);
+                let Err(error) = Db::open_on(Arc::new(place.clone()), &writing) else {
+                    continue;
+                };
+                refused += 1;
+                let left = place.disk();
+                assert!(
+                    content(&left) == content(&damaged),
+                    "{name} damaged: refused with {error}, and something has changed"
+                );
+            }
+        }
+    }
+    println!("{} images, {refused} refused", interrupted.len());
+    assert!(interrupted.len() > 20 && refused > 1000);
+}
+
 #[test]
 fn a_call_that_fails_leaves_a_backup_or_one_to_be_finished() {
     for scene in scenes() {
