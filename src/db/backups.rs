@@ -54,8 +54,18 @@ pub(crate) fn check_untouched(storage: &Arc<dyn Storage>, manifest: &Manifest) -
 /// Makes a backup that a later one was being added to what it was; its manifest.
 pub(super) fn roll_back(shared: &Arc<dyn Storage>, manifest: Manifest) -> Result<Manifest> {
     let storage = &**shared;
+    let (uuid, generation) = (&manifest.uuid, manifest.generation);
+    let remove_index = || {
+        remove_if_there(storage, INDEX)
+            .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))
+    };
+    if erasure::read_journal(storage, uuid, generation)?.is_some() {
+        // A loss of power may have brought it back, and what is going to be overwritten is live in it. It
+        // is gone for good with the journal's name, which is synced before that.
+        remove_index()?;
+    }
     // It may be within what is going to be cut off.
-    erasure::redo(storage, &manifest.uuid, manifest.generation)?;
+    erasure::redo(storage, uuid, generation)?;
     // What is refused of the earlier one is refused while all of both is there.
     let read_only = Options {
         read_only: true,
@@ -67,7 +77,7 @@ pub(super) fn roll_back(shared: &Arc<dyn Storage>, manifest: Manifest) -> Result
         let failed = |action, error| Error::from_io(action, storage.describe(&name), error);
         let open = |access| storage.open(&name, access);
         let file = open(Access::Read).and_then(|file| file.len());
-        // One that is missing or too short is refused later on.
+        // One that is missing or too short was refused.
         let is_longer = |len| len > u64::from(known.len);
         if file.is_ok_and(is_longer) && !planted!(interrupted_backup_not_cut) {
             let file = open(Access::Write).map_err(|error| failed("open", error))?;
@@ -79,10 +89,8 @@ pub(super) fn roll_back(shared: &Arc<dyn Storage>, manifest: Manifest) -> Result
     remove_leftovers(storage, &manifest, &manifest)?;
     // Both may be the later one's already. The earlier one's checkpoint stays: without it more may be
     // found to be damaged than was before.
-    let (uuid, generation) = (&manifest.uuid, manifest.generation);
     if !checkpoint::is_of(storage, uuid, generation, manifest.log_end())? {
-        remove_if_there(storage, INDEX)
-            .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+        remove_index()?;
     }
     herolib::remove_dump(storage)?;
     sync_directory(storage, "")
