@@ -44,8 +44,8 @@ C_LINK    = $(LDFLAGS) -L$(LIB) -lourdb -Wl,-rpath,$(abspath $(LIB))
 FILE ?= $(shell ls -LS /usr/share/dict/words /usr/share/perl/*/Unicode/Collate/allkeys.txt \
 	/usr/share/common-licenses/GPL-3 docs/FORMAT.md README.md 2>/dev/null | head -n 1)
 
-.PHONY: lib demo test torture interleavings tsan bench bench-full bench-100m bench-plot bench-quick \
-	bench-versions bench-build install uninstall check check-bench record-instructions \
+.PHONY: lib demo test test-build torture interleavings tsan bench bench-full bench-100m bench-plot \
+	bench-quick bench-versions bench-build install uninstall check check-bench record-instructions \
 	header check-header clean
 
 # Both libraries at once, and no rlib, with which there is no link-time optimization. cargo decides
@@ -58,8 +58,14 @@ demo: lib
 	$(C_COMPILE) examples/demo.c -o $(LIB)/demo $(C_LINK)
 	$(LIB)/demo '$(FILE)' $(CARGO_TARGET_DIR)/demo.db
 
-test: lib
+# Linking the library keeps one processor busy: meanwhile the tests are compiled.
+test:
+	@$(MAKE) --no-print-directory -j2 lib test-build
 	CARGO='$(CARGO)' OURDB_LIB_DIR='$(abspath $(LIB))' tests/run.sh
+
+test-build:
+	$(CARGO) test --profile checked --no-run
+	$(CARGO) test --profile checked --no-run --test torture
 
 # A package of its own, which nothing else builds. Needs what bench/README.md names.
 BENCH = OURDB_LIB_DIR='$(abspath $(LIB))' $(CARGO)

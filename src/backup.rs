@@ -420,12 +420,8 @@ impl<'a> Plan<'a> {
             self.remove(INDEX)?;
         }
         let replaced = |earlier: &Manifest| {
-            // Of a file that both have, the bytes would be overwritten; and one without our header
-            // could not be told from somebody else's after a crash.
-            let beside = |file: &DataFile| {
-                let frozen = matches!(file.kind, FileKind::Frozen { .. });
-                !frozen && earlier.file(file.number).is_none()
-            };
+            // Of a file that both have, the bytes would be overwritten.
+            let beside = |file: &DataFile| earlier.file(file.number).is_none();
             !self.extends(earlier) && !self.wanted.files.iter().all(beside)
         };
         let begun = match &self.earlier {
@@ -497,19 +493,7 @@ impl<'a> Plan<'a> {
         } else {
             // Not emptied but made anew: somebody may be reading the one of before.
             self.remove(&name)?;
-            let file = self.open(number, Access::CreateNew)?;
-            let frozen = matches!(part.kind, FileKind::Frozen { .. });
-            if !frozen && !planted!(backup_header_not_first) {
-                // First of all, durably, what tells whose it is: the manifest may not name it.
-                let header = part
-                    .segment
-                    .bytes(0, part.end.min(FILE_HEADER as u64) as usize)?;
-                file.write_at(0, &[&header])
-                    .map_err(|error| self.failed("write", &name, error))?;
-                file.sync()
-                    .map_err(|error| self.failed("sync", &name, FailedSync::mark(error)))?;
-            }
-            file
+            self.open(number, Access::CreateNew)?
         };
         let mut source = self.whole_source(part);
         while at < part.end {

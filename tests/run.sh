@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export CARGO_TERM_COLOR=never
+# Most tests wait for a disk, or for a process of theirs, for half of their time.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((3 * $(getconf _NPROCESSORS_ONLN)))}"
 target="${CARGO_TARGET_DIR:-target}"
 run() { # run ARGUMENTS of cargo test, with every check on and optimized
     "${CARGO:-cargo}" test --profile checked --no-fail-fast "$@" -- --show-output 2>&1 ||

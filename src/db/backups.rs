@@ -8,7 +8,7 @@ use super::recover::Opening;
 use crate::error::{Error, Result};
 use crate::herolib;
 use crate::log::erasure;
-use crate::log::segment::{FileHeader, name};
+use crate::log::segment::name;
 use crate::lookup::checkpoint::{self, INDEX};
 use crate::manifest::{Manifest, State};
 use crate::options::Options;
@@ -105,27 +105,16 @@ pub(super) fn roll_back(shared: &Arc<dyn Storage>, manifest: Manifest) -> Result
     Ok(manifest)
 }
 
-/// Removes the data files of a backup that are not in `kept`: those that `before` names, and those
-/// that an interrupted backup has left.
+/// Removes the data files of a backup that are not in `kept`: those that `before` names.
 pub(crate) fn remove_leftovers(
     storage: &dyn Storage,
     before: &Manifest,
     kept: &Manifest,
 ) -> Result<()> {
-    let interrupted = matches!(before.state, State::Unfinished | State::Extending);
     for file in herolib::data_files(storage)? {
         let number = file.number;
-        if kept.file(number).is_some() {
-            continue;
-        }
-        let ours = before.file(number).is_some()
-            || before.doomed.contains(&number)
-            || (interrupted
-                && match FileHeader::of(storage, number)? {
-                    Some(header) => header.uuid == before.uuid && header.number == number,
-                    None => FileHeader::is_unfinished(storage, number, &before.uuid)?,
-                });
-        if ours {
+        let ours = before.file(number).is_some() || before.doomed.contains(&number);
+        if ours && kept.file(number).is_none() {
             let name = name(number);
             remove_if_there(storage, &name)
                 .map_err(|error| Error::from_io("remove", storage.describe(&name), error))?;

@@ -26,7 +26,6 @@ const BUGS: &[(&str, &str)] = &[
     ),
     ("backup_done_before_copied", "backups_that_crash"),
     ("backup_file_known_by_name", "backups_that_crash"),
-    ("backup_header_not_first", "backups_that_crash"),
     ("backup_not_synced", "backups_that_crash"),
     (
         "backup_of_other_commits_extended",
