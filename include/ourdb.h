@@ -437,9 +437,9 @@
  *   bytes twice changes nothing. Bytes that leave a gap are OURDB_INCOMPATIBLE, damaged ones
  *   OURDB_CORRUPT.
  * - An erasure is a change too: the receiver removes its values as well. What says so is a version
- *   in the history, which a compaction may drop before a receiver is sent it; that one keeps what it
- *   had then. So where something is erased, let keep_since_commit be the lowest last commit that a
- *   receiver has: from there on everything is kept.
+ *   in the history, which a compaction may drop before a receiver is sent it; that one keeps what
+ *   it had then. So where something is erased, let keep_since_commit be the lowest last commit that
+ *   a receiver has: from there on everything is kept.
  * - After the sender was compacted, changes from before that are a difference of states: the
  *   versions that its retention kept, in the order of their commits, and the ids that are gone. A
  *   receiver in the middle of them is between two states, none that the sender ever had; it has
