@@ -98,7 +98,7 @@ fn writers_that_insert_at_once_lose_nothing() {
                     })
                 })
                 .collect();
-            scope.spawn(move || {
+            let reader = scope.spawn(move || {
                 begin.wait();
                 while !done.load(Ordering::Acquire) {
                     let acknowledged = newest.load(Ordering::Acquire);
@@ -119,7 +119,7 @@ fn writers_that_insert_at_once_lose_nothing() {
                     );
                 }
             });
-            let _end = EndOnDrop(done);
+            let end = EndOnDrop(done);
             for writer in writers {
                 let (mine, made) = writer
                     .join()
@@ -127,6 +127,11 @@ fn writers_that_insert_at_once_lose_nothing() {
                 all.extend(mine);
                 commits += made;
             }
+            drop(end);
+            // ThreadSanitizer doesn't see that a scope waits for its threads.
+            reader
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
         all.sort();
         let ids: Vec<u32> = all.iter().map(|(id, _)| *id).collect();
