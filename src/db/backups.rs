@@ -26,13 +26,18 @@ pub(crate) fn open_copy(
     Opening::new(storage, &Options::default(), manifest, None)?.finish(Some(lock))
 }
 
-/// Refuses a finished backup that was written to since, by whomever.
-pub(crate) fn check_untouched(storage: &Arc<dyn Storage>, manifest: &Manifest) -> Result<()> {
-    let read_only = Options {
+/// To look at a backup without changing it.
+fn read_only() -> Options {
+    Options {
         read_only: true,
         ..Options::default()
-    };
-    let opening = Opening::new(storage, &read_only, manifest.clone(), None)?;
+    }
+}
+
+/// Refuses a finished backup that was written to since, by whomever.
+pub(crate) fn check_untouched(storage: &Arc<dyn Storage>, manifest: &Manifest) -> Result<()> {
+    let options = read_only();
+    let opening = Opening::new(storage, &options, manifest.clone(), None)?;
     // What herolib has written is taken over, which shows in the manifest.
     let mut untouched = opening.manifest == *manifest && !opening.outdated;
     let listed = |number| manifest.file(number);
@@ -67,11 +72,7 @@ pub(super) fn roll_back(shared: &Arc<dyn Storage>, manifest: Manifest) -> Result
     // It may be within what is going to be cut off.
     erasure::redo(storage, uuid, generation)?;
     // What is refused of the earlier one is refused while all of both is there.
-    let read_only = Options {
-        read_only: true,
-        ..Options::default()
-    };
-    drop(Opening::new(shared, &read_only, manifest.clone(), None)?.finish(None)?);
+    drop(Opening::new(shared, &read_only(), manifest.clone(), None)?.finish(None)?);
     for known in &manifest.files {
         let name = name(known.number);
         let failed = |action, error| Error::from_io(action, storage.describe(&name), error);
