@@ -62,8 +62,11 @@ const BLOCK: usize = BLOCK_IDS * 8;
 const FLAG_EXTERNAL: u32 = 1;
 /// More than fit into all data files, and far from what 64 bits can count.
 const MOST_VERSIONS: u64 = 1 << 48;
-/// Blocks are read and written so many at a time.
-const BLOCKS_AT_ONCE: usize = 256;
+/// Blocks are written so many at a time, ...
+const WRITTEN_AT_ONCE: usize = 256;
+/// ... and read so many: what is checked and taken over is still in the processor's cache then, and the
+/// buffer is no new memory that the system has to find.
+const READ_AT_ONCE: usize = 16;
 
 /// How many versions there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -190,7 +193,7 @@ pub(crate) fn write(
         let mut gathered = room(if external {
             BLOCK
         } else {
-            BLOCKS_AT_ONCE * BLOCK
+            WRITTEN_AT_ONCE * BLOCK
         })?;
         for block in lookup.used_blocks() {
             let start = gathered.len();
@@ -202,7 +205,7 @@ pub(crate) fn write(
             directory.extend_from_slice(&crc32fast::hash(&gathered[start..]).to_le_bytes());
             if external {
                 gathered.clear();
-            } else if gathered.len() == BLOCKS_AT_ONCE * BLOCK {
+            } else if gathered.len() == WRITTEN_AT_ONCE * BLOCK {
                 file.write_at(offset, &[&gathered])?;
                 offset += gathered.len() as u64;
                 gathered.clear();
@@ -431,17 +434,17 @@ fn read_blocks(
         lookup.use_block(block);
     }
     let mut live = 0;
-    let mut buffer = room(BLOCKS_AT_ONCE.min(directory.len().max(1)) * BLOCK)?;
+    let mut buffer = room(READ_AT_ONCE.min(directory.len().max(1)) * BLOCK)?;
     buffer.resize(buffer.capacity(), 0);
     let mut packed = packed_at;
     let mut rest = directory;
     while let Some(&(first, _)) = rest.first() {
         // A run of blocks that lie next to each other in the file.
         let run = match packed {
-            Some(_) => rest.len().min(BLOCKS_AT_ONCE),
+            Some(_) => rest.len().min(READ_AT_ONCE),
             None => rest
                 .iter()
-                .take(BLOCKS_AT_ONCE)
+                .take(READ_AT_ONCE)
                 .enumerate()
                 .take_while(|(index, (block, _))| {
                     u64::from(*block) == u64::from(first) + *index as u64
