@@ -335,7 +335,13 @@ impl Shared {
         let erased = || records.iter().filter(|one| one.kind == Kind::Erase);
         let before = unreadable.len();
         let added = erased().try_for_each(|one| unreadable.add(one.id, one.previous));
-        if let Err(error) = added.and_then(|()| self.append(writer, records, Some(stamp))) {
+        // Another attempt at it writes the same bytes in the same place.
+        let stamp = match planted!(applied_at_another_time) {
+            true => self.next_stamp(writer)?,
+            false => stamp,
+        };
+        let added = added.and_then(|()| self.append(&self.read(), writer, records, stamp));
+        if let Err(error) = added {
             // What is not in the log is not erased, though others of the same changes are.
             unreadable.truncate(before);
             return Err(error);

@@ -147,7 +147,7 @@ impl Shared {
             previous: newest.location(),
             value: &[],
         };
-        let commit = self.append(&mut writer, &[record], None)?;
+        let commit = self.append_now(&mut writer, &[record])?;
         self.hide_erased(id, &unreadable);
         Ok((commit, unreadable))
     }

@@ -48,7 +48,7 @@ impl Db {
                 previous: shared.read().lookup.get(id).location(),
                 value: &value,
             };
-            shared.append(&mut writer, &[record], None)?
+            shared.append_now(&mut writer, &[record])?
         };
         shared.finish(commit)
     }
@@ -119,7 +119,7 @@ impl Db {
                     value: &change.value,
                 })
                 .collect();
-            shared.append(&mut writer, &records, None)?
+            shared.append_now(&mut writer, &records)?
         };
         shared.finish(commit)
     }

@@ -431,13 +431,15 @@ impl Scan {
             _ => (lower, upper),
         };
         let bounds = (Bound::Included(range.0), Bound::Included(range.1));
-        let mut own = within.writes.range(bounds).map(|(&id, _)| id);
+        let own = within.writes.range(bounds).map(|(&id, _)| id);
         if self.order.reverse {
             merged.extend(own.rev().take(ids.len()));
-            merged.sort_unstable_by(|a, b| b.cmp(a));
         } else {
-            merged.extend(own.by_ref().take(ids.len()));
-            merged.sort_unstable();
+            merged.extend(own.take(ids.len()));
+        }
+        merged.sort_unstable();
+        if self.order.reverse {
+            merged.reverse();
         }
         merged.dedup();
         let count = merged.len().min(ids.len());

@@ -369,7 +369,7 @@ impl Txn {
             if records.is_empty() {
                 return Ok(());
             }
-            shared.append(&mut writer, &records, None)?
+            shared.append_now(&mut writer, &records)?
         };
         // Others need not wait for a snapshot that nobody looks at any more.
         let shared = Arc::clone(shared);

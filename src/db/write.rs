@@ -1,9 +1,9 @@
 //! Writing: every change is a commit of one or more records, appended under the writer lock.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{Db, Shared, World};
-use crate::bytes::reserve_exact;
+use crate::bytes::{reserve, reserve_exact};
 use crate::error::{Error, NotFound, Result};
 use crate::herolib;
 use crate::location::Location;
@@ -17,6 +17,10 @@ use crate::manifest::{Clear, MOST_CLEARS, Manifest, State};
 use crate::options::Sync;
 use crate::planted::planted;
 use crate::sync::atomic::Ordering;
+
+/// Where many records are written, the processor is told to fetch the entry of the one that comes so
+/// many later.
+const IDS_AHEAD: usize = 8;
 
 /// What belongs to the one who writes.
 #[derive(Debug)]
@@ -127,9 +131,26 @@ impl Shared {
         }
     }
 
+    /// Has the processor fetch the entry of an id that is going to be written. Before the writer lock
+    /// is taken, and the [stamp](Shared::next_stamp), it is on its way while they are.
+    #[inline]
+    fn expect(&self, id: u32) {
+        self.read().lookup.prefetch(id);
+    }
+
+    /// The stamp of a commit made now. Under the writer lock. To read the clock, the processor waits
+    /// for all it is loading: so that comes before the entry of a record is looked at.
+    #[inline]
+    pub(super) fn next_stamp(&self, writer: &Writer) -> Result<Stamp> {
+        let next = writer.commit.checked_add(1);
+        Ok(Stamp {
+            commit: next.ok_or_else(|| Error::Full("all commit numbers are used".into()))?,
+            time_us: self.storage.now_us().max(writer.earliest_us),
+        })
+    }
+
     /// A record that puts a value under an id of the caller's. Under the writer lock.
-    fn put<'a>(&self, id: u32, value: &'a [u8]) -> Result<NewRecord<'a>> {
-        let world = self.read();
+    fn put<'a>(&self, world: &World, id: u32, value: &'a [u8]) -> Result<NewRecord<'a>> {
         world.check_id(id)?;
         self.check_len(value)?;
         let entry = world.lookup.get(id);
@@ -145,8 +166,7 @@ impl Shared {
     }
 
     /// A record that deletes. Under the writer lock.
-    fn deletion(&self, id: u32) -> Result<NewRecord<'static>> {
-        let world = self.read();
+    fn deletion(&self, world: &World, id: u32) -> Result<NewRecord<'static>> {
         world.check_id(id)?;
         let entry = world.lookup.get(id);
         if !entry.is_live() {
@@ -160,20 +180,27 @@ impl Shared {
         })
     }
 
-    /// Appends one commit: with the next number, now; or one of another database with its `stamp`,
-    /// which comes after the last one here, with others left out in between or not. The ids of
-    /// `records` are all different. Failing, it changes nothing that a reader or a later opening
-    /// could see.
+    /// Appends one commit, now. Returns its number; all else as [`Shared::append`].
+    pub(super) fn append_now(&self, writer: &mut Writer, records: &[NewRecord<'_>]) -> Result<u64> {
+        let stamp = self.next_stamp(writer)?;
+        self.append(&self.read(), writer, records, stamp)?;
+        Ok(stamp.commit)
+    }
+
+    /// Appends one commit: the [next](Shared::next_stamp), or one of another database, which comes
+    /// after the last one here, with others left out in between or not. The ids of `records` are all
+    /// different. Failing, it changes nothing that a reader or a later opening could see.
     pub(super) fn append(
         &self,
+        world: &World,
         writer: &mut Writer,
         records: &[NewRecord<'_>],
-        stamp: Option<Stamp>,
-    ) -> Result<u64> {
+        stamp: Stamp,
+    ) -> Result<()> {
+        let Stamp { commit, time_us } = stamp;
         // Another thread's failure may have come while we waited for the lock.
         self.check_poison()?;
         let len = records.iter().map(NewRecord::len).sum();
-        let world = self.read();
         for record in records {
             world.lookup.prepare(record.id).map_err(|error| {
                 let path = self.storage.describe(crate::lookup::checkpoint::TABLE);
@@ -185,11 +212,6 @@ impl Shared {
             work.run(&world.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
         }
-        let next = match stamp {
-            Some(stamp) => Some(stamp.commit),
-            None => writer.commit.checked_add(1),
-        };
-        let commit = next.ok_or_else(|| Error::Full("all commit numbers are used".into()))?;
         let skips = Some(commit) != writer.commit.checked_add(1);
         let reserved = writer.tail.reserve(&world.log, len, writer.commit + 1);
         reserved.map_err(|error| match error {
@@ -197,11 +219,6 @@ impl Shared {
             Error::Corrupt { .. } => self.poison_with(error),
             error => error,
         })?;
-        let time_us = match stamp {
-            // Another attempt at it writes the same bytes in the same place.
-            Some(stamp) if !planted!(applied_at_another_time) => stamp.time_us,
-            _ => self.storage.now_us().max(writer.earliest_us),
-        };
         // Another attempt after a failed one must have another time, see `Tail`.
         writer.earliest_us = writer.earliest_us.max(time_us.saturating_add(1));
         let first = writer
@@ -235,13 +252,13 @@ impl Shared {
                 commit,
                 time_us,
             };
-            self.take_in(&world, writer, &version);
+            self.take_in(world, writer, &version);
         }
         if self.sync != Sync::Commit || planted!(visible_before_synced) {
             let now = writer.now();
             self.make_visible(writer, now);
         }
-        Ok(commit)
+        Ok(())
     }
 
     /// Publishes a version that is in the log. `appended` announces it already.
@@ -395,7 +412,7 @@ impl Db {
                 previous: Location::NONE,
                 value,
             };
-            (id, shared.append(&mut writer, &[record], None)?)
+            (id, shared.append_now(&mut writer, &[record])?)
         };
         shared.finish(commit)?;
         Ok(id)
@@ -405,22 +422,30 @@ impl Db {
     pub fn set(&self, id: u32, value: &[u8]) -> Result<()> {
         let shared = &*self.shared;
         shared.check_writable("set")?;
-        let commit = {
-            let mut writer = shared.writer_to_commit();
-            let record = shared.put(id, value)?;
-            shared.append(&mut writer, &[record], None)?
-        };
-        shared.finish(commit)
+        self.change(id, |world| shared.put(world, id, value))
     }
 
     /// Deletes a record. Its versions stay; the deletion is one more.
     pub fn delete(&self, id: u32) -> Result<()> {
         let shared = &*self.shared;
         shared.check_writable("delete")?;
+        self.change(id, |world| shared.deletion(world, id))
+    }
+
+    /// A commit of the record of `id` that `record` makes.
+    fn change<'a>(
+        &self,
+        id: u32,
+        record: impl FnOnce(&World) -> Result<NewRecord<'a>>,
+    ) -> Result<()> {
+        let shared = &*self.shared;
+        shared.expect(id);
         let commit = {
             let mut writer = shared.writer_to_commit();
-            let record = shared.deletion(id)?;
-            shared.append(&mut writer, &[record], None)?
+            let stamp = shared.next_stamp(&writer)?;
+            let world = shared.read();
+            shared.append(&world, &mut writer, &[record(&world)?], stamp)?;
+            stamp.commit
         };
         shared.finish(commit)
     }
@@ -439,11 +464,11 @@ impl Db {
                 let world = shared.world.load();
                 let ids = world.lookup.entries().filter(|(_, entry)| entry.is_live());
                 let records = ids
-                    .map(|(id, _)| shared.deletion(id))
+                    .map(|(id, _)| shared.deletion(&world, id))
                     .collect::<Result<Vec<_>>>()?;
-                shared.append(&mut writer, &records, None)?
+                shared.append_now(&mut writer, &records)?
             } else {
-                shared.append(&mut writer, &[NewRecord::CLEAR], None)?
+                shared.append_now(&mut writer, &[NewRecord::CLEAR])?
             }
         };
         shared.finish(commit)
@@ -478,7 +503,7 @@ impl Db {
                 });
                 ids.push(id);
             }
-            shared.append(&mut writer, &records, None)?
+            shared.append_now(&mut writer, &records)?
         };
         shared.finish(commit)?;
         Ok(ids)
@@ -488,17 +513,17 @@ impl Db {
     /// counts, and makes one version.
     pub fn set_many(&self, records: &[(u32, &[u8])]) -> Result<()> {
         let ids = records.iter().map(|&(id, _)| id);
-        self.change_many("set", ids, |index, _| {
+        self.change_many("set", ids, |world, index, _| {
             let (id, value) = records[index];
-            self.shared.put(id, value)
+            self.shared.put(world, id, value)
         })
     }
 
     /// Deletes many records in one commit: all or nothing. If one of them isn't there, it is
     /// [`Error::NotFound`]; one that comes twice is deleted once.
     pub fn delete_many(&self, ids: &[u32]) -> Result<()> {
-        self.change_many("delete", ids.iter().copied(), |_, id| {
-            self.shared.deletion(id)
+        self.change_many("delete", ids.iter().copied(), |world, _, id| {
+            self.shared.deletion(world, id)
         })
     }
 
@@ -507,8 +532,8 @@ impl Db {
     fn change_many<'a>(
         &self,
         action: &'static str,
-        ids: impl ExactSizeIterator<Item = u32>,
-        record: impl Fn(usize, u32) -> Result<NewRecord<'a>>,
+        ids: impl ExactSizeIterator<Item = u32> + Clone,
+        record: impl Fn(&World, usize, u32) -> Result<NewRecord<'a>>,
     ) -> Result<()> {
         let shared = &*self.shared;
         shared.check_process()?;
@@ -520,15 +545,22 @@ impl Db {
         reserve_exact(&mut records, ids.len())?;
         let commit = {
             let mut writer = shared.writer_to_commit();
+            let world = shared.read();
             let mut ascending = true;
+            let mut ahead = ids.clone().skip(IDS_AHEAD);
             for (index, id) in ids.enumerate() {
+                if let Some(id) = ahead.next() {
+                    world.lookup.prefetch(id);
+                }
                 ascending &= records.last().is_none_or(|last| last.id < id);
-                records.push(record(index, id)?);
+                records.push(record(&world, index, id)?);
             }
             if !ascending {
-                keep_last_of_each_id(&mut records);
+                keep_last_of_each_id(&mut records)?;
             }
-            shared.append(&mut writer, &records, None)?
+            let stamp = shared.next_stamp(&writer)?;
+            shared.append(&world, &mut writer, &records, stamp)?;
+            stamp.commit
         };
         shared.finish(commit)
     }
@@ -548,15 +580,24 @@ fn forget_cleared(lookup: &Lookup, waiting: &VecDeque<Deletion>) {
 }
 
 /// Of records with the same id only the last one stays, in the order of the last ones.
-fn keep_last_of_each_id(records: &mut Vec<NewRecord<'_>>) {
-    let last: BTreeMap<u32, usize> = records
-        .iter()
-        .enumerate()
-        .map(|(index, record)| (record.id, index))
-        .collect();
+fn keep_last_of_each_id(records: &mut Vec<NewRecord<'_>>) -> Result<()> {
+    let mut places = Vec::new();
+    reserve_exact(&mut places, records.len())?;
+    places.extend((records.iter().enumerate()).map(|(index, record)| (record.id, index)));
+    places.sort_unstable();
+    let mut dropped = Vec::new();
+    for pair in places.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            reserve(&mut dropped, 1)?;
+            dropped.push(pair[0].1);
+        }
+    }
+    dropped.sort_unstable();
+    let mut dropped = dropped.into_iter().peekable();
     let mut index = 0;
-    records.retain(|record| {
+    records.retain(|_| {
         index += 1;
-        last[&record.id] == index - 1
+        dropped.next_if_eq(&(index - 1)).is_none()
     });
+    Ok(())
 }

@@ -23,7 +23,9 @@ use crate::error::{Error, Result};
 use crate::herolib::record::{HEADER as HEROLIB, Header};
 use crate::location::Location;
 use crate::planted::planted;
-use crate::storage::{Access, Storage, crc32, read_all, remove_if_there, replace, sync_directory};
+use crate::storage::{
+    Access, Storage, ZEROS, crc32, read_all, remove_if_there, replace, sync_directory,
+};
 
 /// The name of the journal. It is there while versions are overwritten.
 pub(crate) const JOURNAL: &str = "erasing";
@@ -32,8 +34,6 @@ const MAGIC: &[u8; 8] = b"OURDBERA";
 const FORMAT: u32 = 1;
 const HEADER: usize = 40;
 const ENTRY: usize = 12 + HEAD;
-/// Values are overwritten so many bytes at a time.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A version that is to be overwritten, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

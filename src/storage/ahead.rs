@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
+use super::ZEROS;
 use super::calls::len_and_names;
 use super::mapping::{Backing, Mapping, page_size};
 
@@ -22,8 +23,6 @@ const LONGEST_WINDOWED_WRITE: u64 = 16 << 10;
 /// The kernel is asked for the window's pages so many bytes at a time: a set that comes just then
 /// waits for them, and where memory is short each page may take it 100 µs.
 const PAGES_AT_ONCE: u64 = 128 << 10;
-/// Written over reserved space, a few at a time.
-static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
 /// What the one who appends to a file knows of the space at its tail.
 ///

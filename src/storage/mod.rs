@@ -42,6 +42,9 @@ pub use thread::spawn;
 pub use view::View;
 pub use words::Words;
 
+/// What is written where zeros are to be, so often as it takes: these stand in the library's file.
+pub static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+
 /// How [`Storage::open`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
