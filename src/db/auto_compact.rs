@@ -82,11 +82,11 @@ impl Compactor {
         }
         // Until it is done, or there is nothing to do any more.
         self.seen = None;
-        let progress = |_, _| match stop.is_asked() {
+        let mut go_on = |_, _| match stop.is_asked() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         };
-        match shared.compact(&self.retention, progress) {
+        match shared.compact(&self.retention, &mut go_on) {
             Ok(()) => {
                 self.pause = FIRST_PAUSE;
                 // Now, before much is written, to find what it left.

@@ -78,19 +78,15 @@ impl Db {
     pub fn compact(
         &self,
         retention: &Retention,
-        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.shared.compact(retention, progress)
+        self.shared.compact(retention, &mut progress)
     }
 }
 
 impl Shared {
     /// See [`Db::compact`].
-    pub(super) fn compact(
-        &self,
-        retention: &Retention,
-        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<()> {
+    pub(super) fn compact(&self, retention: &Retention, on_progress: OnProgress<'_>) -> Result<()> {
         self.check_writable("compact")?;
         let _turn = Turn::begin(&self.is_compacting)?;
         if self.read().log.segments().next().is_none() {
@@ -99,7 +95,7 @@ impl Shared {
         let start = self.announce()?;
         // Failing, it removes what was copied. That was announced, and stays so until the next one: what
         // can't be removed, or comes back after a loss of power, is known by it.
-        let done = Compaction::new(self, start, *retention, progress).and_then(Compaction::run);
+        let done = Compaction::new(self, start, *retention, on_progress).and_then(Compaction::run);
         if done.is_err() {
             let _writer = self.writer();
             if self.check_poison().is_ok() {
@@ -186,11 +182,14 @@ struct Left {
     _forget: VecDeque<Deletion>,
 }
 
-struct Compaction<'a, P> {
+/// Whom to tell how many bytes of how many were looked at, and where it breaks.
+type OnProgress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
+
+struct Compaction<'a> {
     shared: &'a Shared,
     start: Start,
     retention: Retention,
-    progress: P,
+    on_progress: OnProgress<'a>,
     done: u64,
     total: u64,
     next_step: u64,
@@ -218,13 +217,13 @@ struct Compaction<'a, P> {
     oldest: u64,
 }
 
-impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
+impl<'a> Compaction<'a> {
     fn new(
         shared: &'a Shared,
         start: Start,
         retention: Retention,
-        progress: P,
-    ) -> Result<Compaction<'a, P>> {
+        on_progress: OnProgress<'a>,
+    ) -> Result<Compaction<'a>> {
         let world = &start.world;
         let file_size = shared.limits.file_size;
         let limit = world.lookup.limit();
@@ -236,7 +235,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         Ok(Compaction {
             shared,
             retention,
-            progress,
+            on_progress,
             done: 0,
             total: world.log.bytes(),
             next_step: 0,
@@ -279,7 +278,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Compaction<'a, P> {
         }
         self.next_step = self.done + STEP;
         self.shared.check_poison()?;
-        match (self.progress)(self.done.min(self.total), self.total) {
+        match (self.on_progress)(self.done.min(self.total), self.total) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         }
