@@ -32,8 +32,8 @@ const STEP: u64 = 4 << 20;
 const PIECE: usize = 256 << 10;
 /// The processor is told to load what comes so many bytes later, and the place in the table of the record
 /// that comes so many later.
-const AHEAD: usize = 2 << 10;
-const RECORDS_AHEAD: usize = 8;
+const AHEAD: usize = 4 << 10;
+const RECORDS_AHEAD: usize = 16;
 
 /// What a check has read, and what it found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
