@@ -116,6 +116,7 @@ struct Counters {
 
 impl Counters {
     /// Makes a moment the visible one. Under the writer lock.
+    #[inline(always)]
     fn show(&self, moment: &Moment) {
         self.give_out_from(moment.next_id);
         let version = self.version.load(Ordering::Relaxed);

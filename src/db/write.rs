@@ -134,7 +134,7 @@ impl Shared {
     /// Has the processor fetch the entry of an id that is going to be written. Before the writer lock
     /// is taken, and the [stamp](Shared::next_stamp), it is on its way while they are.
     #[inline]
-    fn expect(&self, id: u32) {
+    fn prefetch(&self, id: u32) {
         self.read().lookup.prefetch(id);
     }
 
@@ -295,23 +295,25 @@ impl Shared {
     }
 
     /// Lets readers see everything up to the commit of `moment`.
-    #[inline]
+    // Inlined, so that the numbers which were just stored come out of registers: read from memory two at
+    // a time, they would have to have got there first.
+    #[inline(always)]
     pub(super) fn make_visible(&self, writer: &mut Writer, moment: Moment) {
         self.counters.show(&moment);
         if !writer.forget.is_empty() {
-            self.forget_deleted(writer, moment);
+            self.forget_deleted(writer, moment.commit);
         }
     }
 
     /// Has neighbour searches not meet records any more whose deletion everybody sees, now that readers
-    /// see everything up to the commit of `moment`.
-    fn forget_deleted(&self, writer: &mut Writer, moment: Moment) {
+    /// see everything up to commit `visible`.
+    fn forget_deleted(&self, writer: &mut Writer, visible: u64) {
         // Whoever opens a snapshot from here on sees this moment.
         let oldest = self.snapshots.oldest();
         let seen = if planted!(forgotten_while_seen) {
-            moment.commit
+            visible
         } else {
-            moment.commit.min(oldest)
+            visible.min(oldest)
         };
         let lookup = &self.read().lookup;
         while let Some(&deletion) = writer.forget.front()
@@ -439,7 +441,7 @@ impl Db {
         record: impl FnOnce(&World) -> Result<NewRecord<'a>>,
     ) -> Result<()> {
         let shared = &*self.shared;
-        shared.expect(id);
+        shared.prefetch(id);
         let commit = {
             let mut writer = shared.writer_to_commit();
             let stamp = shared.next_stamp(&writer)?;

@@ -104,8 +104,9 @@ impl Active {
 
     /// Notes that the file is changed from here on.
     fn change(&mut self, from: u64) {
-        let from = self.unsynced.map_or(from, |before| before.min(from));
-        self.unsynced = Some(from);
+        if self.unsynced.is_none_or(|before| from < before) {
+            self.unsynced = Some(from);
+        }
     }
 
     /// Reserves space for what will be written up to `to`.

@@ -56,7 +56,12 @@ impl IdSet {
                 return;
             };
             let bits = word.load(Ordering::Relaxed);
-            word.store(bits | 1 << (index % BITS), Ordering::Release);
+            let bit = 1 << (index % BITS);
+            // What isn't stored to stays in the caches of all processors that read it.
+            if bits & bit != 0 {
+                return;
+            }
+            word.store(bits | bit, Ordering::Release);
             if bits != 0 {
                 return;
             }
