@@ -445,6 +445,9 @@
  *   receiver in the middle of them is between two states, none that the sender ever had; it has
  *   reached one again when ourdb_changes() has nothing more. One that had applied everything before
  *   the compaction notices nothing of it.
+ * - What was left out is not told apart at the receiver: asked for the value as of a commit before
+ *   the end of the difference, it answers with the newest version up to there that it has, where
+ *   the sender says OURDB_NOT_FOUND. ourdb_txn_begin_at() refuses such commits at both.
  *
  * There is no call that waits for changes: ask ourdb_last_commit(), which costs nothing.
  *
@@ -1306,7 +1309,7 @@ int ourdb_clear(ourdb *db);
  * --------------------------------------------------------------------------------------------- */
 
 /**
- * The lowest id that holds a live record.
+ * The lowest id that holds a live record. The answer, as that of the other three, is of one moment.
  *
  * @param db      the database
  * @param out_id  receives the id; 0 on failure
@@ -1394,7 +1397,7 @@ int ourdb_history(const ourdb *db, uint32_t id, size_t max, ourdb_records *out);
 
 /**
  * Reads the value that a record had as of a commit: the newest version that was not written after
- * it.
+ * it. Where changes have left versions out (see ourdb_apply()), of those that are here.
  *
  * @param db      the database
  * @param id      the record

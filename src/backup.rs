@@ -269,6 +269,10 @@ impl<'a> Plan<'a> {
         if earlier.base != self.wanted.base && self.wanted.base.is_some() {
             return Ok(false);
         }
+        // What a compaction has copied has no commits of its own to be compared.
+        if earlier.base_time_us != self.wanted.base_time_us {
+            return Ok(false);
+        }
         let mut last_commit_found = false;
         for known in earlier.files.iter().rev().filter(|file| file.len > 0) {
             let part = self
@@ -362,11 +366,13 @@ impl<'a> Plan<'a> {
             // Whoever made it may have died before its manifest was durable.
             return self.sync_names();
         }
-        let Manifest {
-            uuid, generation, ..
-        } = self.wanted;
         // Of a backup that was interrupted at its end. What it overwrites may be copied anew.
-        erasure::redo(&**self.destination, &uuid, generation)?;
+        let interrupted = self.earlier.as_ref().unwrap_or(&self.wanted);
+        erasure::redo(
+            &**self.destination,
+            &interrupted.uuid,
+            interrupted.generation,
+        )?;
         if let Some(earlier) = &self.earlier
             && self.is_overwriting
             && self.extends(earlier)
@@ -414,9 +420,11 @@ impl<'a> Plan<'a> {
     /// the manifest that says so.
     fn begin(&self) -> Result<Manifest> {
         let is_interrupted = self.earlier.as_ref().is_some_and(is_interrupted);
-        if is_interrupted && !planted!(checkpoint_of_interrupted_backup) {
+        let has_lost_ids =
+            (self.earlier.as_ref()).is_some_and(|earlier| earlier.next_id > self.wanted.next_id);
+        if (is_interrupted && !planted!(checkpoint_of_interrupted_backup)) || has_lost_ids {
             // It may be that of the one that was interrupted, with commits that the database has lost
-            // since.
+            // since, or ids that transactions had taken and nobody has used.
             self.remove(INDEX)?;
         }
         let replaced = |earlier: &Manifest| {

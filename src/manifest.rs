@@ -57,10 +57,12 @@ const HEADER: usize = 112;
 const FILE_ENTRY: usize = 16;
 const EXTENSION: usize = 24;
 const CLEAR_ENTRY: usize = 16;
-/// After so many clears the next one deletes record by record.
+/// After so many clears the next one that is made here deletes record by record.
 pub(crate) const MOST_CLEARS: usize = 4096;
+/// Those of another database are applied as they are, as many as this.
+pub(crate) const MOST_LISTED_CLEARS: usize = 1 << 24;
 const LONGEST: u64 =
-    (HEADER + FILE_ENTRY * MOST_FILES + EXTENSION + CLEAR_ENTRY * MOST_CLEARS + 4) as u64;
+    (HEADER + FILE_ENTRY * MOST_FILES + EXTENSION + CLEAR_ENTRY * MOST_LISTED_CLEARS + 4) as u64;
 const FEATURE_EXTENDED: u32 = 1;
 /// In place of the kind of a data file that is to be removed.
 const DOOMED: u16 = 3;
@@ -363,7 +365,7 @@ impl Manifest {
             (0, 0, 0, usize::MAX)
         } else {
             let clears = u32_at(bytes, files_end + 16) as usize;
-            if clears > MOST_CLEARS {
+            if clears > MOST_LISTED_CLEARS {
                 return Err(damaged(files_end as u64, "there can't be so many clears"));
             }
             let end = files_end + EXTENSION + CLEAR_ENTRY * clears;

@@ -17,7 +17,7 @@ use crate::location::Location;
 use crate::log::commits::Commits;
 use crate::log::record::{HEAD, Kind};
 use crate::log::tail::{NewRecord, check_commit_len};
-use crate::manifest::Manifest;
+use crate::manifest::MOST_LISTED_CLEARS;
 use crate::planted::planted;
 
 /// That a commit of a chunk puts or deletes an id.
@@ -287,17 +287,10 @@ impl Shared {
             return Ok(());
         }
         self.prepare(writer)?;
-        if !self.volatile {
-            let manifest = Manifest {
-                next_id: next_id.max(writer.manifest.next_id),
-                oldest: oldest.max(world.oldest()),
-                ..writer.manifest.clone()
-            };
-            manifest
-                .write(&*self.storage)
-                .map_err(|error| self.poison_if_unsynced(error))?;
-            writer.manifest = manifest;
-        }
+        self.write_manifest(writer, |manifest| {
+            manifest.next_id = next_id.max(manifest.next_id);
+            manifest.oldest = oldest.max(world.oldest());
+        })?;
         writer.next_id = next_id;
         world.raise_oldest(oldest);
         Ok(())
@@ -362,6 +355,10 @@ impl Shared {
         reserve(records, changes.len())?;
         for change in changes {
             records.push(match change.kind {
+                Kind::Clear if self.read().clears().len() >= MOST_LISTED_CLEARS => {
+                    let what = "the manifest lists no more clears; compact this database";
+                    return Err(Error::Full(what.into()));
+                }
                 Kind::Clear => NewRecord::CLEAR,
                 kind => NewRecord {
                     kind,

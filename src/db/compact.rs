@@ -152,27 +152,6 @@ impl Shared {
             next_file: writer.tail.next_file(),
         })
     }
-
-    /// Replaces the manifest by a changed one. A failed sync poisons.
-    pub(super) fn write_manifest(
-        &self,
-        writer: &mut Writer,
-        change: impl FnOnce(&mut Manifest),
-    ) -> Result<()> {
-        let mut manifest = writer.manifest.clone();
-        change(&mut manifest);
-        if !self.volatile {
-            manifest.write(&*self.storage).map_err(|error| {
-                if error.is_failed_sync() {
-                    self.poison_with(error)
-                } else {
-                    error
-                }
-            })?;
-        }
-        writer.manifest = manifest;
-        Ok(())
-    }
 }
 
 /// What is not needed any more after a compaction: it takes its time to drop it.
@@ -703,8 +682,10 @@ impl<'a> Compaction<'a> {
         let snapshots = shared.snapshots.lock();
         old.end(&world, writer.tail.end());
         shared.erasures.add_replaced(old);
-        let replaced = shared.world.replace(world);
+        // First: the old world is right by the new counters, and the new one, which has what is not
+        // visible yet without its predecessors, need not be by the old ones.
         shared.counters.show(&writer.now());
+        let replaced = shared.world.replace(world);
         drop(snapshots);
         // All of it is on disk.
         shared.group.synced(writer.commit);

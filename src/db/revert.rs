@@ -73,6 +73,7 @@ impl Db {
         let mut differing = BTreeSet::new();
         let mut next = now.world.lookup.known_at_or_above(0);
         while let Some(id) = next {
+            let _reading = now.begin_reading();
             let then = past.live(id, past.world.lookup.get(id))?;
             if !is_same(then, now.live(id, now.world.lookup.get(id))?) {
                 differing.insert(id);

@@ -163,7 +163,11 @@ impl Opening<'_> {
             file.len = known.map_or(0, |known| u64::from(known.len));
             known.is_some()
         });
-        let before = self.recover();
+        let before = match self.recover() {
+            // That the log can't be read just now does not say that it is damaged.
+            Err(error) if !matches!(error, Error::Corrupt { .. }) => return Err(error),
+            before => before,
+        };
         let mut manifest = self.manifest.clone();
         let entries = match dump {
             None => before?.lookup.entries().collect(),

@@ -354,24 +354,35 @@ impl Shared {
             .map_err(|error| self.poison_if_unsynced(error))
     }
 
+    /// Replaces the manifest by a changed one. A failed sync poisons.
+    pub(super) fn write_manifest(
+        &self,
+        writer: &mut Writer,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<()> {
+        let mut manifest = writer.manifest.clone();
+        change(&mut manifest);
+        if !self.volatile {
+            let written = manifest.write(&*self.storage);
+            written.map_err(|error| self.poison_if_unsynced(error))?;
+        }
+        writer.manifest = manifest;
+        Ok(())
+    }
+
     fn leave_clean_state(&self, writer: &mut Writer) -> Result<()> {
         writer.changed = true;
         if !self.volatile {
             // Also where it says so already: what was read at opening may be a name whose sync has
             // failed, and what is written from here on builds upon it.
             if !planted!(manifest_stays_clean) || writer.manifest.backup {
-                let state = match writer.manifest.state {
-                    State::Clean => State::Open,
-                    state => state,
-                };
-                let manifest = Manifest {
-                    state,
-                    dump: None,
-                    backup: false,
-                    ..writer.manifest.clone()
-                };
-                manifest.write(&*self.storage)?;
-                writer.manifest = manifest;
+                self.write_manifest(writer, |manifest| {
+                    if manifest.state == State::Clean {
+                        manifest.state = State::Open;
+                    }
+                    manifest.dump = None;
+                    manifest.backup = false;
+                })?;
             }
             herolib::remove_dump(&*self.storage)?;
         }

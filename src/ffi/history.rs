@@ -44,7 +44,7 @@ pub unsafe extern "C" fn ourdb_history(
 }
 
 /// Reads the value that a record had as of a commit: the newest version that was not written after
-/// it.
+/// it. Where changes have left versions out (see ourdb_apply()), of those that are here.
 ///
 /// @param db      the database
 /// @param id      the record

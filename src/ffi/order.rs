@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use super::call::{answer, with};
 use super::handle::ourdb;
 
-/// The lowest id that holds a live record.
+/// The lowest id that holds a live record. The answer, as that of the other three, is of one moment.
 ///
 /// @param db      the database
 /// @param out_id  receives the id; 0 on failure

@@ -265,6 +265,9 @@ impl Copy {
 
     /// Overwrites a version that was copied.
     pub(crate) fn erase(&mut self, location: Location, head: &Head) -> Result<()> {
+        if self.open >= MOST_OPEN {
+            self.sync()?;
+        }
         let (index, start) = self.find(location)?;
         self.changed = true;
         let copied = &mut self.files[index];

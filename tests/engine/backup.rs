@@ -14,8 +14,9 @@ use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::model::{Model, Value, Write};
 use crate::support::sim::{Calls, Disk, Errno, Fault, History, Loss, Pages, SimStorage};
 use crate::support::{Random, TempDirectory, Verdict};
+use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, LookupKind, NotFound, Options, Sync};
+use ourdb::{Db, Error, LookupKind, NotFound, Options, Retention, Sync};
 
 fn on(_done: u64, _total: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -901,4 +902,162 @@ fn from_memory_into_memory() {
         assert_eq!(copy.last_commit().unwrap(), u64::from(round));
         assert_eq!(copy.get(round).unwrap(), round.to_le_bytes());
     }
+}
+
+/// Two databases of one beginning that were compacted since: no commit of theirs is left to be compared.
+#[test]
+fn a_backup_of_another_history_that_was_compacted_is_refused() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..options()
+    };
+    let set_all = |db: &Db, value: &[u8]| {
+        (1..=10).for_each(|id| db.set(id, value).unwrap());
+        db.compact(&Retention::default(), on).unwrap();
+    };
+    let memory = || -> Arc<dyn Storage> { Arc::new(MemoryStorage::new()) };
+    let (first, second) = (memory(), memory());
+    let original = Db::open_on(memory(), &options).unwrap();
+    set_all(&original, b"at first!");
+    original.backup_to(Arc::clone(&first), on).unwrap();
+    set_all(&original, b"original!");
+    original.backup_to(Arc::clone(&second), on).unwrap();
+    // The machine is lost, and the first backup is put in its place.
+    drop(original);
+    let restored = Db::open_on(first, &options).unwrap();
+    set_all(&restored, b"restored!");
+    restored.set(3, b"later").unwrap();
+    let refused = restored.backup_to(Arc::clone(&second), on);
+    assert!(
+        matches!(refused, Err(Error::Incompatible(_))),
+        "{refused:?}"
+    );
+    let untouched = Db::open_on(second, &read_only()).unwrap();
+    assert_eq!(untouched.get(1).unwrap(), b"original!");
+}
+
+/// Wherever a backup died that was overwriting what was erased, and whatever became of the database
+/// since: what it holds is a backup, or unfinished.
+#[test]
+fn a_backup_that_died_while_overwriting_survives_a_compaction_of_its_source() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..options()
+    };
+    let value = [7; 600];
+    for after in 0.. {
+        let db = Db::open_on(Arc::new(MemoryStorage::new()), &options).unwrap();
+        (1..5).for_each(|id| db.set(id, &value).unwrap());
+        let target = SimStorage::new(Disk::new(), true, 1);
+        db.backup_to(Arc::new(target.clone()), on).unwrap();
+        db.erase(2).unwrap();
+        target.fail(Some(Fault {
+            calls: Calls::Changing,
+            after: target.calls(Calls::Changing) + after,
+            errno: Errno::Io,
+            partly: true,
+            sticky: true,
+            pages: Pages::Dirty,
+        }));
+        let died = db.backup_to(Arc::new(target.clone()), on);
+        if target.hit_count() == 0 {
+            died.unwrap();
+            assert!(after > 10, "{after} calls");
+            break;
+        }
+        let target = SimStorage::new(target.disk(), true, 2);
+        db.compact(&Retention::default(), on).unwrap();
+        let mut told = 0;
+        let cancelled = db.backup_to(Arc::new(target.clone()), |_, _| {
+            told += 1;
+            match told {
+                1 => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        });
+        let target = SimStorage::new(target.disk(), true, 3);
+        for options in [read_only(), options.clone()] {
+            match Db::open_on(Arc::new(target.clone()), &options) {
+                Ok(db) => {
+                    assert_eq!(db.get(1).unwrap(), value);
+                    assert!(db.check(on).unwrap().is_sound(), "{after}");
+                }
+                Err(error) => assert!(
+                    error.to_string().contains("unfinished"),
+                    "{after}, {died:?}, {cancelled:?}: {error}"
+                ),
+            }
+        }
+    }
+}
+
+/// Ids that a transaction takes and that nobody uses are in the backup's next id, and not in that of the
+/// database after it died; or the other way round.
+#[test]
+fn a_backup_may_have_given_out_more_ids_than_its_database() {
+    let options = options();
+    let memory = || -> Arc<dyn Storage> { Arc::new(MemoryStorage::new()) };
+    let (source, target) = (memory(), memory());
+    let take_id = |db: &Db| {
+        let mut txn = db.begin().unwrap();
+        txn.insert(b"never committed").unwrap();
+        txn
+    };
+    let db = Db::open_on(Arc::clone(&source), &options).unwrap();
+    db.insert(b"one").unwrap();
+    let txn = take_id(&db);
+    db.backup_to(Arc::clone(&target), on).unwrap();
+    drop(txn);
+    // As if the process died.
+    drop(db);
+    let db = Db::open_on(source, &options).unwrap();
+    db.backup_to(Arc::clone(&target), on).unwrap();
+    db.set(1, b"more").unwrap();
+    db.backup_to(Arc::clone(&target), on).unwrap();
+
+    let copy = Db::open_on(Arc::clone(&target), &options).unwrap();
+    take_id(&copy).abort();
+    copy.close().unwrap();
+    db.set(1, b"still more").unwrap();
+    db.backup_to(Arc::clone(&target), on).unwrap();
+    let copy = Db::open_on(target, &read_only()).unwrap();
+    assert_eq!(copy.get(1).unwrap(), b"still more");
+}
+
+#[test]
+fn a_backup_of_a_database_in_memory_knows_which_commits_were_left_out() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..options()
+    };
+    let sender = Db::open_on(Arc::new(MemoryStorage::new()), &options).unwrap();
+    sender.set(1, b"old").unwrap();
+    sender.set(2, b"stays").unwrap();
+    sender.set(1, b"new").unwrap();
+    sender.compact(&Retention::default(), on).unwrap();
+    let in_memory = Options {
+        memory: true,
+        ..options.clone()
+    };
+    let copy = Db::open("", &in_memory).unwrap();
+    copy.apply(&sender.changes(0, 1 << 20).unwrap().0).unwrap();
+    let target: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    copy.backup_to(Arc::clone(&target), on).unwrap();
+    let backup = Db::open_on(target, &read_only()).unwrap();
+    assert_eq!(copy.stats().unwrap().oldest_commit, 3);
+    assert_eq!(backup.stats().unwrap().oldest_commit, 3);
+    let past = backup.snapshot_at(2).map(drop);
+    assert!(
+        matches!(
+            past,
+            Err(Error::NotFound(NotFound::Commit { oldest: 3, .. }))
+        ),
+        "{past:?}"
+    );
+    let third = Db::open_on(Arc::new(MemoryStorage::new()), &options).unwrap();
+    third.apply(&backup.changes(0, 1 << 20).unwrap().0).unwrap();
+    assert_eq!(third.get(1).unwrap(), b"new");
 }

@@ -10,7 +10,7 @@ use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
 use crate::support::{Random, TempDirectory, Verdict, cases, require};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, IoMode, LookupKind, Options, State, Sync};
+use ourdb::{Db, Error, IoMode, LookupKind, Options, Retention, State, Sync};
 
 /// Ids that the tests use are below this.
 const IDS: u32 = 40;
@@ -673,6 +673,44 @@ fn what_was_taken_over_is_not_in_the_changes() {
     compare(&db, &copy).unwrap();
     copy.apply(&db.changes(1, usize::MAX).unwrap().0).unwrap();
     assert_eq!(copy.last_commit().unwrap(), 3);
+}
+
+/// A database makes so many clears at most between two compactions; who follows it has no compactions.
+#[test]
+fn clears_of_long_are_applied_and_listed() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        record_nr_max: IDS,
+        ..Options::default()
+    };
+    let sender = in_memory(true);
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let copy = Db::open_on(Arc::clone(&storage), &options).unwrap();
+    let catch_up = || {
+        while sender.last_commit().unwrap() > copy.last_commit().unwrap() {
+            let (chunk, _) = sender
+                .changes(copy.last_commit().unwrap(), 1 << 20)
+                .unwrap();
+            copy.apply(&chunk).unwrap();
+        }
+    };
+    for _ in 0..2 {
+        for _ in 0..4000 {
+            sender.set(1, b"one").unwrap();
+            sender.clear().unwrap();
+        }
+        catch_up();
+        let go_on = |_, _| ControlFlow::Continue(());
+        sender.compact(&Retention::default(), go_on).unwrap();
+    }
+    sender.set(1, b"another").unwrap();
+    catch_up();
+    copy.close().unwrap();
+    let copy = Db::open_on(storage, &options).unwrap();
+    assert_eq!(copy.get(1).unwrap(), b"another");
+    let clears = copy.history(1, 0).unwrap();
+    assert_eq!(clears.len(), 16_001);
 }
 
 /// With `Sync::Commit` only what is on disk is given out, and a chunk costs one sync.

@@ -222,3 +222,39 @@ fn writers_on_the_same_records_leave_every_version() {
         }
     });
 }
+
+#[test]
+fn neighbours_are_those_of_one_moment() {
+    const LOW: u32 = 1;
+    const HIGH: u32 = 1900;
+    const COMMITS: u32 = 6_000;
+    everywhere(true, |name, db| {
+        db.set(HIGH, b"here").unwrap();
+        let move_from = |from, to| {
+            let mut txn = db.begin().unwrap();
+            txn.set(to, b"here").unwrap();
+            txn.delete(from).unwrap();
+            txn.commit().unwrap();
+        };
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let look = || {
+                while !done.load(Ordering::Relaxed) {
+                    for found in [db.first(), db.last(), db.above(0), db.below(1999)] {
+                        let id = found.unwrap_or_else(|error| panic!("{name}: {error}"));
+                        assert!(id == LOW || id == HIGH, "{name}: {id}");
+                    }
+                }
+            };
+            let readers = [scope.spawn(look), scope.spawn(look)];
+            for _ in 0..COMMITS / 2 {
+                move_from(HIGH, LOW);
+                move_from(LOW, HIGH);
+            }
+            done.store(true, Ordering::Relaxed);
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
+    });
+}

@@ -345,3 +345,32 @@ fn changes_beside_erasures_are_whole() {
     follow(db, follower, &mut Random::new(5));
     assert_same(db, follower);
 }
+
+#[test]
+fn a_compaction_beside_erasures_has_few_files_open() {
+    let most_open = |erasures: u32| {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let options = Options {
+            key_value: true,
+            native: true,
+            file_size: 300,
+            ..Options::default()
+        };
+        let db = Db::open_on(Arc::new(storage.clone()), &options).unwrap();
+        for id in 0..500 {
+            db.set(id, &[7; 300]).unwrap();
+        }
+        let mut left = 0..erasures;
+        let erase_at_the_end = |done, total| {
+            if done == total {
+                left.by_ref().for_each(|id| db.erase(id).unwrap());
+            }
+            ControlFlow::Continue(())
+        };
+        db.compact(&Retention::default(), erase_at_the_end).unwrap();
+        assert_eq!(db.count().unwrap(), u64::from(500 - erasures));
+        storage.most_open()
+    };
+    let (without, beside) = (most_open(0), most_open(400));
+    assert!(beside < without + 100, "{without} and {beside}");
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::support::TempDirectory;
 use crate::support::herolib::{Herolib, Port, Settings, record};
-use crate::support::sim::{Disk, Loss, SimStorage};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
 use ourdb::{Db, Error, Options, Retention, State};
 
 /// Per id all values, newest first.
@@ -918,5 +918,56 @@ fn a_crash_in_the_compaction_of_what_was_taken_over_leaves_nothing_for_good() {
             let db = open(&storage);
             assert_eq!(db.get(kept).unwrap(), b"ours", "{calls}");
         }
+    }
+}
+
+/// The files of a directory, those in directories of it too.
+fn contents(path: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+        match entry.file_type().unwrap().is_dir() {
+            true => contents(&entry.path(), &format!("{name}/"), files),
+            false => drop(files.insert(name, fs::read(entry.path()).unwrap())),
+        }
+    }
+}
+
+#[test]
+fn a_read_that_fails_while_taking_over_loses_nothing() {
+    let directory = TempDirectory::new();
+    let db = open(directory.path());
+    for value in [b"one", b"two", b"six"] {
+        db.insert(value).unwrap();
+    }
+    db.delete(2).unwrap();
+    db.close().unwrap();
+    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::Go).unwrap();
+    herolib.set(1, b"by herolib").unwrap();
+    herolib.close();
+    let mut files = BTreeMap::new();
+    contents(directory.path(), "", &mut files);
+    for after in 0.. {
+        let storage = SimStorage::new(Disk::holding(&files), true, 1);
+        storage.fail(Some(Fault {
+            calls: Calls::Reading,
+            after,
+            errno: Errno::Io,
+            partly: false,
+            sticky: false,
+            pages: Pages::Dirty,
+        }));
+        let opened = Db::open_on(Arc::new(storage.clone()), &Options::default());
+        drop(opened.map(Db::close));
+        if storage.hit_count() == 0 {
+            assert!(after > 10, "{after} calls");
+            break;
+        }
+        let hit = storage.hits()[0].call.clone();
+        storage.fail(None);
+        let db = Db::open_on(Arc::new(storage), &Options::default()).unwrap();
+        assert_eq!(db.get(1).unwrap(), b"by herolib", "{hit}");
+        assert_eq!(db.history(2, 0).unwrap().len(), 2, "{hit}");
+        assert_eq!(db.get_version(2, 3).unwrap(), b"two", "{hit}");
     }
 }

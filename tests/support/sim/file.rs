@@ -42,6 +42,12 @@ impl SimFile {
     }
 }
 
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.storage.world().open -= 1;
+    }
+}
+
 impl File for SimFile {
     fn len(&self) -> io::Result<u64> {
         let mut world = self.storage.world();

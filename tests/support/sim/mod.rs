@@ -50,6 +50,9 @@ struct World {
     capacity: Option<usize>,
     reserves: bool,
     locks: BTreeSet<String>,
+    /// Files that are open now, and as many as were at any time.
+    open: usize,
+    most_open: usize,
     clock: u64,
     random: Random,
 }
@@ -172,6 +175,8 @@ impl SimStorage {
             capacity: None,
             reserves,
             locks: BTreeSet::new(),
+            open: 0,
+            most_open: 0,
             clock: 1_700_000_000_000_000 + random.below(1_000_000),
             random,
         };
@@ -237,6 +242,11 @@ impl SimStorage {
         self.world().hits.clone()
     }
 
+    /// How many files were open at the same time, at most.
+    pub fn most_open(&self) -> usize {
+        self.world().most_open
+    }
+
     /// Limits the disk to so many bytes, or lifts the limit.
     pub fn limit(&self, capacity: Option<usize>) {
         self.world().capacity = capacity;
@@ -288,6 +298,8 @@ impl Storage for SimStorage {
             }
             None => return Err(io::ErrorKind::NotFound.into()),
         };
+        world.open += 1;
+        world.most_open = world.most_open.max(world.open);
         Ok(Arc::new(SimFile {
             storage: self.clone(),
             inode,
