@@ -90,7 +90,7 @@ pub(crate) struct Commit {
     records: Range<usize>,
 }
 
-/// One record of a commit: a put or a deletion.
+/// One record of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change<'a> {
     pub(crate) kind: Kind,

@@ -48,8 +48,10 @@ impl Snapshots {
 /// What is seen as of one commit.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) shared: Arc<Shared>,
+    /// Dropped before what is shared, which has the lock: files of an earlier generation may go with
+    /// it.
     pub(super) world: Arc<World>,
+    pub(super) shared: Arc<Shared>,
     /// The commit.
     pub(super) at: u64,
     /// Where the log ended then, in `world`.

@@ -193,7 +193,7 @@ impl<'a> Commits<'a> {
         }
     }
 
-    /// The next put or deletion, verified in every respect; `None` where the log ends.
+    /// The next record that isn't a sync mark, verified in every respect; `None` where the log ends.
     pub(crate) fn next(&mut self) -> Result<Option<(Head, &[u8])>> {
         let (at, head) = loop {
             let Some(&part) = self.parts.get(self.part) else {

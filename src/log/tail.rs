@@ -351,7 +351,9 @@ impl Tail {
         loop {
             let Ok(number) = u16::try_from(self.next_file) else {
                 return Err(Error::Full(
-                    "the last data file is number 65,535; a compaction numbers them anew".into(),
+                    "the last data file is number 65,535; a compaction begins with 0 again, if it \
+                     finds enough numbers free there"
+                        .into(),
                 ));
             };
             let name = name(number);
