@@ -679,8 +679,9 @@ impl<'a> Compaction<'a> {
         let tail = std::mem::replace(&mut writer.tail, tail);
         writer.tally = self.tally;
         let forget = std::mem::take(&mut writer.forget);
-        let snapshots = shared.snapshots.lock();
-        old.end(&world, writer.tail.end());
+        let mut snapshots = shared.snapshots.lock();
+        old.end();
+        snapshots.go_over(&world, writer.tail.end());
         shared.erasures.add_replaced(old);
         // First: the old world is right by the new counters, and the new one, which has what is not
         // visible yet without its predecessors, need not be by the old ones.

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::log::record::{Head, Kind};
 use crate::log::segment::LogEnd;
 use crate::planted::planted;
+use crate::sync::OnceLock;
 
 /// The records that a transaction has read, found or not.
 #[derive(Debug, Default)]
@@ -111,10 +112,31 @@ impl Reads {
     }
 }
 
-/// A place in the log, to go on from to what was committed since.
+/// What came after a world, once something has, and where the log goes on there. Kept apart from the
+/// world: who only reads in one must not keep the files of all that came after it.
+#[derive(Debug)]
+pub(super) struct Succession(OnceLock<(Arc<World>, Arc<Succession>, Option<LogEnd>)>);
+
+impl Succession {
+    /// Of the world that is the last one.
+    pub(super) fn none() -> Arc<Succession> {
+        Arc::new(Succession(OnceLock::new()))
+    }
+
+    /// Notes what comes after: a world, into which the log was copied up to what is `end` there. That
+    /// one's own succession.
+    pub(super) fn succeed(&self, next: &Arc<World>, end: Option<LogEnd>) -> Arc<Succession> {
+        let after = Succession::none();
+        let _ = self.0.set((Arc::clone(next), Arc::clone(&after), end));
+        after
+    }
+}
+
+/// A place in the log, to go on from to what was committed since, across any number of compactions.
 #[derive(Clone, Debug)]
 pub(super) struct Since {
     pub(super) world: Arc<World>,
+    pub(super) succession: Arc<Succession>,
     pub(super) end: Option<LogEnd>,
 }
 
@@ -123,12 +145,12 @@ impl Since {
     pub(super) fn each(&mut self, mut f: impl FnMut(&Head) -> Result<()>) -> Result<()> {
         loop {
             // In this order: when there is a next world, nothing comes any more in this one.
-            let next = self.world.next().cloned();
+            let next = self.succession.0.get().cloned();
             self.end = self.world.log.each_since(self.end, |_, head| f(head))?;
-            let Some((world, end)) = next else {
+            let Some(next) = next else {
                 return Ok(());
             };
-            (self.world, self.end) = (world, end);
+            (self.world, self.succession, self.end) = next;
         }
     }
 }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::reads::Since;
 use super::snapshot::Snapshot;
 use super::{Db, Shared, World};
 use crate::bytes::reserve;
@@ -62,12 +61,12 @@ impl Db {
         shared.check_writable("revert")?;
         // Most of the work is done beside other writers; what they change meanwhile is looked at
         // again.
-        let (past, now) = loop {
+        let (past, now, mut since) = loop {
             let past = Snapshot::past(&self.shared, commit)?;
-            let now = Snapshot::now(&self.shared)?;
+            let (now, since) = Snapshot::now_and_since(&self.shared)?;
             // A compaction in between may have dropped an id of the past.
             if Arc::ptr_eq(&past.world, &now.world) {
-                break (past, now);
+                break (past, now, since);
             }
         };
         let mut differing = BTreeSet::new();
@@ -80,10 +79,6 @@ impl Db {
             }
             next = now.world.lookup.known_at_or_above(u64::from(id) + 1);
         }
-        let mut since = Since {
-            world: now.world.clone(),
-            end: now.end,
-        };
         let commit = {
             let mut writer = shared.writer_to_commit();
             let _held_off = shared.erasures.hold_off();

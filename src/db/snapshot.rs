@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::reads::{Since, Succession};
 use super::{Db, Shared, World};
 use crate::error::{Error, NotFound, Result};
 use crate::location::Location;
@@ -19,12 +20,31 @@ pub(super) struct Snapshots {
     open: Mutex<Open>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Open {
     /// How many of the present at each commit: those see what neighbour searches must find.
     moments: BTreeMap<u64, u32>,
     /// How many there are, those of the past included.
     count: u64,
+    /// Of the world in which new ones begin.
+    succession: Arc<Succession>,
+}
+
+impl Default for Open {
+    fn default() -> Open {
+        Open {
+            moments: BTreeMap::new(),
+            count: 0,
+            succession: Succession::none(),
+        }
+    }
+}
+
+impl Open {
+    /// New ones begin in `next` from here on, into which the log was copied up to what is `end` there.
+    pub(super) fn go_over(&mut self, next: &Arc<World>, end: Option<LogEnd>) {
+        self.succession = self.succession.succeed(next, end);
+    }
 }
 
 impl Snapshots {
@@ -54,8 +74,6 @@ pub(super) struct Snapshot {
     pub(super) shared: Arc<Shared>,
     /// The commit.
     pub(super) at: u64,
-    /// Where the log ended then, in `world`.
-    pub(super) end: Option<LogEnd>,
     /// Live records; unknown in the past.
     live: Option<u64>,
     /// How many erasures there were when it was opened.
@@ -65,6 +83,24 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Of the present.
     pub(super) fn now(shared: &Arc<Shared>) -> Result<Snapshot> {
+        let (now, ()) = Snapshot::present(shared, |_, _, _| ())?;
+        Ok(now)
+    }
+
+    /// Of the present, and from where on to look for what is committed later.
+    pub(super) fn now_and_since(shared: &Arc<Shared>) -> Result<(Snapshot, Since)> {
+        Snapshot::present(shared, |open, world, end| Since {
+            world: Arc::clone(world),
+            succession: Arc::clone(&open.succession),
+            end,
+        })
+    }
+
+    /// Of the present, and what `besides` makes of its world and where the log ends.
+    fn present<T>(
+        shared: &Arc<Shared>,
+        besides: impl FnOnce(&Open, &Arc<World>, Option<LogEnd>) -> T,
+    ) -> Result<(Snapshot, T)> {
         shared.check_process()?;
         let mut open = shared.snapshots.lock();
         let erasures = shared.erasures.count();
@@ -74,14 +110,15 @@ impl Snapshot {
             *open.moments.entry(at).or_default() += 1;
         }
         open.count += 1;
-        Ok(Snapshot {
+        let besides = besides(&open, &world, end);
+        let snapshot = Snapshot {
             shared: Arc::clone(shared),
             world,
             at,
-            end,
             live: Some(live),
             erasures,
-        })
+        };
+        Ok((snapshot, besides))
     }
 
     /// As of commit `at`.
@@ -103,7 +140,6 @@ impl Snapshot {
             shared: Arc::clone(shared),
             world,
             at,
-            end: None,
             live: None,
             erasures: 0,
         })

@@ -27,9 +27,10 @@ pub(super) type Writes = BTreeMap<u32, Option<Box<[u8]>>>;
 /// thread to thread, and is used by one at a time. Dropping it is aborting it.
 #[derive(Debug)]
 pub struct Txn {
-    snapshot: Arc<Snapshot>,
-    /// `None`: it only reads.
+    /// `None`: it only reads. Dropped before the snapshot, with which the lock may go: files of earlier
+    /// generations may go with it.
     work: Option<Work>,
+    snapshot: Arc<Snapshot>,
 }
 
 /// What a transaction that writes keeps.
@@ -41,6 +42,8 @@ struct Work {
     replaces: BTreeSet<u32>,
     /// Scans note here what they read.
     reads: Arc<Mutex<Reads>>,
+    /// What is committed from here on may conflict with them.
+    since: Since,
 }
 
 impl Work {
@@ -53,13 +56,15 @@ impl Db {
     /// Begins a transaction.
     pub fn begin(&self) -> Result<Txn> {
         self.shared.check_writable("begin")?;
+        let (snapshot, since) = Snapshot::now_and_since(&self.shared)?;
         Ok(Txn {
-            snapshot: Arc::new(Snapshot::now(&self.shared)?),
             work: Some(Work {
                 writes: Arc::default(),
                 replaces: BTreeSet::new(),
                 reads: Arc::default(),
+                since,
             }),
+            snapshot: Arc::new(snapshot),
         })
     }
 
@@ -317,21 +322,17 @@ impl Txn {
         let Txn { snapshot, work } = self;
         let shared = &snapshot.shared;
         shared.check_process()?;
-        let Some(work) = work else {
+        let Some(mut work) = work else {
             return Ok(());
         };
         let mut reads = std::mem::take(&mut *work.reads());
-        let mut since = Since {
-            world: Arc::clone(&snapshot.world),
-            end: snapshot.end,
-        };
         if !work.writes.is_empty() {
             shared.check_writable("commit")?;
         }
         // Most of it without the lock, so that a long transaction doesn't hold up the others.
         {
             let _held_off = shared.erasures.hold_off();
-            reads.check(&mut since)?;
+            reads.check(&mut work.since)?;
         }
         let mut records = Vec::new();
         reserve_exact(&mut records, work.writes.len())?;
@@ -339,7 +340,7 @@ impl Txn {
             let mut writer = shared.writer_to_commit();
             if !planted!(checked_before_the_lock_only) {
                 let _held_off = shared.erasures.hold_off();
-                reads.check(&mut since)?;
+                reads.check(&mut work.since)?;
             }
             let world = shared.read();
             for (&id, value) in work.writes.iter() {

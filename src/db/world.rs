@@ -1,10 +1,9 @@
 //! What readers read: the log, and the table that leads into it.
 //!
 //! A world is replaced as a whole, by a compaction or when a reader follows a writer. Who still
-//! reads in the old one sees there what was true until then, and finds the way to the next.
+//! reads in the old one sees there what was true until then.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::clears::Clears;
 use super::write::Stamp;
@@ -15,7 +14,7 @@ use crate::location::Location;
 use crate::log::Log;
 use crate::log::kept::KeptIndex;
 use crate::log::record::{Head, Kind};
-use crate::log::segment::{LogEnd, name};
+use crate::log::segment::name;
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::Clear;
 use crate::storage::{fork, remove_if_there};
@@ -37,8 +36,6 @@ pub(crate) struct World {
     oldest: AtomicU64,
     /// The versions before the log, for who asks for changes from then.
     pub(crate) kept: KeptIndex,
-    /// The world that came after this one, and where the log of that one goes on from here.
-    next: OnceLock<(Arc<World>, Option<LogEnd>)>,
     /// Its files are not the database's any more, and this process, before it forked, removes them.
     doomed: OnceLock<u32>,
 }
@@ -69,7 +66,6 @@ impl World {
             base,
             oldest: AtomicU64::new(oldest),
             kept: KeptIndex::default(),
-            next: OnceLock::new(),
             doomed: OnceLock::new(),
         }
     }
@@ -118,16 +114,9 @@ impl World {
         self.clears.push(clear);
     }
 
-    /// The log has been copied into `next`, where it goes on from `end`. The files of this one are
-    /// removed with its last owner.
-    pub(super) fn end(&self, next: &Arc<World>, end: Option<LogEnd>) {
-        let _ = self.next.set((Arc::clone(next), end));
+    /// Its files are not the database's any more: they are removed with its last owner.
+    pub(super) fn end(&self) {
         let _ = self.doomed.set(fork::generation());
-    }
-
-    /// What comes after this world, and where the commits begin there that are not in this one.
-    pub(super) fn next(&self) -> Option<&(Arc<World>, Option<LogEnd>)> {
-        self.next.get()
     }
 
     /// The newest version of `id` at or before commit `at`, deletions included.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::readers::{EndOnDrop, Place};
 use crate::support::{Random, TempDirectory};
-use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, IoMode, Options, Retention, State};
+use ourdb::storage::{Access, Storage};
+use ourdb::{Db, Error, IoMode, Options, Retention, State};
 
 fn open(storage: &Arc<MemoryStorage>, options: &Options) -> Db {
     Db::open_on(Arc::clone(storage) as Arc<dyn Storage>, options).expect("it opens")
@@ -272,4 +272,54 @@ fn a_reader_keeps_the_files_of_its_moment() {
         reader.refresh().expect("a refresh");
         check(4, 2);
     }
+}
+
+/// A snapshot keeps the files that it reads, and none of those that came and went since; a transaction
+/// finds through any number of compactions what was changed since it began.
+#[test]
+fn an_open_snapshot_keeps_its_own_files_alone() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let db = Db::open_on(Arc::clone(&storage), &options).expect("it opens");
+    let fill = |byte| (0..100).for_each(|id| db.set(id, &[byte; 10_000]).expect("a set"));
+    let bytes = || -> u64 {
+        let names = storage.list("").expect("names");
+        let files = names.iter().filter(|name| name.ends_with(".db"));
+        files
+            .map(|name| storage.open(name, Access::Read).expect("a file"))
+            .map(|file| file.len().expect("a length"))
+            .sum()
+    };
+    fill(0);
+    let before = bytes();
+    let snapshot = db.snapshot().expect("a snapshot");
+    for byte in 1..6 {
+        fill(byte);
+        db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+            .expect("a compaction");
+        // Those that it reads grew until the first compaction.
+        let now = bytes();
+        assert!(now < 4 * before, "{now} bytes, {before} at the beginning");
+    }
+    assert_eq!(snapshot.get(7).expect("a value"), [0; 10_000]);
+    drop(snapshot);
+    assert!(bytes() < 2 * before, "{} bytes", bytes());
+
+    let mut txn = db.begin().expect("a transaction");
+    txn.get(7).expect("a value");
+    txn.set(8, b"by the transaction").expect("a set");
+    for id in [6, 7, 8] {
+        db.set(id, b"by another").expect("a set");
+        db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+            .expect("a compaction");
+    }
+    let conflict = txn.commit();
+    assert!(
+        matches!(conflict, Err(Error::Conflict { .. })),
+        "{conflict:?}"
+    );
 }
