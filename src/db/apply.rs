@@ -191,6 +191,9 @@ impl Shared {
             let next = clears.partition_point(|&clear| after.is_some_and(|after| clear < after));
             clears.get(next).is_some_and(|&clear| clear < before)
         };
+        // A difference leaves out what came before, and its end deletes what was live then and has been
+        // erased since: commits after it delete that once more.
+        let may_be_dead = chunk.difference.is_some() || self.read().oldest() != 0;
         touches.sort_unstable_by_key(|touch| (touch.id, touch.commit));
         let mut before: Option<&Touch> = None;
         for touch in &touches {
@@ -205,8 +208,7 @@ impl Shared {
                 Some(before) => matches!(before.kind, Kind::Put | Kind::Erased),
                 None => self.may_be_live(id)?,
             };
-            // Of a difference what came before may be left out.
-            if touch.kind == Kind::Delete && !live && chunk.difference.is_none() {
+            if touch.kind == Kind::Delete && !live && !may_be_dead {
                 return Err(Error::incompatible(format!(
                     "commit {commit} of the changes deletes id {id}, which is not live by then"
                 )));

@@ -215,6 +215,47 @@ fn what_is_gone_is_deleted_with_the_last_commit() {
     assert_eq!(fresh.get(9).expect("it is there"), b"again");
 }
 
+/// What was live at the end of a difference, deleted after it and erased since: the commit that deletes
+/// it comes to who has it no more, or never had it, and the erasure reaches all.
+#[test]
+fn what_was_erased_since_is_deleted_and_erased_there_too() {
+    for delete in [0, 1, 2] {
+        let sender = in_memory();
+        let copies = [in_memory(), in_memory(), in_memory()];
+        sender.set(1, b"one").expect("a set");
+        sender.set(2, b"two").expect("a set");
+        for copy in &copies[1..] {
+            catch_up(&sender, copy, usize::MAX);
+        }
+        sender.set(3, b"three").expect("a set");
+        compact(&sender, &keep_versions(1));
+        match delete {
+            0 => sender.delete(1).expect("a deletion"),
+            1 => sender.delete_many(&[1, 2]).expect("deletions"),
+            _ => {
+                sender.delete(1).expect("a deletion");
+                sender.revert(1, 3).expect("a revert");
+            }
+        }
+        sender.erase(1).expect("an erasure");
+        sender.set(1, b"anew").expect("a set");
+        for (index, copy) in copies.iter().enumerate() {
+            let step = |copy: &Db| {
+                let (chunk, upto) = sender.changes(last_commit(copy), 0).expect("changes");
+                copy.apply(&chunk).expect("they fit");
+                upto
+            };
+            while step(copy) < last_commit(&sender) {
+                if index == 2 {
+                    compact(copy, &keep_versions(1));
+                }
+            }
+            assert_eq!(history(copy, 1), history(&sender, 1));
+            assert_eq!(copy.count().ok(), sender.count().ok());
+        }
+    }
+}
+
 /// A part is no longer than asked for, unless one commit is, and each ends with a commit from where
 /// it goes on, over crashes, reopenings from the log alone, and another compaction in between.
 #[test]
