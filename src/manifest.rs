@@ -10,7 +10,7 @@
 //! 32   8  generation
 //! 40   1  mode: 0 incremental, 1 key-value
 //! 41   1  flags: bit 0 = native (no herolib dump at close), bit 1 = has a base, bit 2 = dump known,
-//!         bit 3 = a backup that nothing was written to, bit 4 = data files of the next generation
+//!         bit 3 = a backup that nothing was written to, bit 4 = data files of later generations
 //!         may be there, and are none of the database
 //! 42   1  state: 0 closed cleanly, 1 open, 2 being reset, 3 open, and a sync has failed,
 //!         4 unfinished backup, 5 backup that a later one is being added to
@@ -42,8 +42,8 @@ use std::io;
 
 use crate::bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
-use crate::herolib::DumpStamp;
-use crate::log::segment::LogEnd;
+use crate::herolib::{self, DumpStamp};
+use crate::log::segment::{FileHeader, LogEnd};
 use crate::options::{LAST_NEXT_ID, Limits};
 use crate::planted::planted;
 use crate::storage::{Storage, read_all, replace};
@@ -166,7 +166,7 @@ pub(crate) struct Manifest {
     /// and that have no header which would say so, and those that a backup is being extended by. A
     /// file of this generation may have such a number since, which shows in its header.
     pub(crate) doomed: Vec<u16>,
-    /// A compaction is making data files of the next generation.
+    /// A compaction is making data files of a later generation, or could not remove what it made.
     pub(crate) is_compacting: bool,
     /// From this commit on every version is kept; 0 before the first compaction. Beyond the last
     /// commit in the middle of a difference that is being applied, which ends with it.
@@ -216,14 +216,6 @@ impl Manifest {
             file: file.number,
             position: file.len,
         })
-    }
-
-    /// The number of the generation after this one.
-    pub(crate) fn next_generation(&self) -> Result<u64> {
-        if self.generation >= LAST_GENERATION {
-            return Err(Error::Full("all generations are used".into()));
-        }
-        Ok(self.generation + 1)
     }
 
     /// The data files by number; `None`: it is to be removed.
@@ -474,9 +466,37 @@ impl Manifest {
     }
 }
 
+/// The generation that comes after `generation` in the database `uuid`: one that no data file has. A
+/// compaction that failed may have left files which nobody could remove, and with their generation
+/// they would be taken for a part of the database.
+pub(crate) fn next_generation(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    generation: u64,
+) -> Result<u64> {
+    let mut last = generation;
+    for file in herolib::data_files(storage)? {
+        let header = match FileHeader::of(storage, file.number) {
+            // Its last reader is gone, and so is the file.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            header => header?,
+        };
+        if let Some(header) = header.filter(|header| header.uuid == *uuid) {
+            last = last.max(header.generation);
+        }
+    }
+    if last >= LAST_GENERATION {
+        return Err(Error::Full("all generations are used".into()));
+    }
+    Ok(last + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::segment::name;
+    use crate::storage::Access;
+    use crate::storage::memory::MemoryStorage;
 
     fn sample() -> Manifest {
         let mut manifest = Manifest::new([5; 16], true, true, Limits::DEFAULT);
@@ -570,5 +590,37 @@ mod tests {
                 "length {len}"
             );
         }
+    }
+
+    #[test]
+    fn the_next_generation_is_one_that_no_data_file_has() {
+        let storage = MemoryStorage::new();
+        let next = || next_generation(&storage, &[5; 16], 3).ok();
+        let put = |number: u16, bytes: &[u8]| {
+            let file = storage.open(&name(number), Access::CreateNew);
+            let file = file.expect("a new file");
+            file.write_at(0, &[bytes]).expect("it is written");
+        };
+        let header = |number, uuid, generation| FileHeader {
+            uuid: [uuid; 16],
+            number,
+            after: None,
+            generation,
+            first_commit: 0,
+        };
+        assert_eq!(next(), Some(4));
+        put(0, &header(0, 5, 2).encode());
+        put(1, &header(1, 6, 90).encode());
+        put(2, &header(2, 5, 90).encode()[..63]);
+        put(3, &[]);
+        assert_eq!(next(), Some(4));
+        put(7, &header(7, 5, 8).encode());
+        put(8, &header(8, 5, 6).encode());
+        assert_eq!(next(), Some(9));
+        // Whatever it says of itself, there is one with this number.
+        put(9, &header(10, 5, LAST_GENERATION - 1).encode());
+        assert_eq!(next(), Some(LAST_GENERATION));
+        put(10, &header(10, 5, u64::MAX).encode());
+        assert_eq!(next(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Compaction: what is to be kept is copied into data files of the next generation, ascending by
+//! Compaction: what is to be kept is copied into data files of a new generation, ascending by
 //! id, of each id the oldest version first; what is committed meanwhile follows as it stands in the
 //! log; then the manifest is replaced, and readers go over to the new files.
 //!
@@ -27,7 +27,7 @@ use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
 use crate::lookup::checkpoint::{self, Tally};
 use crate::lookup::{Entry, Lookup};
-use crate::manifest::{Clear, DataFile, FileKind, Manifest, State};
+use crate::manifest::{Clear, DataFile, FileKind, Manifest, State, next_generation};
 use crate::planted::planted;
 use crate::retention::Retention;
 use crate::storage::{Replaced, View, remove_if_there};
@@ -114,16 +114,20 @@ struct Start {
     /// Where the log ends then.
     end: Option<LogEnd>,
     next_file: u32,
+    /// Of what is made.
+    generation: u64,
 }
 
 impl Shared {
-    /// Notes durably that data files of the next generation may be found, and which those of this
+    /// Notes durably that data files of a later generation may be found, and which those of this
     /// one are.
     fn announce(&self) -> Result<Start> {
+        // Not under the writer lock: there may be many data files.
+        let log = &self.world.load().log;
+        let generation = next_generation(&*self.storage, &log.uuid, log.generation)?;
         let (commit, files, world, end) = {
             let mut writer = self.writer();
             self.check_poison()?;
-            writer.manifest.next_generation()?;
             self.prepare(&mut writer)?;
             let world = self.world.load();
             let files = super::close::data_files(&writer.manifest, &world);
@@ -150,6 +154,7 @@ impl Shared {
             commit,
             end,
             next_file: writer.tail.next_file(),
+            generation,
         })
     }
 }
@@ -219,8 +224,8 @@ impl<'a> Compaction<'a> {
             total: world.log.bytes(),
             next_step: 0,
             numbers: Numbers::after(&world.log, start.next_file),
-            base: Copy::new(&world.log, file_size, false),
-            log: Copy::new(&world.log, file_size, true),
+            base: Copy::new(&world.log, start.generation, file_size, false),
+            log: Copy::new(&world.log, start.generation, file_size, true),
             lookup: Some(lookup),
             live: 0,
             tally: Tally::default(),
@@ -424,7 +429,7 @@ impl<'a> Compaction<'a> {
     fn write_checkpoint(&self) -> Result<()> {
         let state = checkpoint::State {
             uuid: self.start.world.log.uuid,
-            generation: self.start.world.log.generation + 1,
+            generation: self.start.generation,
             commit: self.commit,
             time_us: 0,
             next_id: 1,
@@ -605,7 +610,11 @@ impl<'a> Compaction<'a> {
         let (next_id, commit, time_us) = (writer.next_id, writer.commit, writer.time_us);
         // Changes may have been applied meanwhile.
         self.oldest = self.oldest.max(self.start.world.oldest());
-        let base = self.start.commit;
+        let Start {
+            commit: base,
+            generation,
+            ..
+        } = self.start;
         let Compaction { clears, oldest, .. } = self;
         self.shared.write_manifest(writer, |manifest| {
             // Of the others the headers say that they are of an earlier generation.
@@ -616,7 +625,7 @@ impl<'a> Compaction<'a> {
             doomed.sort_unstable();
             doomed.dedup();
             manifest.doomed = doomed;
-            manifest.generation += 1;
+            manifest.generation = generation;
             manifest.is_compacting = false;
             manifest.state = State::Open;
             manifest.next_id = next_id;
@@ -654,7 +663,7 @@ impl<'a> Compaction<'a> {
         let shared = self.shared;
         let storage = &shared.storage;
         let old = &self.start.world;
-        let empty = || Copy::new(&old.log, 0, false);
+        let empty = || Copy::new(&old.log, self.start.generation, 0, false);
         std::mem::replace(&mut self.base, empty()).keep();
         let copied = std::mem::replace(&mut self.log, empty()).keep();
         let mut tail = Tail::new(self.numbers.next(), shared.limits.file_size);
@@ -697,10 +706,10 @@ impl<'a> Compaction<'a> {
         })
     }
 
-    /// The log of the next generation, with the data files of the base.
+    /// The log of the new generation, with the data files of the base.
     fn open_base(&self) -> Result<Log> {
         let old = &self.start.world.log;
-        let log = Log::new(Arc::clone(&old.storage), old.uuid, old.generation + 1);
+        let log = Log::new(Arc::clone(&old.storage), old.uuid, self.start.generation);
         for file in self.base.files() {
             log.add(Segment::own(file.number, &log, self.view(file, file.end)?));
         }

@@ -195,8 +195,8 @@ impl<'a> Opening<'a> {
         header.uuid == self.manifest.uuid && header.generation == self.manifest.generation
     }
 
-    /// Whether an unlisted data file is of an earlier generation, or of the next one, which the
-    /// manifest has announced. What is under another number than its own was not left but put there.
+    /// Whether an unlisted data file is of an earlier generation, or of a later one, as the manifest
+    /// has announced. What is under another number than its own was not left but put there.
     fn is_leftover(&self, header: &FileHeader, number: u16) -> bool {
         let Manifest {
             uuid,
@@ -204,14 +204,15 @@ impl<'a> Opening<'a> {
             is_compacting,
             ..
         } = self.manifest;
-        let is_next = is_compacting && header.generation == generation + 1;
+        // Each compaction that failed may have left some, and none has the generation of another.
+        let is_later = is_compacting && header.generation > generation;
         header.uuid == uuid
             && header.number == number
-            && (header.generation < generation || is_next)
+            && (header.generation < generation || is_later)
     }
 
-    /// Whether an unlisted data file before the listed ones, which has no header, is of the next
-    /// generation, which the manifest has announced: one whose header never got to the disk. Behind
+    /// Whether an unlisted data file before the listed ones, which has no header, is of a later
+    /// generation, as the manifest has announced: one whose header never got to the disk. Behind
     /// the listed ones recovery finds that out, because there the log goes on.
     fn is_unfinished_leftover(&self, number: u16) -> Result<bool> {
         let Manifest {

@@ -14,7 +14,7 @@ use crate::log::recovery::{self, Start};
 use crate::log::segment::{LONGEST_FILE, name};
 use crate::lookup::checkpoint::INDEX;
 use crate::lookup::{Entry, Lookup};
-use crate::manifest::{DataFile, FileKind, KnownDump, Manifest, State};
+use crate::manifest::{DataFile, FileKind, KnownDump, Manifest, State, next_generation};
 use crate::options::{Limits, Options};
 use crate::storage::{Access, Storage, remove_if_there};
 
@@ -37,11 +37,6 @@ impl Adoption {
         remove_if_there(storage, INDEX)
             .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
         self.manifest.write(storage)?;
-        if let Some(before) = self.manifest.generation.checked_sub(1) {
-            let name = base::name(before);
-            remove_if_there(storage, &name)
-                .map_err(|error| Error::from_io("remove", storage.describe(&name), error))?;
-        }
         Ok(self.manifest)
     }
 }
@@ -221,7 +216,7 @@ impl Opening<'_> {
             });
         }
         // The checkpoint belongs to the generation before.
-        manifest.generation = manifest.next_generation()?;
+        manifest.generation = next_generation(storage, &manifest.uuid, manifest.generation)?;
         manifest.backup = false;
         manifest.dump = known_dump(storage)?;
         let adoption = Adoption { manifest, entries };

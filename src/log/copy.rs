@@ -1,4 +1,4 @@
-//! Writing data files that nobody reads yet: copies of versions, for the next generation.
+//! Writing data files that nobody reads yet: copies of versions, for a new generation.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// For the generation after that of `log`, whose next data file gets number `next`.
+    /// For what comes after `log`, whose next data file gets number `next`.
     pub(crate) fn after(log: &Log, next: u32) -> Numbers {
         // The longer ago a number was used, the better: who still looks for its file would take the
         // new one for it. But there must be enough of them, and whoever begins with 0 has all.
@@ -109,12 +109,12 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    /// For the generation after `log`'s.
-    pub(crate) fn new(log: &Log, file_size: u32, is_chained: bool) -> Copy {
+    /// For a generation after `log`'s.
+    pub(crate) fn new(log: &Log, generation: u64, file_size: u32, is_chained: bool) -> Copy {
         Copy {
             storage: Arc::clone(&log.storage),
             uuid: log.uuid,
-            generation: log.generation + 1,
+            generation,
             file_size: u64::from(file_size),
             is_chained,
             files: Vec::new(),

@@ -44,7 +44,7 @@ use crate::sync::atomic::Ordering;
 pub(crate) const INDEX: &str = "index";
 /// The table on disk.
 pub(crate) const TABLE: &str = "lookup";
-/// The same of the next generation, until that is the database.
+/// The same of a new generation, until that is the database.
 pub(crate) const NEXT_INDEX: &str = "index.next";
 pub(crate) const NEXT_TABLE: &str = "lookup.next";
 

@@ -1,16 +1,19 @@
 //! Compaction: what it keeps, what it drops, and that nobody notices.
 
+use std::fs;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::readers::{EndOnDrop, Place};
 use crate::support::{Random, TempDirectory};
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::{Access, Storage};
-use ourdb::{Db, Error, IoMode, Options, Retention, State};
+use ourdb::{Db, Error, IoMode, LookupKind, NotFound, Options, Retention, State};
 
 fn open(storage: &Arc<MemoryStorage>, options: &Options) -> Db {
     Db::open_on(Arc::clone(storage) as Arc<dyn Storage>, options).expect("it opens")
@@ -322,4 +325,215 @@ fn an_open_snapshot_keeps_its_own_files_alone() {
         matches!(conflict, Err(Error::Conflict { .. })),
         "{conflict:?}"
     );
+}
+
+/// The numbers of the data files, ascending.
+fn numbers(path: &Path) -> Vec<u32> {
+    let names = fs::read_dir(path).expect("a directory");
+    let names = names.map(|entry| entry.expect("an entry").file_name());
+    let numbers = names.filter_map(|name| name.to_str()?.strip_suffix(".db")?.parse().ok());
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Cancels a compaction at its end, and leaves one of its copies behind, as if that could not have been
+/// removed.
+fn fail_to_remove(db: &Db, path: &Path, which: fn(&[u32]) -> Option<&u32>) -> PathBuf {
+    let everything = Retention {
+        keep_versions: u64::MAX,
+        ..Retention::default()
+    };
+    let before = numbers(path);
+    let aside = path.join("aside");
+    let mut left = None;
+    let cancelled = db.compact(&everything, |done, total| {
+        if done < total {
+            return ControlFlow::Continue(());
+        }
+        let mut copies = numbers(path);
+        copies.retain(|number| !before.contains(number));
+        let number = which(&copies).expect("a copy");
+        let copy = path.join(format!("{number}.db"));
+        fs::copy(&copy, &aside).expect("the copy is there");
+        left = Some(copy);
+        ControlFlow::Break(())
+    });
+    assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
+    let left = left.expect("it was asked at its end");
+    assert!(!left.exists(), "a cancelled compaction removes its copies");
+    fs::rename(aside, &left).expect("it comes back");
+    left
+}
+
+/// A key-value database in small data files.
+fn small_files(lookup: LookupKind) -> Options {
+    Options {
+        key_value: true,
+        file_size: 3000,
+        lookup,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_copy_that_stayed_is_no_part_of_the_next_compaction() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = small_files(LookupKind::Memory);
+    let open = || Db::open(path, &options).expect("it opens");
+    let db = open();
+    for round in 0..2 {
+        for id in 1..=40 {
+            db.set(id, &[round; 1000]).expect("a set");
+        }
+    }
+    for id in 2..=40 {
+        db.delete(id).expect("a deletion");
+    }
+    let left = fail_to_remove(&db, path, |copies| copies.last());
+    compact(&db, Retention::default());
+    assert!(
+        left.exists(),
+        "nobody removes it while the database is open"
+    );
+    let last = numbers(path).last().map(|last| format!("{last}.db"));
+    assert_eq!(last.map(|last| path.join(last)), Some(left.clone()));
+    db.close().expect("a close");
+
+    let db = open();
+    assert_eq!(db.get(1).expect("a value"), [1; 1000]);
+    db.set(7, b"acknowledged").expect("a set");
+    let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+    assert!(report.is_sound(), "{report}");
+    assert!(!left.exists(), "the next opening removes it");
+    db.backup_to(Arc::new(MemoryStorage::new()), |_, _| {
+        ControlFlow::Continue(())
+    })
+    .expect("a backup");
+    db.close().expect("a close");
+    fs::remove_file(path.join("index")).expect("a checkpoint");
+    let db = open();
+    assert_eq!(db.get(7).expect("a value"), b"acknowledged");
+    assert_eq!(db.count().expect("a count"), 2);
+}
+
+#[test]
+fn a_copy_that_stayed_brings_back_nothing_that_was_dropped() {
+    for lookup in [LookupKind::Disk, LookupKind::Memory] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let options = small_files(lookup);
+        let db = Db::open(path, &options).expect("a database");
+        for id in 1..=20 {
+            db.set(id, &[7; 1000]).expect("a set");
+        }
+        let left = fail_to_remove(&db, path, |copies| copies.first());
+        db.erase(2).expect("an erasure");
+        db.clear().expect("a clear");
+        compact(
+            &db,
+            Retention {
+                keep_versions: 0,
+                ..Retention::default()
+            },
+        );
+        let last_commit = db.last_commit().expect("a number");
+        drop(db);
+        if lookup == LookupKind::Memory {
+            fs::remove_file(path.join("index")).expect("a checkpoint");
+        }
+
+        let db = Db::open(path, &options).expect("it opens");
+        assert_eq!(
+            db.last_commit().expect("a number"),
+            last_commit,
+            "{lookup:?}"
+        );
+        assert_eq!(db.count().expect("a count"), 0, "{lookup:?}");
+        for id in [1, 2] {
+            let versions = db.history(id, 0);
+            let is_gone = matches!(versions, Err(Error::NotFound(NotFound::History(_))));
+            assert!(is_gone, "{lookup:?}: id {id}: {versions:?}");
+        }
+        assert!(!left.exists(), "{lookup:?}");
+    }
+}
+
+#[test]
+fn copies_of_several_compactions_that_stayed_are_removed() {
+    for is_closed in [true, false] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let options = small_files(LookupKind::Memory);
+        let db = Db::open(path, &options).expect("a database");
+        for id in 1..=20 {
+            db.set(id, &[7; 1000]).expect("a set");
+        }
+        let before = numbers(path);
+        let first = fail_to_remove(&db, path, |copies| copies.last());
+        let second = fail_to_remove(&db, path, |copies| copies.first());
+        let read_only = Options {
+            read_only: true,
+            ..Options::default()
+        };
+        let reader = Db::open(path, &read_only).expect("a reader");
+        db.set(1, b"seen").expect("a set");
+        reader.refresh().expect("a refresh");
+        assert_eq!(reader.get(1).expect("a value"), b"seen");
+        match is_closed {
+            true => db.close().expect("a close"),
+            false => drop(db),
+        }
+
+        let db = Db::open(path, &options).expect("it opens");
+        assert!(!first.exists() && !second.exists(), "{:?}", numbers(path));
+        assert_eq!(numbers(path)[..before.len()], before);
+        assert_eq!(db.get(1).expect("a value"), b"seen");
+        assert_eq!(db.count().expect("a count"), 20);
+        compact(&db, Retention::default());
+    }
+}
+
+#[test]
+fn a_copy_that_stayed_does_not_hinder_a_takeover() {
+    for which in [<[u32]>::first, <[u32]>::last] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let options = Options {
+            file_size: 3000,
+            ..Options::default()
+        };
+        let open = || Db::open(path, &options).expect("it opens");
+        let db = open();
+        for _ in 0..20 {
+            db.insert(&[7; 1000]).expect("an insert");
+        }
+        let left = fail_to_remove(&db, path, which);
+        db.close().expect("a close");
+        let mut herolib =
+            Herolib::open(path, Settings::DEFAULT, Port::Go).expect("herolib opens it");
+        herolib.set(1, b"by herolib").expect("a set");
+        herolib.close();
+
+        let read_only = Options {
+            read_only: true,
+            ..Options::default()
+        };
+        let reader = Db::open(path, &read_only).expect("a reader");
+        assert_eq!(reader.get(1).expect("a value"), b"by herolib");
+        drop(open());
+        assert!(!left.exists(), "the opening that takes over removes it");
+        for round in 0..2 {
+            let db = open();
+            assert_eq!(db.get(1).expect("a value"), b"by herolib");
+            assert_eq!(db.history(1, 0).expect("versions").len(), 2);
+            assert_eq!(db.count().expect("a count"), 20 + round);
+            db.insert(b"ours").expect("an insert");
+            db.close().expect("a close");
+        }
+        let db = open();
+        compact(&db, Retention::default());
+        assert_eq!(db.get(1).expect("a value"), b"by herolib");
+    }
 }
