@@ -196,9 +196,14 @@ impl Opening<'_> {
                 entries
             }
         };
+        // herolib begins with 0.db again, even where that was left behind.
+        let is_read = |number: u16| {
+            let mut entries = entries.iter();
+            entries.any(|(_, entry)| entry.is_live() && entry.location().file == number)
+        };
         let old = std::mem::take(&mut manifest.files);
         for file in herolib::data_files(storage)? {
-            if self.leftovers.contains(&file.number) {
+            if self.leftovers.contains(&file.number) && !is_read(file.number) {
                 continue;
             }
             let known = old.iter().find(|known| known.number == file.number);

@@ -537,3 +537,44 @@ fn a_copy_that_stayed_does_not_hinder_a_takeover() {
         assert_eq!(db.get(1).expect("a value"), b"by herolib");
     }
 }
+
+/// herolib begins with the first data file again, whoever's it is.
+#[test]
+fn what_herolib_wrote_to_a_file_that_stayed_is_taken_over() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        file_size: 3000,
+        ..Options::default()
+    };
+    let open = || Db::open(path, &options).expect("it opens");
+    let db = open();
+    for _ in 0..20 {
+        db.insert(&[7; 1000]).expect("an insert");
+    }
+    let (aside, left) = (path.join("aside"), path.join("0.db"));
+    fs::copy(&left, &aside).expect("a data file");
+    compact(&db, Retention::default());
+    assert!(!left.exists(), "a compaction removes what it has replaced");
+    fs::rename(aside, &left).expect("it comes back");
+    db.close().expect("a close");
+    let mut herolib = Herolib::open(path, Settings::DEFAULT, Port::Go).expect("herolib opens it");
+    herolib.set(1, b"by herolib").expect("a set");
+    assert_eq!(herolib.place(1).0, 0);
+    herolib.close();
+
+    for round in 0..2 {
+        let db = open();
+        assert_eq!(db.get(1).expect("a value"), b"by herolib");
+        assert_eq!(db.history(1, 0).expect("versions").len(), 2);
+        assert_eq!(db.count().expect("a count"), 20 + round);
+        let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+        assert!(report.is_sound(), "{report}");
+        db.insert(b"ours").expect("an insert");
+        db.close().expect("a close");
+    }
+    let db = open();
+    compact(&db, Retention::default());
+    assert!(!left.exists(), "nothing is in it any more");
+    assert_eq!(db.get(1).expect("a value"), b"by herolib");
+}
