@@ -8,7 +8,7 @@
 pub(crate) mod chunk;
 mod difference;
 
-use crate::db::{Db, Extent};
+use crate::db::{Db, Extent, superseded};
 use crate::error::{Error, Result};
 use crate::log::commits::Commits;
 use crate::manifest::FileKind;
@@ -47,6 +47,9 @@ impl Db {
         // What an erasure overwrites meanwhile may be read half before and half after it.
         let before = self.unchanged(|overwritten| overwritten);
         let given = self.changes_beside_erasures(since, max_bytes);
+        if matches!(given, Err(Error::Io { .. })) && self.is_superseded() {
+            return Err(superseded());
+        }
         if self.unchanged(|overwritten| overwritten) == before {
             return given;
         }

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::base;
-use crate::db::{Db, Extent, Part, World};
+use crate::db::{Db, Extent, Part, World, superseded};
 use crate::error::{Error, Result};
 use crate::history::Chain;
 use crate::location::Location;
@@ -118,6 +118,9 @@ impl Db {
             check.lookup(&extent)?;
             check.counters(&extent);
         }
+        if !check.report.is_sound() && self.is_superseded() {
+            return Err(superseded());
+        }
         Ok(check.report)
     }
 }
@@ -146,6 +149,8 @@ struct Check<'a, P> {
     empty: Option<LogEnd>,
     /// Damage was met in the log: what follows it may lead to what can't be read.
     gap: bool,
+    /// Another process has erased something since the moment that is checked.
+    erased: bool,
     report: CheckReport,
 }
 
@@ -174,6 +179,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             pending: None,
             empty: None,
             gap: false,
+            erased: false,
             report: CheckReport::default(),
         })
     }
@@ -230,10 +236,12 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         }
         let read = Manifest::read(self.storage);
         match self.pass(MANIFEST, 0, read)? {
-            Some(Some(manifest)) if manifest.uuid == extent.uuid => {
-                self.all_there(&manifest, extent)
+            Some(Some(manifest)) if manifest.uuid != extent.uuid => {
+                self.damaged(MANIFEST, 16, "it is another database's by now");
             }
-            Some(Some(_)) => self.damaged(MANIFEST, 16, "it is another database's by now"),
+            // That of a compaction since lists the files that came of it.
+            Some(Some(manifest)) if manifest.generation > extent.generation => {}
+            Some(Some(manifest)) => self.all_there(&manifest, extent),
             Some(None) => self.damaged(MANIFEST, 0, "the file is gone"),
             None => {}
         }
@@ -244,7 +252,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     fn all_there(&mut self, manifest: &Manifest, extent: &Extent) {
         for file in &manifest.files {
             let opened = |part: &Part| part.segment.number == file.number;
-            if !extent.parts.iter().any(opened) {
+            // Others a writer has begun since.
+            let known = extent.manifest.file(file.number).is_some();
+            if known && !extent.parts.iter().any(opened) {
                 let what = "the data file is missing, or its header is damaged";
                 self.damaged(&name(file.number), 0, what);
                 self.gap = true;
@@ -612,7 +622,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     }
 
     fn clear(&mut self) {
-        for word in self.table.range(0, self.table.len()).unwrap_or_default() {
+        let known = self.table.len().min(self.next_id as usize);
+        for word in self.table.range(0, known).unwrap_or_default() {
             let entry = Entry::from_word(word.load(Ordering::Relaxed));
             if entry.is_live() {
                 word.store(entry.cleared().to_word(), Ordering::Relaxed);
@@ -680,7 +691,12 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         }
         if entry.location() == expected.location() {
             let cleared = cleared && !entry.is_live();
-            let matches = cleared || entry.is_live() == expected.is_live();
+            let mut matches = cleared || entry.is_live() == expected.is_live();
+            if !matches && self.db.is_read_only() {
+                let kind = self.kind_of(id, entry.location());
+                matches = self.pass(&name(entry.location().file), 0, kind)? == Some(Kind::Erased);
+                self.erased |= matches;
+            }
             if !matches {
                 self.damaged(
                     &name(entry.location().file),
@@ -711,6 +727,11 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         })
     }
 
+    fn kind_of(&self, id: u32, location: Location) -> Result<Kind> {
+        let segment = self.world.log.segment_of(location)?;
+        Ok(segment.head(location, id)?.kind)
+    }
+
     /// Where the newest version at or before `commit` is; [`Location::NONE`] if there is none, `None`
     /// if it was erased since. For one that a clear deleted, where that is.
     fn version_as_of(&self, id: u32, entry: Entry, commit: u64) -> Result<Option<Location>> {
@@ -728,7 +749,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
 
     fn counters(&mut self, extent: &Extent) {
         // What was erased since is not read as live.
-        let none_erased = self.db.erasures() == extent.erasures;
+        let none_erased = self.db.erasures() == extent.erasures && !self.erased;
         let live = if none_erased { extent.live } else { self.live };
         let read = (self.commit, self.live);
         let kept = (extent.commit, live);

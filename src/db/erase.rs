@@ -127,13 +127,13 @@ impl Shared {
     fn begin_erasure(&self, id: u32) -> Result<(u64, Unreadable)> {
         // Without the writer lock, for a long history takes its time.
         let before = self.world.load();
-        let (newest, targets) = newest_and_targets(&before, id)?;
+        let (newest, targets) = self.newest_and_targets(&before, id)?;
         let mut writer = self.writer();
         let world = self.world.load();
         let unchanged = Arc::ptr_eq(&before, &world) && world.lookup.get(id) == newest;
         let (newest, mut targets) = match unchanged {
             true => (newest, targets),
-            false => newest_and_targets(&world, id)?,
+            false => self.newest_and_targets(&world, id)?,
         };
         let mut unreadable = self.unreadable();
         unreadable.targets.append(&mut targets);
@@ -150,6 +150,28 @@ impl Shared {
         let commit = self.append_now(&mut writer, &[record])?;
         self.hide_erased(id, &unreadable);
         Ok((commit, unreadable))
+    }
+
+    /// The newest version of a record that can be erased, and what is to be overwritten then. Neither,
+    /// where a compaction has dropped the record and a snapshot that is still open reads it.
+    fn newest_and_targets(&self, world: &World, id: u32) -> Result<(Entry, Vec<Target>)> {
+        let newest = world.lookup.get(id);
+        if !newest.is_known() {
+            let mut unreadable = self.unreadable();
+            unreadable.add_replaced(id)?;
+            return match unreadable.replaced_targets.is_empty() {
+                true => Err(Error::NotFound(NotFound::History(id))),
+                false => Ok((newest, Vec::new())),
+            };
+        }
+        let location = newest.location();
+        let head = world.log.segment_of(location)?.head(location, id)?;
+        if head.kind == Kind::Erase {
+            return Err(Error::NotFound(NotFound::Record(id)));
+        }
+        let mut targets = Vec::new();
+        add_targets(world, id, location, &mut targets)?;
+        Ok((newest, targets))
     }
 
     /// Waits until nobody else erases; refused where this would wait for itself.
@@ -291,22 +313,6 @@ fn within_a_read() -> Error {
     Error::Busy {
         what: "this thread is within a read, whose end an erasure would wait for".into(),
     }
-}
-
-/// The newest version of a record that can be erased, and what is to be overwritten then.
-fn newest_and_targets(world: &World, id: u32) -> Result<(Entry, Vec<Target>)> {
-    let newest = world.lookup.get(id);
-    if !newest.is_known() {
-        return Err(Error::NotFound(NotFound::History(id)));
-    }
-    let location = newest.location();
-    let head = world.log.segment_of(location)?.head(location, id)?;
-    if head.kind == Kind::Erase {
-        return Err(Error::NotFound(NotFound::Record(id)));
-    }
-    let mut targets = Vec::new();
-    add_targets(world, id, location, &mut targets)?;
-    Ok((newest, targets))
 }
 
 /// Adds the versions from `newest` on that hold something of a value, down to the erasure before.

@@ -39,6 +39,29 @@ impl Db {
     }
 }
 
+impl Db {
+    /// Whether a writer has compacted what this read-only handle reads: its files may be gone, and only
+    /// those that are open are still read.
+    pub(crate) fn is_superseded(&self) -> bool {
+        let shared = &*self.shared;
+        let world = self.world();
+        let is_other = |manifest: Manifest| {
+            manifest.uuid == world.log.uuid && manifest.generation != world.log.generation
+        };
+        let manifest = Manifest::read(&*shared.storage);
+        shared.read_only && manifest.is_ok_and(|manifest| manifest.is_some_and(is_other))
+    }
+}
+
+/// For who must read files by their names.
+pub(crate) fn superseded() -> Error {
+    Error::Busy {
+        what: "the database was compacted since the moment that this handle sees, and the files of that \
+               moment are gone: refresh it"
+            .into(),
+    }
+}
+
 impl Shared {
     /// Reads what was appended to the log; `false` if that isn't all that has changed.
     fn follow_log(&self, writer: &mut Writer) -> Result<bool> {

@@ -47,6 +47,7 @@ pub(crate) use backups::{check_untouched, open_copy, remove_leftovers};
 pub(crate) use close::LOCK;
 use erasures::Erasures;
 pub(crate) use extent::{Extent, Part};
+pub(crate) use follow::superseded;
 pub use scan::{Order, Scan};
 use snapshot::Snapshots;
 pub use stats::Stats;

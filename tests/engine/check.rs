@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::TempDirectory;
 use crate::support::herolib::{Herolib, Port, Settings};
-use ourdb::{CheckReport, Db, Error, IoMode, LookupKind, Options, Sync};
+use ourdb::{CheckReport, Db, Error, IoMode, LookupKind, Options, Retention, Sync};
 
 const FILE_HEADER: usize = 64;
 const RECORD_HEADER: usize = 40;
@@ -467,6 +467,64 @@ fn damage_is_named_wherever_a_piece_ends() {
             };
             assert_eq!(damage.offset, record.start as u64, "byte {byte}: {report}");
             assert_eq!(report.versions, 1499, "byte {byte}: {report}");
+        }
+    }
+}
+
+/// What a writer does to files that a read-only handle beside it knows is no damage.
+#[test]
+fn a_reader_that_is_behind_finds_no_damage() {
+    let step = |what: &str, path: &Path, db: Db| -> Db {
+        let roll_over = |db: &Db| (0..40).for_each(|id| db.set(id, &value(id, 7)).expect("a set"));
+        match what {
+            "new data files" => roll_over(&db),
+            "new data files, reopened" => {
+                roll_over(&db);
+                db.close().expect("a close");
+                return Db::open(path, &options()).expect("it opens");
+            }
+            "an erasure" => db.erase(2).expect("an erasure"),
+            _ => {
+                roll_over(&db);
+                db.compact(&Retention::default(), on).expect("a compaction");
+            }
+        }
+        db
+    };
+    for what in [
+        "new data files",
+        "new data files, reopened",
+        "an erasure",
+        "a compaction",
+    ] {
+        for io in [IoMode::Map, IoMode::File] {
+            let directory = TempDirectory::new();
+            let db = Db::open(directory.path(), &options()).expect("it opens");
+            fill(&db);
+            let reader = Options {
+                read_only: true,
+                io,
+                ..options()
+            };
+            let reader = Db::open(directory.path(), &reader).expect("it opens");
+            let db = step(what, directory.path(), db);
+            match reader.check(on) {
+                Ok(report) => assert!(report.is_sound(), "{what}: {report}"),
+                Err(Error::Busy { .. }) => assert_eq!(what, "a compaction"),
+                Err(error) => panic!("{what}: {error}"),
+            }
+            match reader.changes(0, usize::MAX) {
+                Ok((_, upto)) => assert_eq!(upto, reader.last_commit().expect("a commit")),
+                Err(Error::Busy { .. }) => assert_eq!(what, "a compaction"),
+                Err(error) => panic!("{what}: {error}"),
+            }
+            reader.refresh().expect("a refresh");
+            assert!(check(&reader).is_sound() && check(&db).is_sound(), "{what}");
+            let damaged = directory.path().join("0.db");
+            if what == "an erasure" {
+                change(&damaged, |content| content[200] ^= 1);
+                assert!(!check(&reader).is_sound(), "damage is still found");
+            }
         }
     }
 }

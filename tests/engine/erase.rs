@@ -901,3 +901,40 @@ fn a_snapshot_of_a_reader_that_follows_does_not_count_what_was_erased() {
     let fresh = reader.snapshot().expect("a snapshot");
     assert_eq!(fresh.count().expect("a count"), 2);
 }
+
+/// A record that no version is kept of is read by snapshots of before, and erased there.
+#[test]
+fn what_a_compaction_has_dropped_is_erased_for_open_snapshots() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let db = Db::open_on(Arc::clone(&storage), &options).expect("it opens");
+    let go_on = |_, _| ControlFlow::Continue(());
+    db.set(1, b"a secret of somebody").expect("a set");
+    db.set(2, b"two").expect("a set");
+    let snapshot = db.snapshot().expect("a snapshot");
+    db.delete(1).expect("a deletion");
+    let keep_live = Retention {
+        keep_versions: 0,
+        ..Retention::default()
+    };
+    db.compact(&keep_live, go_on).expect("a compaction");
+    assert!(db.history(1, 0).is_err());
+    assert_eq!(snapshot.get(1).expect("a value"), b"a secret of somebody");
+    db.erase(1).expect("an erasure");
+    assert!(snapshot.get(1).is_err());
+    for (name, content) in files(&*storage) {
+        let secret = content.windows(8).any(|bytes| bytes == b"a secret");
+        assert!(!secret, "{name}");
+    }
+    let again = db.erase(1);
+    assert!(matches!(again, Err(Error::NotFound(_))), "{again:?}");
+    assert_eq!(snapshot.get(2).expect("a value"), b"two");
+    drop(snapshot);
+    check(&db);
+    db.close().expect("a close");
+    check(&Db::open_on(storage, &options).expect("it opens"));
+}
