@@ -287,7 +287,7 @@
  *   there or not;
  * - by ourdb_txn_first(), _last(), _above() and _below(), the record that was found and all ids
  *   that were passed over on the way to it;
- * - by ourdb_txn_count(), which records are live;
+ * - by ourdb_txn_count(), all records;
  * - by an iterator, all records of its range;
  * - by ourdb_txn_delete(), and in an incremental database by ourdb_txn_set(), whether the record is
  *   live, but not its value.
@@ -369,7 +369,7 @@
  *
  * Commit numbers and times stay what they are, and go on from where they were. The past before the
  * compaction is gone as a whole: ourdb_stats.oldest_commit says from where on ourdb_txn_begin_at()
- * and ourdb_revert_all() work. Versions that were kept can be read by ourdb_history() and
+ * and the reverts work. Versions that were kept can be read by ourdb_history() and
  * ourdb_get_version() as before.
  *
  * A compaction needs room on the disk for what it keeps, beside the old files. It may be stopped by
@@ -403,7 +403,9 @@
  * that the id never held a record, or that nothing is left to erase.
  *
  * What the library can't reach: backups and copies, what receivers of changes have until they are
- * sent the erasure, and what a file system or a disk keeps of blocks that were overwritten.
+ * sent the erasure, read-only handles that were opened before a compaction and have not been
+ * refreshed since, with their snapshots, and what a file system or a disk keeps of blocks that were
+ * overwritten.
  *
  *
  * Backup
@@ -1458,8 +1460,8 @@ int ourdb_last_commit(const ourdb *db, uint64_t *out);
  * @param commit  the commit number
  *
  * @return OURDB_OK, or
- * - OURDB_NOT_FOUND: the record was not there as of that commit, or the past from that commit on
- *   was compacted away
+ * - OURDB_NOT_FOUND: the record was not there as of that commit, the commit is beyond the last, or
+ *   the past from that commit on was compacted away
  * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
  * - OURDB_RECORD_TOO_LARGE: the value of then is longer than record_size_max is now
  * - a code that any write can return (see Errors)
@@ -1479,7 +1481,8 @@ int ourdb_revert(ourdb *db, uint32_t id, uint64_t commit);
  * @return OURDB_OK, or, and then nothing was changed:
  * - OURDB_NOT_FOUND: the commit is beyond the last, or the past from that commit on was compacted
  *   away
- * - OURDB_RECORD_TOO_LARGE: what is to be written is over the 4 GiB of one commit
+ * - OURDB_RECORD_TOO_LARGE: what is to be written is over the 4 GiB of one commit, or a value of
+ *   then is longer than record_size_max is now
  * - a code that any write can return (see Errors)
  *
  * Cost: a walk over all ids, and one append for each record that has changed.
@@ -1598,7 +1601,7 @@ void ourdb_txn_abort(ourdb_txn *txn);
 
 /**
  * As ourdb_insert(), in a transaction. The id is given out to no one else from now on, and is lost
- * if the transaction is not committed.
+ * if the transaction is not committed; but after a crash nobody knows of it.
  *
  * @param txn     the transaction
  * @param data    the value; may be NULL when len is 0
@@ -1960,7 +1963,7 @@ int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress pr
  *
  * @param db           the database; may be opened for reading only
  * @param destination  a directory that is absent, empty, or holds an earlier backup of this
- *     database that nobody has written to since
+ *     database that nobody has written to or compacted since
  * @param progress     called every few MiB; may be NULL
  * @param context      handed to progress
  *
@@ -1991,6 +1994,7 @@ int ourdb_backup(const ourdb *db, const char *destination, ourdb_progress progre
  * - OURDB_CORRUPT: something is; ourdb_errmsg() names each damaged place, one to a line, up to
  *   1,000 of them: file, offset, and the record where it is known
  * - OURDB_CANCELLED: progress asked to stop
+ * - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
  * - a code that any read can return (see Errors)
  *
  * Cost: reads all data files once; meanwhile 8 bytes of memory for each id in use.
@@ -2010,9 +2014,12 @@ typedef struct ourdb_stats {
     size_t size;
     /** Live records, as ourdb_count(). */
     uint64_t live;
-    /** Versions that are kept, deletions among them; of what herolib wrote only the newest ones. */
+    /**
+     * Versions that are kept, deletions among them; of what herolib wrote only the newest ones.
+     * What an erasure removed counts until the next compaction.
+     */
     uint64_t versions;
-    /** Deletions among the versions; those of an ourdb_clear() from the next compaction on. */
+    /** Deletions among the versions; those of an ourdb_clear(), in both, from the next compaction on. */
     uint64_t deletions;
     /** Bytes in the data files that the newest versions of live records take. */
     uint64_t bytes_live;
@@ -2039,7 +2046,10 @@ typedef struct ourdb_stats {
      * highest that was ever set.
      */
     uint64_t next_id;
-    /** Transactions, snapshots and iterators that are open on this handle. */
+    /**
+     * Transactions, snapshots and iterators that are open on this handle; an iterator of a
+     * transaction counts with that.
+     */
     uint64_t transactions;
     /** The time of the last commit, in microseconds since the Unix epoch; 0 if there is none. */
     uint64_t last_time_us;
@@ -2084,7 +2094,7 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  *
  * To follow a database, begin with 0, or with the last commit of a backup, and go on with what
  * out_commit says until the answer is empty. The bytes carry checksums, mean the same on every
- * machine, and may be stored or sent as they are, one answer after the other.
+ * machine, and may be stored or sent as they are; ourdb_apply() takes one answer at a time.
  *
  * After a compaction of the sender, changes from before it are a difference of states: the versions
  * that were kept, in the order of their commits, with their numbers and times, and at its end the
@@ -2108,6 +2118,7 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  * @return OURDB_OK, or
  * - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
  *   first own commit, or before a compaction: then copy the directory, and go on from the copy
+ * - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
  * - a code that any read can return (see Errors)
  *
  * Cost: reads the log from there on, and copies it. The first part of a difference reads the heads

@@ -31,7 +31,8 @@ impl Db {
     ///
     /// A database that was taken over from herolib has versions without a commit. Before its first
     /// own commit there are no changes to give, nor, once it is compacted, from before that; that is
-    /// [`Error::Incompatible`]: copy the directory, then go on from there.
+    /// [`Error::Incompatible`]: copy the directory, then go on from there. [`Error::Busy`]: the files that
+    /// a read-only handle knows went with a compaction of the writer's; refresh it.
     ///
     /// Any number of threads may call it, beside readers and the writer. Cost: reads the data
     /// files from where the last calls ended, else from the beginning of the one that commit

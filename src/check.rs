@@ -97,7 +97,8 @@ impl Db {
     ///
     /// `progress` is told how many bytes are read, and how many are to be; where it breaks, the
     /// answer is [`Error::Cancelled`]. Damage is no error of the check: see
-    /// [`CheckReport::damage`].
+    /// [`CheckReport::damage`]. [`Error::Busy`]: the files that a read-only handle knows went with a
+    /// compaction of the writer's; refresh it.
     ///
     /// Cost: reads all data files once, and takes 8 bytes of memory per id meanwhile.
     pub fn check(&self, progress: impl FnMut(u64, u64) -> ControlFlow<()>) -> Result<CheckReport> {

@@ -12,7 +12,7 @@ use super::pointer;
 ///
 /// To follow a database, begin with 0, or with the last commit of a backup, and go on with what
 /// out_commit says until the answer is empty. The bytes carry checksums, mean the same on every
-/// machine, and may be stored or sent as they are, one answer after the other.
+/// machine, and may be stored or sent as they are; ourdb_apply() takes one answer at a time.
 ///
 /// After a compaction of the sender, changes from before it are a difference of states: the versions
 /// that were kept, in the order of their commits, with their numbers and times, and at its end the
@@ -36,6 +36,7 @@ use super::pointer;
 /// @return OURDB_OK, or
 /// - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
 ///   first own commit, or before a compaction: then copy the directory, and go on from the copy
+/// - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads

@@ -133,8 +133,8 @@ pub unsafe extern "C" fn ourdb_last_commit(db: *const ourdb, out: *mut u64) -> c
 /// @param commit  the commit number
 ///
 /// @return OURDB_OK, or
-/// - OURDB_NOT_FOUND: the record was not there as of that commit, or the past from that commit on
-///   was compacted away
+/// - OURDB_NOT_FOUND: the record was not there as of that commit, the commit is beyond the last, or
+///   the past from that commit on was compacted away
 /// - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
 /// - OURDB_RECORD_TOO_LARGE: the value of then is longer than record_size_max is now
 /// - a code that any write can return (see Errors)
@@ -158,7 +158,8 @@ pub unsafe extern "C" fn ourdb_revert(db: *mut ourdb, id: u32, commit: u64) -> c
 /// @return OURDB_OK, or, and then nothing was changed:
 /// - OURDB_NOT_FOUND: the commit is beyond the last, or the past from that commit on was compacted
 ///   away
-/// - OURDB_RECORD_TOO_LARGE: what is to be written is over the 4 GiB of one commit
+/// - OURDB_RECORD_TOO_LARGE: what is to be written is over the 4 GiB of one commit, or a value of
+///   then is longer than record_size_max is now
 /// - a code that any write can return (see Errors)
 ///
 /// Cost: a walk over all ids, and one append for each record that has changed.

@@ -142,7 +142,7 @@ pub unsafe extern "C" fn ourdb_compact(
 ///
 /// @param db           the database; may be opened for reading only
 /// @param destination  a directory that is absent, empty, or holds an earlier backup of this
-///     database that nobody has written to since
+///     database that nobody has written to or compacted since
 /// @param progress     called every few MiB; may be NULL
 /// @param context      handed to progress
 ///
@@ -187,6 +187,7 @@ pub unsafe extern "C" fn ourdb_backup(
 /// - OURDB_CORRUPT: something is; ourdb_errmsg() names each damaged place, one to a line, up to
 ///   1,000 of them: file, offset, and the record where it is known
 /// - OURDB_CANCELLED: progress asked to stop
+/// - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads all data files once; meanwhile 8 bytes of memory for each id in use.

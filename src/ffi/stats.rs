@@ -17,8 +17,9 @@ pub struct ourdb_stats {
     /// Live records, as ourdb_count().
     pub live: u64,
     /// Versions that are kept, deletions among them; of what herolib wrote only the newest ones.
+    /// What an erasure removed counts until the next compaction.
     pub versions: u64,
-    /// Deletions among the versions; those of an ourdb_clear() from the next compaction on.
+    /// Deletions among the versions; those of an ourdb_clear(), in both, from the next compaction on.
     pub deletions: u64,
     /// Bytes in the data files that the newest versions of live records take.
     pub bytes_live: u64,
@@ -39,7 +40,8 @@ pub struct ourdb_stats {
     /// The id that the next ourdb_insert() gives out; in a key-value database the one after the
     /// highest that was ever set.
     pub next_id: u64,
-    /// Transactions, snapshots and iterators that are open on this handle.
+    /// Transactions, snapshots and iterators that are open on this handle; an iterator of a
+    /// transaction counts with that.
     pub transactions: u64,
     /// The time of the last commit, in microseconds since the Unix epoch; 0 if there is none.
     pub last_time_us: u64,

@@ -150,7 +150,7 @@ pub unsafe extern "C" fn ourdb_txn_abort(txn: *mut ourdb_txn) {
 }
 
 /// As ourdb_insert(), in a transaction. The id is given out to no one else from now on, and is lost
-/// if the transaction is not committed.
+/// if the transaction is not committed; but after a crash nobody knows of it.
 ///
 /// @param txn     the transaction
 /// @param data    the value; may be NULL when len is 0
