@@ -129,12 +129,19 @@ impl Shared {
 
     /// Makes the log durable and writes a checkpoint, before there are other threads.
     pub(super) fn checkpoint(&self) -> Result<()> {
-        let commit = self.writer().commit;
-        self.sync_to(commit)?;
         let mut writer = self.writer();
+        let writer = &mut *writer;
         let world = self.read();
-        self.note_clears(&mut writer, &world)?;
-        self.write_checkpoint(&writer, &world)
+        // Without a mark behind it, which would not be on disk, and up to whose end a checkpoint would say
+        // that the log is.
+        writer
+            .tail
+            .take_sync_work()
+            .run(&world.log)
+            .map_err(|error| self.sync_failed(writer, error))?;
+        self.group.synced(writer.commit);
+        self.note_clears(writer, &world)?;
+        self.write_checkpoint(writer, &world)
     }
 
     /// Before a checkpoint: that stands for a log with clears in it, and doesn't say so. The log must

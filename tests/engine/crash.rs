@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::model::{Model, Value, Write, compare};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
-use crate::support::{Context, Verdict};
+use crate::support::{Context, Verdict, require};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::{Db, Error, Options, Retention, Sync};
@@ -341,6 +341,63 @@ fn a_crash_in_a_close_that_keeps_only_a_number_is_harmless() {
         calls,
         "a close of what wasn't changed writes"
     );
+}
+
+/// After much was read an opening writes a checkpoint. It may not stand for more than is on disk.
+#[test]
+fn a_loss_of_power_after_a_long_opening_loses_nothing_that_its_checkpoint_says() {
+    const RECORDS: usize = 70;
+    let options = Options {
+        record_size_max: 1 << 20,
+        ..options(Sync::Os, 20 << 20)
+    };
+    let storage = storage(Disk::new(), true);
+    let db = open(&storage, &options, false).expect("a new database opens");
+    for number in 0..RECORDS {
+        db.insert(&vec![number as u8; 1 << 20]).expect("an insert");
+    }
+    drop(db);
+
+    let storage = self::storage(storage.disk(), true);
+    drop(open(&storage, &options, true).expect("it opens after the death of the process"));
+    let mut covered = 0;
+    let verdict = storage.history().replay(|calls, disk| {
+        // What comes before that is no other opening than a short one.
+        let names = disk.files();
+        if !names.iter().any(|name| name.starts_with("index")) {
+            return Ok(());
+        }
+        for loss in [Loss::OF_EVERYTHING, Loss::OF_NOTHING] {
+            let left = disk.lose_power(&loss);
+            let has_checkpoint = left.read("index").is_some();
+            let opened = |storage: &SimStorage| {
+                open(storage, &options, true)
+                    .map_err(|error| format!("{calls} calls into the opening: {error}"))
+            };
+            let storage = self::storage(left, true);
+            let db = opened(&storage)?;
+            if !has_checkpoint {
+                continue;
+            }
+            let count = db.count().expect("a count");
+            require!(count == RECORDS as u64, "{calls} calls: {count} records");
+            // What is written from there on goes on where the log ends without the checkpoint, too.
+            db.insert(b"more").expect("an insert");
+            db.sync().expect("a sync");
+            drop(db);
+            storage.remove("index").expect("it is there");
+            let db = opened(&storage).context(|| "without the checkpoint".into())?;
+            let count = db.count().expect("a count");
+            require!(
+                count == RECORDS as u64 + 1,
+                "{calls} calls: {count} records without the checkpoint"
+            );
+            covered += 1;
+        }
+        Ok(())
+    });
+    verdict.unwrap_or_else(|message| panic!("{message}"));
+    assert!(covered > 0, "too little was read");
 }
 
 /// Where data files have high numbers, a compaction begins with 0 again.
