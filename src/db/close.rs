@@ -79,7 +79,7 @@ impl Shared {
             work.run(&world.log)
                 .map_err(|error| self.sync_failed(writer, error))?;
         }
-        self.note_clears(writer, &world)?;
+        self.note_log(writer, &world)?;
         self.write_checkpoint(writer, &world)?;
         if !world.lookup.is_on_disk() {
             remove_if_there(&*self.storage, TABLE)
@@ -132,29 +132,41 @@ impl Shared {
         let mut writer = self.writer();
         let writer = &mut *writer;
         let world = self.read();
-        // Without a mark behind it, which would not be on disk, and up to whose end a checkpoint would say
-        // that the log is.
+        // Without a mark behind it, which would not be on disk, and up to whose end the checkpoint and the
+        // manifest would say that the log is.
         writer
             .tail
             .take_sync_work()
             .run(&world.log)
             .map_err(|error| self.sync_failed(writer, error))?;
         self.group.synced(writer.commit);
-        self.note_clears(writer, &world)?;
+        self.note_log(writer, &world)?;
         self.write_checkpoint(writer, &world)
     }
 
-    /// Before a checkpoint: that stands for a log with clears in it, and doesn't say so. The log must
-    /// be on disk.
-    fn note_clears(&self, writer: &mut Writer, world: &World) -> Result<()> {
+    /// Before a checkpoint: it stands for clears that it doesn't name, and for data files of which it
+    /// names the last one only. Nobody reads them before it is used, so what the manifest doesn't list
+    /// could be gone, and nothing would tell. The log must be on disk.
+    fn note_log(&self, writer: &mut Writer, world: &World) -> Result<()> {
+        let manifest = &writer.manifest;
         let clears = world.clears().to_vec();
-        // What only an opening has read may not be on disk: see `Shared::prepare`.
-        let noted = writer.manifest.clears == clears && (writer.prepared || clears.is_empty());
-        if noted || planted!(clears_not_noted) {
+        let files = data_files(manifest, world);
+        let end = writer.tail.end();
+        let is_before = |file: &&DataFile| end.is_some_and(|end| file.number < end.file);
+        let is_listed = |file: &DataFile| manifest.file(file.number).is_some();
+        let same = manifest.clears == clears && files.iter().filter(is_before).all(is_listed);
+        let nothing = clears.is_empty() && !files.iter().any(|file| is_before(&file));
+        // What only an opening has read may not be on disk: see `Shared::prepare`. Of a backup an earlier
+        // one says no less: see `State::Extending`.
+        if same && (nothing || writer.prepared || manifest.backup) {
             return Ok(());
         }
-        writer.manifest.clears = clears;
-        writer.manifest.write(&*self.storage)
+        self.write_manifest(writer, |manifest| {
+            manifest.files = files;
+            if !planted!(clears_not_noted) {
+                manifest.clears = clears;
+            }
+        })
     }
 
     /// Before a dump is replaced: a manifest that says "closed cleanly" knows the old one, and the new

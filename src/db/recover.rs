@@ -128,11 +128,14 @@ impl<'a> Opening<'a> {
                         continue;
                     }
                     let header = FileHeader::of(storage, file.number)?;
-                    if !header.is_some_and(|header| self.is_ours(&header)) && !self.salvage() {
+                    // Where a checkpoint stands for it nobody reads further.
+                    let is_its_own =
+                        |header: FileHeader| header.number == file.number && self.is_ours(&header);
+                    if !header.is_some_and(is_its_own) && !self.salvage() {
                         return Err(Error::corrupt(
                             storage.describe(&name(file.number)),
                             0,
-                            "the header does not match its checksum, or is another database's",
+                            "the header does not match its checksum, or is another data file's",
                         ));
                     }
                     if known.kind == FileKind::Compacted {

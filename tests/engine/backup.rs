@@ -509,6 +509,41 @@ fn its_own_directory_and_one_that_is_open_are_refused() {
     assert_eq!(reader.get(4).unwrap(), b"four");
 }
 
+/// Until all of it was compared, the directory holds the backup of before, or says that there is none.
+#[test]
+fn a_backup_is_none_until_it_is_done() {
+    const CLOSED: u8 = 0;
+    const UNFINISHED: u8 = 4;
+    const EXTENDED: u8 = 5;
+    let db = Db::open_on(Arc::new(MemoryStorage::new()), &options()).unwrap();
+    let mut destination = simulated(Disk::new(), 1);
+    for under_way in [UNFINISHED, EXTENDED] {
+        for round in 0..2 {
+            for number in 0..20u8 {
+                db.insert(&[number; 400]).unwrap();
+            }
+            if round == 0 {
+                db.clear().unwrap();
+            }
+        }
+        db.backup_to(Arc::new(destination.clone()), on).unwrap();
+        let mut states = Vec::new();
+        let seen = destination.history().replay(|_, disk| {
+            states.extend(disk.read("MANIFEST").map(|manifest| manifest[42]));
+            Ok(())
+        });
+        right(seen, "the destination");
+        states.dedup();
+        states.retain(|&state| state != CLOSED || under_way == UNFINISHED);
+        let expected = match under_way {
+            UNFINISHED => vec![UNFINISHED, CLOSED],
+            state => vec![state],
+        };
+        assert_eq!(states, expected);
+        destination = simulated(destination.disk(), 2);
+    }
+}
+
 #[test]
 fn a_damaged_database_gives_no_backup() {
     let (source, backup) = (TempDirectory::new(), TempDirectory::new());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Disk, Loss, SimStorage};
 use crate::support::{Context, TempDirectory, Verdict, refute, require};
-use ourdb::storage::Storage;
+use ourdb::storage::{Access, Storage};
 use ourdb::{Db, Error, IoMode, LookupKind, NotFound, Options, Records, Retention, Sync};
 
 /// The header of a data file.
@@ -174,6 +174,319 @@ fn a_damaged_header_of_the_file_that_the_checkpoint_points_at_is_refused() {
         let mut files = whole.clone();
         files.get_mut("0.db").unwrap()[at] ^= 1 << (at % 8);
         assert_refused(&files, &format!("a bit of byte {at} of 0.db flipped"));
+    }
+}
+
+/// What a checkpoint stands for lies in data files that nobody reads before it is used. Each that is
+/// missing or damaged is refused, whoever opens, and left as it is; salvage reads the others.
+struct Covered {
+    options: Options,
+    /// Ids are below this.
+    count: u32,
+    len: usize,
+}
+
+impl Covered {
+    /// In several data files, of which each holds some records.
+    fn in_short_files() -> Covered {
+        let options = Options {
+            file_size: 1500,
+            record_nr_max: 1000,
+            ..key_value()
+        };
+        Covered {
+            options,
+            count: 40,
+            len: 200,
+        }
+    }
+
+    /// So long that an opening which has read all of it writes a checkpoint.
+    fn in_long_files() -> Covered {
+        let options = Options {
+            file_size: 20 << 20,
+            record_nr_max: 1000,
+            record_size_max: 1 << 20,
+            ..key_value()
+        };
+        Covered {
+            options,
+            count: 70,
+            len: 1 << 20,
+        }
+    }
+
+    fn open(&self, storage: &SimStorage) -> Result<Db, Error> {
+        Db::open_on(Arc::new(storage.clone()), &self.options)
+    }
+
+    fn read_only(&self) -> Options {
+        Options {
+            read_only: true,
+            ..self.options.clone()
+        }
+    }
+
+    fn value(&self, id: u32) -> Vec<u8> {
+        vec![id as u8 | 0x80; self.len]
+    }
+
+    fn fill(&self, db: &Db, ids: Range<u32>) {
+        for id in ids {
+            db.set(id, &self.value(id)).unwrap();
+        }
+    }
+
+    /// A database whose writer died, and the next one too, after an opening that wrote a checkpoint.
+    fn opened(&self) -> Disk {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let db = self.open(&storage).unwrap();
+        self.fill(&db, 0..self.count);
+        drop(db);
+        assert!(!has_checkpoint(&storage.disk()));
+        drop(self.open(&storage).unwrap());
+        assert!(has_checkpoint(&storage.disk()), "too little was read");
+        storage.disk()
+    }
+
+    /// A database whose writer died, where the number of a data file in the middle is taken: by `taken`,
+    /// which is given the header that the file would have had. The one after it goes on in its stead.
+    fn with_a_number_taken(&self, taken: impl Fn(&[u8]) -> Vec<u8>) -> (Disk, String) {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let half = self.count / 2;
+        self.fill(&self.open(&storage).unwrap(), 0..half);
+        let disk = storage.disk();
+        let mut names = (0..).map(|number| format!("{number}.db"));
+        let name = names.find(|name| disk.read(name).is_none()).unwrap();
+
+        let storage = SimStorage::new(disk.clone(), true, 2);
+        let db = self.open(&storage).unwrap();
+        let mut id = half;
+        while storage.disk().read(&name).is_none() {
+            self.fill(&db, id..id + 1);
+            id += 1;
+        }
+        let header = storage.disk().read(&name).unwrap()[..FILE_HEADER].to_vec();
+
+        let storage = SimStorage::new(disk, true, 2);
+        let db = self.open(&storage).unwrap();
+        let somebody_elses = storage.open(&name, Access::CreateNew).unwrap();
+        somebody_elses.write_at(0, &[SOMEBODY_ELSES]).unwrap();
+        self.fill(&db, half..self.count);
+        db.sync().unwrap();
+        drop(db);
+        (storage.disk().with(&name, Some(taken(&header))), name)
+    }
+
+    /// All is there, for a reader and a writer.
+    fn assert_whole(&self, disk: &Disk, what: &str) {
+        for options in [self.read_only(), self.options.clone()] {
+            let storage = SimStorage::new(disk.clone(), true, 2);
+            let db = Db::open_on(Arc::new(storage), &options);
+            let db = db.unwrap_or_else(|error| panic!("{what}: {error}"));
+            self.assert_there(&db, 0..self.count, what);
+        }
+    }
+
+    fn assert_there(&self, db: &Db, ids: impl IntoIterator<Item = u32>, what: &str) {
+        for id in ids {
+            let read = db.get(id);
+            let read = read.unwrap_or_else(|error| panic!("{what}: id {id}: {error}"));
+            assert!(read == self.value(id), "{what}: id {id} has another value");
+        }
+    }
+
+    /// The ids with a record in this data file.
+    fn ids_in(&self, content: &[u8]) -> BTreeSet<u32> {
+        let mut at = FILE_HEADER;
+        let mut ids = BTreeSet::new();
+        while let Some(head) = content
+            .get(at..at + RECORD_HEADER)
+            .filter(|head| head[4] != 0)
+        {
+            let is_mark = head[4] == 3;
+            if !is_mark {
+                ids.insert(u32::from_le_bytes(head[8..12].try_into().unwrap()));
+            }
+            at += RECORD_HEADER + if is_mark { 0 } else { self.len };
+        }
+        ids
+    }
+
+    fn assert_damage_is_refused(&self, disk: &Disk, what: &str) {
+        let names = disk.files().into_iter();
+        let names: Vec<String> = names.filter(|name| name.ends_with(".db")).collect();
+        assert!(names.len() > 3, "{names:?}");
+        let storage = SimStorage::new(Disk::new(), true, 99);
+        let other = self.open(&storage).unwrap();
+        let mut id = 0;
+        while names.iter().any(|name| storage.disk().read(name).is_none()) {
+            self.fill(&other, id..id + 1);
+            id += 1;
+        }
+        let other = storage.disk();
+        for (index, name) in names.iter().enumerate() {
+            let whole = disk.read(name).unwrap();
+            let mut headless = whole.to_vec();
+            headless[..SECTOR].fill(0);
+            let mut foreign = whole.to_vec();
+            foreign[..FILE_HEADER].copy_from_slice(&other.read(name).unwrap()[..FILE_HEADER]);
+            let next = &names[(index + 1) % names.len()];
+            let mut exchanged = whole.to_vec();
+            exchanged[..FILE_HEADER].copy_from_slice(&disk.read(next).unwrap()[..FILE_HEADER]);
+            let damages = [
+                ("missing", None),
+                ("without a header", Some(headless)),
+                ("a byte shorter", Some(whole[..whole.len() - 1].to_vec())),
+                ("a header long", Some(whole[..FILE_HEADER].to_vec())),
+                ("empty", Some(Vec::new())),
+                ("with a header of another database", Some(foreign)),
+                ("with a header of another data file", Some(exchanged)),
+            ];
+            let others = self.ids_in(whole);
+            let others = (0..self.count).filter(|id| !others.contains(id));
+            for (damage, content) in damages {
+                let what = format!("{what}, {name} {damage}");
+                let storage = SimStorage::new(disk.with(name, content), true, 3);
+                for options in [self.options.clone(), self.read_only()] {
+                    let opened = Db::open_on(Arc::new(storage.clone()), &options);
+                    let opened = opened.map(|db| db.count());
+                    assert!(
+                        matches!(opened, Err(Error::Corrupt { .. })),
+                        "{what}: {opened:?}"
+                    );
+                }
+                let salvage = Options {
+                    salvage: true,
+                    ..Options::default()
+                };
+                let db = Db::open_on(Arc::new(storage.clone()), &salvage).unwrap();
+                self.assert_there(&db, others.clone(), &what);
+                assert_eq!(storage.events(), 0, "{what}: something was changed");
+            }
+        }
+    }
+}
+
+/// What a crash leaves that comes after any call of a close.
+fn crashes_in_close(storage: &SimStorage, db: Db) -> Vec<Disk> {
+    let before = storage.events();
+    db.close().unwrap();
+    let history = storage.history();
+    let moments = before..=history.events.len();
+    moments.map(|calls| history.after(calls)).collect()
+}
+
+fn has_checkpoint(disk: &Disk) -> bool {
+    disk.read("index").is_some()
+}
+
+#[test]
+fn damage_before_the_checkpoint_of_an_opening_is_refused() {
+    let covered = Covered::in_long_files();
+    covered.assert_damage_is_refused(&covered.opened(), "a checkpoint of an opening");
+}
+
+#[test]
+fn damage_before_the_checkpoint_of_a_close_that_was_cut_short_is_refused() {
+    let covered = Covered::in_short_files();
+    // The manifest is that of an earlier close, or knows no data file at all.
+    for closed_before in [false, true] {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let mut db = covered.open(&storage).unwrap();
+        covered.fill(&db, 0..12);
+        if closed_before {
+            db.close().unwrap();
+            db = covered.open(&storage).unwrap();
+        }
+        covered.fill(&db, 12..covered.count);
+        let before = storage.disk().read("index").map(<[u8]>::to_vec);
+        let mut looked_at = 0;
+        for (calls, disk) in crashes_in_close(&storage, db).iter().enumerate() {
+            let what = format!("closed before: {closed_before}, {calls} calls into the close");
+            covered.assert_whole(disk, &what);
+            // Until there is a new one nothing says what was on disk: no mark does.
+            if disk.read("index") != before.as_deref() {
+                covered.assert_damage_is_refused(disk, &what);
+                looked_at += 1;
+            }
+        }
+        assert!(looked_at > 2, "{looked_at} crashes behind the checkpoint");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_of_an_opening_is_not_used() {
+    let covered = Covered::in_long_files();
+    let disk = covered.opened();
+    covered.assert_whole(&disk, "undamaged");
+    let index = disk.read("index").unwrap();
+    let mut garbled = index.to_vec();
+    garbled[40] ^= 1;
+    for (what, content) in [
+        ("missing", None),
+        ("cut", Some(index[..index.len() - 1].to_vec())),
+        ("garbled", Some(garbled)),
+    ] {
+        covered.assert_whole(&disk.with("index", content), what);
+    }
+}
+
+#[test]
+fn a_reader_follows_over_the_checkpoint_of_an_opening() {
+    let covered = Covered::in_long_files();
+    let storage = SimStorage::new(Disk::new(), true, 1);
+    let db = covered.open(&storage).unwrap();
+    covered.fill(&db, 0..10);
+    let reader = Db::open_on(Arc::new(storage.clone()), &covered.read_only()).unwrap();
+    covered.fill(&db, 10..covered.count - 1);
+    drop(db);
+    let db = covered.open(&storage).unwrap();
+    assert!(has_checkpoint(&storage.disk()), "too little was read");
+    covered.fill(&db, covered.count - 1..covered.count);
+    reader.refresh().unwrap();
+    covered.assert_there(&reader, 0..covered.count, "a reader that follows");
+}
+
+/// What stands where a data file of the log would have its number, made of the header that it would
+/// have had.
+const TAKEN: [Taken; 4] = [
+    ("somebody's", |_| SOMEBODY_ELSES.to_vec()),
+    ("a data file made in vain", |header| header.to_vec()),
+    ("one that got no header", |header| vec![0; header.len()]),
+    ("one with nothing in it", |_| Vec::new()),
+];
+type Taken = (&'static str, fn(&[u8]) -> Vec<u8>);
+const SOMEBODY_ELSES: &[u8] = b"somebody's";
+
+#[test]
+fn a_checkpoint_of_an_opening_stands_for_a_log_with_a_number_left_out() {
+    let covered = Covered::in_long_files();
+    for (what, taken) in TAKEN {
+        let (disk, name) = covered.with_a_number_taken(taken);
+        let storage = SimStorage::new(disk, true, 2);
+        drop(covered.open(&storage).unwrap());
+        let disk = storage.disk();
+        assert!(has_checkpoint(&disk), "too little was read");
+        covered.assert_whole(&disk, what);
+        let stays = disk.read(&name) == Some(SOMEBODY_ELSES);
+        assert_eq!(stays, what == "somebody's", "{what}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_a_close_stands_for_a_log_with_a_number_left_out() {
+    let covered = Covered::in_short_files();
+    for (what, taken) in TAKEN {
+        let (disk, name) = covered.with_a_number_taken(taken);
+        let storage = SimStorage::new(disk, true, 2);
+        let db = covered.open(&storage).unwrap();
+        covered.assert_there(&db, 0..covered.count, what);
+        for disk in crashes_in_close(&storage, db) {
+            covered.assert_whole(&disk, what);
+            let stays = disk.read(&name) == Some(SOMEBODY_ELSES);
+            assert_eq!(stays, what == "somebody's", "{what}");
+        }
     }
 }
 
