@@ -2019,7 +2019,10 @@ typedef struct ourdb_stats {
      * What an erasure removed counts until the next compaction.
      */
     uint64_t versions;
-    /** Deletions among the versions; those of an ourdb_clear(), in both, from the next compaction on. */
+    /**
+     * Deletions among the versions; those of an ourdb_clear() count in both from the next
+     * compaction on.
+     */
     uint64_t deletions;
     /** Bytes in the data files that the newest versions of live records take. */
     uint64_t bytes_live;
