@@ -37,19 +37,18 @@ impl Db {
         drop(replaced);
         Ok(())
     }
-}
 
-impl Db {
     /// Whether a writer has compacted what this read-only handle reads: its files may be gone, and only
     /// those that are open are still read.
     pub(crate) fn is_superseded(&self) -> bool {
         let shared = &*self.shared;
         let world = self.world();
-        let is_other = |manifest: Manifest| {
-            manifest.uuid == world.log.uuid && manifest.generation != world.log.generation
+        // A later one: what a reader takes over, it has in memory as of the next generation.
+        let is_later = |manifest: Manifest| {
+            manifest.uuid == world.log.uuid && manifest.generation > world.log.generation
         };
         let manifest = Manifest::read(&*shared.storage);
-        shared.read_only && manifest.is_ok_and(|manifest| manifest.is_some_and(is_other))
+        shared.read_only && manifest.is_ok_and(|manifest| manifest.is_some_and(is_later))
     }
 }
 
