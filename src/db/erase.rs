@@ -182,7 +182,7 @@ impl Shared {
         self.erasures.turn()
     }
 
-    /// Nothing as yet. Under the writer lock.
+    /// Nothing as yet. Under the writer lock, unless it is only to look.
     pub(super) fn unreadable(&self) -> Unreadable {
         Unreadable {
             world: self.world.load(),
