@@ -149,7 +149,7 @@
  *
  *     OURDB_READ_ONLY         the handle was opened for reading only
  *     OURDB_NO_SPACE          disk or quota is full; free some and try again
- *     OURDB_FULL              no number for a data file is left
+ *     OURDB_FULL              no number for a data file is left; compact to make some free
  *     OURDB_POISONED          an earlier write or sync failed, and what reached the disk is not
  *                             certain; reads go on; close and open again to write
  *
@@ -825,7 +825,8 @@ typedef struct ourdb_options {
      */
     uint32_t record_size_max;
     /**
-     * A data file that has reached this many bytes is closed and a new one begun. 0: what the
+     * A data file that has reached this many bytes is closed and a new one begun. A compaction
+     * makes longer ones where few of the 65536 numbers for them are left. 0: what the
      * database has stored, otherwise 524288000. Stored; may be changed at a later open.
      */
     uint32_t file_size;

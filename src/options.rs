@@ -75,7 +75,8 @@ pub struct Options {
     /// Longest value in bytes, up to [`RECORD_SIZE_LIMIT`]; 0: what is stored, else
     /// [`DEFAULT_RECORD_SIZE_MAX`]. Stored. Longer values from before stay readable.
     pub record_size_max: u32,
-    /// A data file that has reached this many bytes is closed and a new one begun; 0: what is
+    /// A data file that has reached this many bytes is closed and a new one begun. A
+    /// compaction makes longer ones where few of the 65,536 numbers for them are left. 0: what is
     /// stored, else [`DEFAULT_FILE_SIZE`]. Stored.
     pub file_size: u32,
     /// Where the lookup table lives.

@@ -49,6 +49,7 @@ macro_rules! c_tests {
 c_tests! {
     basics
     limits_errors
+    data_files
     arguments
     layout
     check

@@ -209,7 +209,8 @@ impl<'a> Compaction<'a> {
         on_progress: OnProgress<'a>,
     ) -> Result<Compaction<'a>> {
         let world = &start.world;
-        let file_size = shared.limits.file_size;
+        let numbers = Numbers::after(&world.log, start.next_file);
+        let file_size = numbers.file_size(world.log.bytes(), shared.limits.file_size);
         let limit = world.lookup.limit();
         let lookup = if world.lookup.is_on_disk() {
             checkpoint::new_table(&*shared.storage, limit)?
@@ -223,7 +224,7 @@ impl<'a> Compaction<'a> {
             done: 0,
             total: world.log.bytes(),
             next_step: 0,
-            numbers: Numbers::after(&world.log, start.next_file),
+            numbers,
             base: Copy::new(&world.log, start.generation, file_size, false),
             log: Copy::new(&world.log, start.generation, file_size, true),
             lookup: Some(lookup),

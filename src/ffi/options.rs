@@ -70,7 +70,8 @@ pub struct ourdb_options {
     /// 65535. Stored; may be changed at a later open, and longer values from before stay readable.
     /// herolib can't read values over 65535 bytes.
     pub record_size_max: u32,
-    /// A data file that has reached this many bytes is closed and a new one begun. 0: what the
+    /// A data file that has reached this many bytes is closed and a new one begun. A compaction
+    /// makes longer ones where few of the 65536 numbers for them are left. 0: what the
     /// database has stored, otherwise 524288000. Stored; may be changed at a later open.
     pub file_size: u32,
     /// OURDB_LOOKUP_...

@@ -34,6 +34,15 @@ impl Numbers {
         }
     }
 
+    /// How long the files must be, at least `file_size`, for copies of `bytes` to get along with the
+    /// numbers that are left. A fourth of them will do: versions of herolib's become longer, and more
+    /// commits come meanwhile.
+    pub(crate) fn file_size(&self, bytes: u64, file_size: u32) -> u64 {
+        let left = (NUMBERS as u32).saturating_sub(self.next).max(1);
+        let needed = bytes.saturating_mul(4).div_ceil(u64::from(left));
+        needed.min(LONGEST_FILE).max(u64::from(file_size))
+    }
+
     /// The number that is tried next.
     pub(crate) fn next(&self) -> u32 {
         self.next
@@ -43,7 +52,8 @@ impl Numbers {
     fn create(&mut self, storage: &dyn Storage) -> Result<(u16, Arc<dyn File>)> {
         loop {
             let Ok(number) = u16::try_from(self.next) else {
-                return Err(Error::Full("all 65,536 data file numbers are used".into()));
+                let what = "no number for a data file is left that a compaction could use";
+                return Err(Error::Full(what.into()));
             };
             self.next += 1;
             let name = name(number);
@@ -110,12 +120,12 @@ pub(crate) struct Copy {
 
 impl Copy {
     /// For a generation after `log`'s.
-    pub(crate) fn new(log: &Log, generation: u64, file_size: u32, is_chained: bool) -> Copy {
+    pub(crate) fn new(log: &Log, generation: u64, file_size: u64, is_chained: bool) -> Copy {
         Copy {
             storage: Arc::clone(&log.storage),
             uuid: log.uuid,
             generation,
-            file_size: u64::from(file_size),
+            file_size,
             is_chained,
             files: Vec::new(),
             open: 0,

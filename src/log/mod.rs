@@ -28,7 +28,7 @@ use crate::storage::{File, Storage};
 use crate::sync::OnceLock;
 use commits::Ends;
 use record::{Head, Kind};
-use segment::{FILE_HEADER, LogEnd, OpenFiles, Segment, name};
+use segment::{FILE_HEADER, LONGEST_FILE, LogEnd, OpenFiles, Segment, name};
 
 /// So many bytes are synced at a time, where there are many: a commit beside it that reserves space for
 /// the tail may have to read from the disk, behind all that waits to be written there. With 64 MiB it
@@ -71,6 +71,9 @@ type Group = [OnceLock<Arc<Segment>>; GROUP];
 const GROUP: usize = 256;
 /// Data files have numbers below this.
 const NUMBERS: usize = 65_536;
+/// A compaction finds so many of them at least, and as many more as the longest files need that all
+/// data files fit into.
+const KEPT_NUMBERS: u32 = 256;
 const GROUPS: usize = NUMBERS / GROUP;
 
 impl Log {
@@ -186,6 +189,21 @@ impl Log {
     /// How many bytes all data files have, space that is reserved ahead not counted.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments().map(|segment| segment.view().end()).sum()
+    }
+
+    /// The lowest number that no data file may get which is `number` or higher: those from there on are
+    /// kept for a compaction, unless there are as many below all data files. Holds for this number and
+    /// for the [`KEPT_NUMBERS`] after it.
+    fn kept_from(&self, number: u32) -> u32 {
+        let most = NUMBERS as u32;
+        let longest = u32::try_from(self.bytes() / LONGEST_FILE).unwrap_or(most);
+        // What those files may add is thought of.
+        let kept = longest.saturating_add(2 * KEPT_NUMBERS).min(most);
+        let lowest = self.segments().next();
+        match lowest.is_some_and(|segment| u32::from(segment.number) >= kept) {
+            true => most,
+            false => (most - kept).min(number + KEPT_NUMBERS),
+        }
     }
 
     /// All data files, ascending.

@@ -145,6 +145,8 @@ pub(crate) struct Tail {
     active: Option<Active>,
     /// Number of the next data file; 65,536 when none is left.
     next_file: u32,
+    /// Data files may be made up to here before it is asked again which numbers are kept.
+    asked_to: u32,
     /// Data files that were finished but not yet synced.
     unsynced: Vec<Unsynced>,
     /// Whether data files were made whose directory entry isn't durable yet.
@@ -224,6 +226,7 @@ impl Tail {
         Tail {
             active: None,
             next_file,
+            asked_to: 0,
             unsynced: Vec::new(),
             directory_unsynced: false,
             file_size: u64::from(file_size),
@@ -349,12 +352,13 @@ impl Tail {
     /// Makes the next data file, with its header.
     fn create_file(&mut self, log: &Log, first_commit: u64) -> Result<(u16, Arc<dyn File>, View)> {
         loop {
-            let Ok(number) = u16::try_from(self.next_file) else {
-                return Err(Error::Full(
-                    "the last data file is number 65,535; a compaction begins with 0 again, if it \
-                     finds enough numbers free there"
-                        .into(),
-                ));
+            if self.next_file >= self.asked_to {
+                self.asked_to = log.kept_from(self.next_file);
+            }
+            let number = u16::try_from(self.next_file).ok();
+            let Some(number) = number.filter(|_| self.next_file < self.asked_to) else {
+                let what = "no number for a data file is left; a compaction makes some free";
+                return Err(Error::Full(what.into()));
             };
             let name = name(number);
             let failed = |error| Error::from_io("make", log.storage.describe(&name), error);

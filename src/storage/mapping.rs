@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A process may have some 65,000 mappings by default, and the host program needs some of them: for
 /// its memory, its threads and its libraries. What can't be mapped is read by system calls.
 const MOST_MAPPINGS: usize = 16_384;
-/// So many of them are left for what can't do without: files that are read can.
-const NOT_FOR_READING: usize = 1024;
+/// So many of them are left for what can't do without: data files can, on disk and in memory.
+const NOT_FOR_FILES: usize = 1024;
 static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 
 /// Size and alignment of a huge page on x86-64, and on aarch64 with pages of 4 KiB.
@@ -68,8 +68,8 @@ impl Mapping {
         let offset = libc::off_t::try_from(offset)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let most = match backing {
-            Backing::Read(..) => MOST_MAPPINGS - NOT_FOR_READING,
-            _ => MOST_MAPPINGS,
+            Backing::Read(..) | Backing::Reserved => MOST_MAPPINGS - NOT_FOR_FILES,
+            Backing::Zeroed | Backing::Write(..) => MOST_MAPPINGS,
         };
         if MAPPINGS.fetch_add(1, Ordering::Relaxed) >= most {
             MAPPINGS.fetch_sub(1, Ordering::Relaxed);

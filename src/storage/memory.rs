@@ -1,22 +1,13 @@
 //! A directory in memory: for databases without files, and for tests.
-//!
-//! A file is a piece of address space that is made usable as it grows, so its bytes never move
-//! and can be read while more are appended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::mapping::{Backing, Mapping};
-use super::{Access, File, Lock, Storage, View, Words, os, parent};
+use super::memory_file::MemoryFile;
+use super::{Access, File, Lock, Storage, os, parent};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Address space of one file. No data file is longer than 4 GiB; everything else is shorter. What
-/// ThreadSanitizer leaves of it is enough for some 5,000 such files, and its tests make more of them.
-const FILE_RESERVE: u64 = if cfg!(ourdb_tsan) { 1 << 26 } else { 1 << 32 };
-/// A file's memory is made usable in steps of this many bytes.
-const STEP: u64 = 1 << 20;
 
 /// A directory that lives as long as this value. Clones of its `Arc` see the same files, so a
 /// database in it can be closed and opened again.
@@ -75,7 +66,7 @@ impl Storage for MemoryStorage {
             (Access::Read | Access::Write, None) => Err(io::ErrorKind::NotFound.into()),
             (Access::CreateNew, Some(_)) => Err(io::ErrorKind::AlreadyExists.into()),
             (Access::CreateNew | Access::Truncate, _) => {
-                let file = Arc::new(MemoryFile::new()?);
+                let file = Arc::new(MemoryFile::new());
                 entries.files.insert(name.to_owned(), Arc::clone(&file));
                 Ok(file)
             }
@@ -178,124 +169,5 @@ impl Lock for MemoryLock {}
 impl Drop for MemoryLock {
     fn drop(&mut self) {
         self.held.store(false, Ordering::Release);
-    }
-}
-
-#[derive(Debug)]
-struct MemoryFile {
-    memory: Arc<Mapping>,
-    /// How many bytes are made usable.
-    usable: AtomicU64,
-    len: AtomicU64,
-}
-
-impl MemoryFile {
-    fn new() -> io::Result<MemoryFile> {
-        let reserve = usize::try_from(FILE_RESERVE).unwrap_or(1 << 30);
-        let memory = Arc::new(Mapping::new(reserve, Backing::Reserved)?);
-        Ok(MemoryFile {
-            memory,
-            usable: AtomicU64::new(0),
-            len: AtomicU64::new(0),
-        })
-    }
-
-    fn make_usable(&self, to: u64) -> io::Result<()> {
-        // A view that was sealed has given the address space behind its end back.
-        if to > self.memory.len() as u64 {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        if to > self.usable.load(Ordering::Acquire) {
-            let usable = to.next_multiple_of(STEP).min(self.memory.len() as u64);
-            let len = usize::try_from(usable).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            self.memory.make_writable(len)?;
-            self.usable.store(usable, Ordering::Release);
-        }
-        Ok(())
-    }
-}
-
-impl File for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.len.load(Ordering::Acquire))
-    }
-
-    fn modified_ns(&self) -> io::Result<u64> {
-        Ok(0)
-    }
-
-    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let stop = position.checked_add(buffer.len() as u64);
-        if stop.is_none_or(|stop| stop > self.len.load(Ordering::Acquire)) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        // SAFETY: [position, stop) is below the file's length, hence usable memory; the engine
-        // doesn't read where it is writing (see `File`).
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                self.memory.base().add(position as usize),
-                buffer.as_mut_ptr(),
-                buffer.len(),
-            );
-        }
-        Ok(())
-    }
-
-    fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
-        let stop = position
-            .checked_add(len)
-            .ok_or(io::ErrorKind::FileTooLarge)?;
-        self.make_usable(stop)?;
-        let mut position = position as usize;
-        for part in parts {
-            // SAFETY: the destination is usable memory of this file, and by the rule of `File`
-            // one thread at a time writes there, where nobody reads yet, or any more.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    part.as_ptr(),
-                    self.memory.base().add(position),
-                    part.len(),
-                );
-            }
-            position += part.len();
-        }
-        self.len.fetch_max(stop, Ordering::AcqRel);
-        Ok(())
-    }
-
-    fn allocate(&self, _from: u64, to: u64) -> io::Result<()> {
-        self.make_usable(to)?;
-        self.len.fetch_max(to, Ordering::AcqRel);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.make_usable(len)?;
-        let old = self.len.swap(len, Ordering::AcqRel);
-        if len < old {
-            // What is cut off reads as zeros, should the file grow again.
-            // SAFETY: [len, old) is usable memory of this file; nobody reads past its end.
-            unsafe {
-                std::ptr::write_bytes(
-                    self.memory.base().add(len as usize),
-                    0,
-                    (old - len) as usize,
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn view(&self, _reserve: u64) -> io::Result<View> {
-        Ok(View::mapped(Arc::clone(&self.memory), None))
-    }
-
-    fn words(&self, _count: u64) -> io::Result<Words> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod grace;
 #[cfg_attr(ourdb_shuttle, allow(dead_code, reason = "it serves `words.rs`"))]
 mod mapping;
 pub mod memory;
+mod memory_file;
 pub mod os;
 mod prefetch;
 #[cfg_attr(ourdb_shuttle, path = "explored_swap.rs")]

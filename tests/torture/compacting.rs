@@ -7,8 +7,9 @@
 //! whose numbers change is none.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use ourdb::{Db, Options, Order, Retention, Txn};
 
@@ -23,6 +24,9 @@ const GROUPS: u32 = 24;
 const MEMBERS: u32 = 4;
 /// So many compactions with each database.
 const COMPACTIONS: u32 = 12;
+/// Writers make so many commits while one takes, at most: each may need a data file of its own, of which
+/// there are not more than 65,536, and on a busy machine a compaction may not get its turn for long.
+const COMMITS: i64 = 20_000;
 /// Nobody waits for more: what is read is looked at through so many versions at most.
 const LONGEST_HISTORY: usize = 20;
 
@@ -33,6 +37,8 @@ type Numbers = [AtomicU64; GROUPS as usize];
 struct Progress {
     begun: Numbers,
     acknowledged: Numbers,
+    /// How many commits may be made until the next compaction has ended.
+    left: AtomicI64,
     done: AtomicBool,
 }
 
@@ -41,6 +47,7 @@ impl Progress {
         Progress {
             begun: [const { AtomicU64::new(0) }; GROUPS as usize],
             acknowledged: [const { AtomicU64::new(0) }; GROUPS as usize],
+            left: AtomicI64::new(COMMITS),
             done: AtomicBool::new(false),
         }
     }
@@ -88,6 +95,10 @@ fn number_of(id: u32, found: Result<Vec<u8>, ourdb::Error>) -> Verdict<u64> {
 fn write(db: &Db, writer: u32, seed: u64, progress: &Progress) -> Verdict {
     let mut random = Random::new(seed);
     while !progress.is_done() {
+        if progress.left.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         let group = random.below(u64::from(GROUPS / WRITERS)) as u32 * WRITERS + writer;
         let number = progress.begun[group as usize].fetch_add(1, Ordering::SeqCst) + 1;
         let members = (0..MEMBERS).map(|member| group * MEMBERS + member);
@@ -219,7 +230,7 @@ fn check(db: &Db, progress: &Progress) -> Verdict {
     Ok(())
 }
 
-fn compact(db: &Db, seed: u64) -> Verdict {
+fn compact(db: &Db, seed: u64, progress: &Progress) -> Verdict {
     let mut random = Random::new(seed);
     for _ in 0..COMPACTIONS {
         let retention = Retention {
@@ -228,6 +239,7 @@ fn compact(db: &Db, seed: u64) -> Verdict {
         };
         db.compact(&retention, |_, _| ControlFlow::Continue(()))
             .map_err(|error| format!("a compaction: {error}"))?;
+        progress.left.store(COMMITS, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -255,7 +267,7 @@ fn live(db: &Db, seed: u64, progress: &Progress) -> Verdict<u64> {
             })
         }));
         let end = EndOnDrop(&progress.done);
-        compact(db, seed)?;
+        compact(db, seed, progress)?;
         drop(end);
         threads
             .into_iter()
