@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Db;
-use super::recover::Opening;
+use super::opening::Opening;
 use crate::error::{Error, Result};
 use crate::herolib;
 use crate::log::erasure;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::recover::doomed_files;
+use super::find::doomed_files;
 use super::write::Writer;
 use super::{Db, Shared, World};
 use crate::base::is_base;

@@ -1,7 +1,7 @@
 //! A handle that is open for reading follows the writer, in this process or another one.
 
 use super::open::open_for_reading;
-use super::recover::Opening;
+use super::opening::Opening;
 use super::write::Writer;
 use super::{Db, Shared, World};
 use crate::error::{Error, Result};

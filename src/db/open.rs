@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Db;
 use super::backups::roll_back;
 use super::close::{LOCK, check_no_other, remove_database};
-use super::recover::Opening;
+use super::opening::Opening;
 use super::takeover::{Adoption, adopt, not_key_value};
 use crate::error::{Error, NotFound, Result};
 use crate::herolib::{self, Presence};

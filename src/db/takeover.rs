@@ -5,7 +5,7 @@
 //! are found in them through the `base`, the lookup as it was taken over, and through chains; the
 //! log goes on in a new file.
 
-use super::recover::Opening;
+use super::opening::Opening;
 use crate::base;
 use crate::error::{Error, Result};
 use crate::herolib::{self, Presence};

@@ -1,0 +1,243 @@
+//! From a manifest to an open database: `find` finds its data files, `recover` brings the lookup up
+//! to the end of the log, and `settle` leaves the log on disk as it will be built upon.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::auto_compact::compact_when_due;
+use super::erasures::Erasures;
+use super::snapshot::Snapshots;
+use super::sync::{GroupSync, sync_every};
+use super::write::{Stamp, Writer};
+use super::{Counters, Db, Shared, World};
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::log::recovery::{LogFile, Outcome};
+use crate::log::segment::{LONGEST_FILE, Segment, name};
+use crate::log::tail::Tail;
+use crate::lookup::Entry;
+use crate::manifest::{FileKind, Manifest, State};
+use crate::options::{Limits, Options, Sync};
+use crate::planted::planted;
+use crate::storage::{Access, File, Lock, Storage, Swap, fork};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{Mutex, OnceLock};
+
+/// A database on its way to being open.
+pub(super) struct Opening<'a> {
+    pub(super) storage: &'a Arc<dyn Storage>,
+    pub(super) options: &'a Options,
+    pub(super) read_only: bool,
+    pub(super) manifest: Manifest,
+    /// The lookup to begin with, where it doesn't come from a file.
+    pub(super) entries: Option<Vec<(u32, Entry)>>,
+    /// The data files of the log, ascending.
+    pub(super) log_files: Vec<LogFile>,
+    /// The number for the next data file.
+    pub(super) next_file: u32,
+    /// Whether a clean close will have something to write.
+    pub(super) changed: bool,
+    /// Numbers of data files that a compaction left behind, of its own or of what it has replaced.
+    pub(super) leftovers: Vec<u16>,
+    /// Whether the manifest on disk says "closed cleanly" and the log is newer.
+    pub(super) outdated: bool,
+}
+
+impl<'a> Opening<'a> {
+    pub(super) fn new(
+        storage: &'a Arc<dyn Storage>,
+        options: &'a Options,
+        manifest: Manifest,
+        entries: Option<Vec<(u32, Entry)>>,
+    ) -> Result<Opening<'a>> {
+        let mut opening = Opening {
+            storage,
+            options,
+            read_only: options.read_only || options.salvage,
+            changed: manifest.commit == 0 && manifest.dump.is_none() && !manifest.native,
+            manifest,
+            entries,
+            log_files: Vec::new(),
+            next_file: 0,
+            leftovers: Vec::new(),
+            outdated: false,
+        };
+        opening.find_log_files()?;
+        opening.settle_foreign_changes()?;
+        Ok(opening)
+    }
+
+    pub(super) fn salvage(&self) -> bool {
+        self.options.salvage
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        let mut limits = self.manifest.limits.with(self.options);
+        limits.record_nr_max = limits.record_nr_max.max(self.manifest.limits.record_nr_max);
+        limits
+    }
+
+    pub(super) fn finish(mut self, lock: Option<Box<dyn Lock>>) -> Result<Db> {
+        let storage = Arc::clone(self.storage);
+        let recovered = self.recover()?;
+        let outcome = &recovered.outcome;
+        // What is refused is left as it was found: so all that can be wrong comes first.
+        self.check_lengths(outcome)?;
+        recovered.table.keep()?;
+        // That a compaction has replaced the manifest may not be on disk yet. If it never gets there,
+        // the earlier one is found, which names what is going to be removed.
+        let was_open = self.manifest.state != State::Clean && !self.manifest.backup;
+        let mut files = self.manifest.files.iter();
+        let compacted = was_open && files.any(|file| file.kind == FileKind::Compacted);
+        let replaced =
+            (compacted || !self.leftovers.is_empty()) && !planted!(leftovers_removed_at_once);
+        if (self.outdated || replaced) && !self.read_only {
+            self.manifest.write(&*storage)?;
+        }
+        if !self.read_only
+            && let Err(error) = self
+                .remove_leftovers()
+                .and_then(|()| self.settle_log(outcome))
+        {
+            // A sync may have failed: then what the kernel holds must be written again. If this
+            // can't be noted, a short log is written again all the same.
+            self.manifest.state = State::SyncFailed;
+            let _ = self.manifest.write(&*storage);
+            return Err(error);
+        }
+        let limits = self.limits();
+        if limits != self.manifest.limits && !self.read_only {
+            self.manifest.limits = limits;
+            self.manifest.write(&*storage)?;
+            self.changed = true;
+        }
+        let log = Log::new(
+            Arc::clone(&storage),
+            self.manifest.uuid,
+            self.manifest.generation,
+        );
+        let mut tail = Tail::new(self.next_file, limits.file_size);
+        self.add_segments(&log, outcome, &mut tail)?;
+        let writer = Writer {
+            tail,
+            manifest: self.manifest.clone(),
+            commit: outcome.commit,
+            time_us: outcome.time_us,
+            earliest_us: outcome.time_us,
+            next_id: recovered.next_id,
+            live: recovered.live,
+            tally: recovered.tally,
+            forget: VecDeque::new(),
+            prepared: false,
+            changed: self.changed || self.manifest.state != State::Clean,
+        };
+        let counters = Counters::default();
+        counters.appended.store(outcome.commit, Ordering::Relaxed);
+        counters.next_id.store(recovered.next_id, Ordering::Relaxed);
+        counters.show(&writer.now());
+        // What was recovered may not be on disk yet.
+        let unsynced = outcome.has_unsynced() && self.options.sync != Sync::Commit;
+        let group = GroupSync::new(outcome.commit.saturating_sub(u64::from(unsynced)));
+        let base = Stamp {
+            commit: self.base_commit(),
+            time_us: self.manifest.base_time_us,
+        };
+        let oldest = self.manifest.oldest;
+        let world = World::new(log, recovered.lookup, &recovered.clears, base, oldest);
+        let shared = Arc::new(Shared {
+            storage,
+            world: Swap::new(Arc::new(world)),
+            key_value: self.manifest.key_value,
+            read_only: self.read_only,
+            volatile: self.options.memory,
+            limits,
+            sync: self.options.sync,
+            fork_generation: fork::generation(),
+            counters,
+            snapshots: Snapshots::default(),
+            erasures: Erasures::default(),
+            writer: Mutex::new(writer),
+            group,
+            is_compacting: AtomicBool::new(false),
+            pause_us: AtomicU32::new(0),
+            options: self.options.clone(),
+            poisoned: OnceLock::new(),
+            _lock: lock,
+        });
+        // Before there is a checkpoint, for they are not found behind it.
+        if !self.read_only {
+            shared.finish_erasures(&recovered.erasures)?;
+        }
+        // Whoever is never closed cleanly shall not read the same log each time. That the disk is
+        // too full for it is no reason not to open.
+        if shared.replayed_long(outcome.read)
+            && let Err(error) = shared.checkpoint()
+            && shared.check_poison().is_err()
+        {
+            return Err(error);
+        }
+        let mut tickers = Vec::new();
+        if !self.read_only {
+            if let Sync::Interval(milliseconds) = self.options.sync {
+                let interval = Duration::from_millis(u64::from(milliseconds));
+                tickers.push(sync_every(&shared, interval)?);
+            }
+            tickers.extend(compact_when_due(&shared, self.options)?);
+        }
+        Ok(Db { shared, tickers })
+    }
+
+    /// Lets readers at the data files, and the writer at the last one of the log.
+    fn add_segments(&self, log: &Log, outcome: &Outcome, tail: &mut Tail) -> Result<()> {
+        let storage = &**self.storage;
+        let open = |number: u16, access| {
+            let name = name(number);
+            storage
+                .open(&name, access)
+                .map_err(|error| Error::from_io("open", storage.describe(&name), error))
+        };
+        let view = |file: &dyn File, number, reserve| {
+            file.view(reserve)
+                .map_err(|error| Error::from_io("map", storage.describe(&name(number)), error))
+        };
+        for file in &self.manifest.files {
+            let own_until = match file.kind {
+                FileKind::Log => continue,
+                FileKind::Frozen { own_until } => u64::from(own_until),
+                FileKind::Compacted => u64::MAX,
+            };
+            let opened = match open(file.number, Access::Read) {
+                Err(_) if self.salvage() => continue,
+                opened => opened?,
+            };
+            // Salvage takes a file that has become shorter: nothing is read behind its end.
+            let there = opened.len().map_err(|error| {
+                Error::from_io("open", storage.describe(&name(file.number)), error)
+            })?;
+            let len = u64::from(file.len).min(there);
+            let view = view(&*opened, file.number, len)?;
+            view.extend_to(len);
+            log.add_open(Segment::mixed(file.number, log, own_until, view), &opened);
+        }
+        for (index, file) in self.log_files.iter().enumerate() {
+            let Some(end) = self.log_end_of(index, outcome) else {
+                continue;
+            };
+            let end = end.min(file.len);
+            // It may grow, by this handle or by the writer that this one follows.
+            let last = outcome.end.is_some_and(|end| end.file == file.number);
+            let active = last && !self.read_only;
+            let access = if active { Access::Write } else { Access::Read };
+            let opened = open(file.number, access)?;
+            let reserve = if last { LONGEST_FILE + 1 } else { end };
+            let view = view(&*opened, file.number, reserve)?;
+            view.extend_to(end);
+            let segment = log.add_open(Segment::of_log(file.number, log, view), &opened);
+            if active {
+                tail.resume(segment, opened, end, outcome.has_unsynced());
+            }
+        }
+        Ok(())
+    }
+}
