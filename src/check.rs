@@ -18,6 +18,7 @@ use crate::location::Location;
 use crate::log::record::{Head, Kind};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
+use crate::log::sequence::Sequence;
 use crate::lookup::Entry;
 use crate::manifest::{FileKind, MANIFEST, Manifest};
 use crate::reader::Reader;
@@ -141,11 +142,8 @@ struct Check<'a, P> {
     known: u64,
     live: u64,
     next_id: u64,
-    /// The last whole commit, and its time. That of the database, until the log says otherwise.
-    commit: u64,
-    time_us: u64,
-    /// The commit whose last record has not come yet, and its time.
-    pending: Option<(u64, u64)>,
+    /// How far the log was read. The last commit is that of the database until the log says otherwise.
+    sequence: Sequence,
     /// The end of the last data file that was read, if there is nothing in it.
     empty: Option<LogEnd>,
     /// Damage was met in the log: what follows it may lead to what can't be read.
@@ -175,9 +173,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             known: 0,
             live: 0,
             next_id: 1,
-            commit: extent.commit,
-            time_us: 0,
-            pending: None,
+            sequence: Sequence::after(extent.commit, 0),
             empty: None,
             gap: false,
             erased: false,
@@ -398,7 +394,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         self.each_record(&mut reader, segment, |check, at, head| {
             check.record(&file, at, segment.number, head);
         })?;
-        if let Some((commit, _)) = self.pending.take() {
+        if let Some(commit) = self.sequence.unfinished() {
+            self.sequence.break_off();
             self.damaged(
                 &file,
                 part.end,
@@ -439,7 +436,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             self.gap = true;
         }
         if before.is_none() {
-            self.commit = header.first_commit.saturating_sub(1);
+            self.sequence = Sequence::after(header.first_commit.saturating_sub(1), 0);
         }
     }
 
@@ -540,21 +537,16 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
 
     #[inline]
     fn record(&mut self, file: &str, at: u64, number: u16, head: &Head) {
-        if let Err(what) = self.order(head) {
-            self.damaged(file, at, what);
+        if let Err(what) = self.sequence.admit(head)
+            && !self.gap
+        {
+            self.damaged(file, at, what.to_string());
         }
-        if head.kind == Kind::SyncMark {
-            return;
-        }
-        self.pending = (!head.last).then_some((head.commit, head.time_us));
-        if head.last {
-            self.commit = head.commit;
-            self.time_us = head.time_us;
-        }
+        self.sequence.go_on(head);
         match head.kind {
             Kind::Clear => return self.clear(),
-            Kind::Empty => return,
-            Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::SyncMark => {}
+            Kind::Empty | Kind::SyncMark => return,
+            Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased => {}
         }
         self.report.versions += 1;
         self.version(file, at, number, head);
@@ -570,37 +562,6 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             }
             Some(_) => {}
         }
-    }
-
-    /// Whether a record may come next.
-    fn order(&self, head: &Head) -> std::result::Result<(), String> {
-        if self.gap {
-            return Ok(());
-        }
-        let fits = match (head.kind, self.pending) {
-            (Kind::SyncMark, None) if head.commit <= self.commit => true,
-            (Kind::SyncMark, _) => {
-                return Err("a sync mark stands within a commit, or names a later one".into());
-            }
-            (_, Some((commit, time_us))) if head.time_us != time_us => {
-                return Err(format!("records of commit {commit} have different times"));
-            }
-            (_, Some((commit, _))) => head.commit == commit,
-            (_, None) if head.time_us < self.time_us => {
-                return Err(format!(
-                    "commit {} has an earlier time than the one before it",
-                    head.commit
-                ));
-            }
-            (_, None) => head.follows(self.commit),
-        };
-        if fits {
-            return Ok(());
-        }
-        Err(format!(
-            "a record of commit {} stands where the log goes on after commit {}",
-            head.commit, self.commit
-        ))
     }
 
     #[cold]
@@ -752,7 +713,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         // What was erased since is not read as live.
         let none_erased = self.db.erasures() == extent.erasures && !self.erased;
         let live = if none_erased { extent.live } else { self.live };
-        let read = (self.commit, self.live);
+        let read = (self.sequence.commit(), self.live);
         let kept = (extent.commit, live);
         if read != kept || self.next_id > extent.next_id.max(1) {
             self.damaged(

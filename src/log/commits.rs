@@ -9,6 +9,7 @@ use super::Log;
 use super::record::{HEAD, Head, Kind, Seed};
 use super::scan::{Found, ReadRecord};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
+use super::sequence::Sequence;
 use crate::error::{Error, Result};
 use crate::reader::Reader;
 use crate::storage::Storage;
@@ -91,9 +92,9 @@ pub(crate) struct Commits<'a> {
     part: usize,
     reader: Option<Reader>,
     at: u64,
-    last: CommitEnd,
-    /// The commit that is under way, and its time.
-    pending: Option<(u64, u64)>,
+    sequence: Sequence,
+    /// Where the last whole commit ends.
+    end: LogEnd,
 }
 
 impl<'a> Commits<'a> {
@@ -106,16 +107,13 @@ impl<'a> Commits<'a> {
             part: 0,
             reader: None,
             at: 0,
-            last: CommitEnd {
-                commit: since,
-                time_us: 0,
-                end: LogEnd::default(),
-            },
-            pending: None,
+            sequence: Sequence::after(since, 0),
+            end: LogEnd::default(),
         };
         commits.begin(since)?;
-        while commits.last.commit < since {
-            let (part, at, last) = (commits.part, commits.at, commits.last);
+        while commits.sequence.commit() < since {
+            let (part, at) = (commits.part, commits.at);
+            let (sequence, end) = (commits.sequence, commits.end);
             let Some((head, _)) = commits.next()? else {
                 let file = commits.parts.last().map(|part| name(part.number));
                 return Err(Error::corrupt(
@@ -129,8 +127,8 @@ impl<'a> Commits<'a> {
                 if commits.part != part {
                     commits.reader = None;
                 }
-                (commits.part, commits.at, commits.last) = (part, at, last);
-                commits.pending = None;
+                (commits.part, commits.at) = (part, at);
+                (commits.sequence, commits.end) = (sequence, end);
                 break;
             }
         }
@@ -167,7 +165,7 @@ impl<'a> Commits<'a> {
             None => {
                 self.part = low - 1;
                 self.at = FILE_HEADER as u64;
-                self.last.commit = before;
+                self.sequence = Sequence::after(before, 0);
             }
         }
         Ok(())
@@ -177,19 +175,16 @@ impl<'a> Commits<'a> {
         let number = end.end.file;
         self.part = self.parts.partition_point(|part| part.number < number);
         self.at = u64::from(end.end.position);
-        self.last = end;
+        self.sequence = Sequence::after(end.commit, end.time_us);
+        self.end = end.end;
     }
 
     /// The last whole commit that was read.
     pub(crate) fn last(&self) -> CommitEnd {
-        self.last
-    }
-
-    /// Whether a record's commit is the one that is under way, or the next.
-    fn is_of_pending(&self, head: &Head) -> bool {
-        match self.pending {
-            Some((commit, _)) => commit == head.commit,
-            None => head.follows(self.last.commit),
+        CommitEnd {
+            commit: self.sequence.commit(),
+            time_us: self.sequence.time_us(),
+            end: self.end,
         }
     }
 
@@ -203,7 +198,7 @@ impl<'a> Commits<'a> {
                 Error::corrupt(self.log.storage.describe(&name(part.number)), at, what)
             };
             if self.at >= part.end {
-                if self.pending.is_some() {
+                if self.sequence.unfinished().is_some() {
                     let what = "the log ends here, in the middle of a commit";
                     return Err(damaged(self.at, what.into()));
                 }
@@ -229,27 +224,14 @@ impl<'a> Commits<'a> {
             if head.kind == Kind::SyncMark {
                 continue;
             }
-            let continues = self.is_of_pending(&head)
-                && head.time_us >= self.last.time_us
-                && self
-                    .pending
-                    .is_none_or(|(_, time_us)| time_us == head.time_us);
-            if !continues {
-                let what = format!(
-                    "a record of commit {} stands here, and the log goes on behind commit {}",
-                    head.commit, self.last.commit
-                );
-                return Err(damaged(at, what));
+            if let Err(what) = self.sequence.admit(&head) {
+                return Err(damaged(at, what.to_string()));
             }
-            self.pending = (!head.last).then_some((head.commit, head.time_us));
+            self.sequence.go_on(&head);
             if head.last {
-                self.last = CommitEnd {
-                    commit: head.commit,
-                    time_us: head.time_us,
-                    end: LogEnd {
-                        file: part.number,
-                        position: self.at as u32,
-                    },
+                self.end = LogEnd {
+                    file: part.number,
+                    position: self.at as u32,
                 };
             }
             break (at, head);

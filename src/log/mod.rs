@@ -17,6 +17,7 @@ pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod sequence;
 pub(crate) mod tail;
 
 use std::cell::Cell;

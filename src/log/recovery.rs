@@ -8,6 +8,7 @@
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark};
 use super::scan::{Found, PIECE, ReadRecord};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
+use super::sequence::Sequence;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
@@ -97,8 +98,8 @@ pub(crate) fn replay(
         storage,
         uuid,
         salvage: start.salvage,
+        sequence: Sequence::after(start.commit, start.time_us),
         pending: Vec::new(),
-        pending_time_us: 0,
     };
     let mut expected = start.from;
     // Where the file before was to go on from, if there is nothing in it: making it failed after
@@ -271,9 +272,9 @@ struct Replay<'a> {
     storage: &'a dyn Storage,
     uuid: &'a [u8; 16],
     salvage: bool,
-    /// The records of a commit whose last one has not come yet, and their time.
+    sequence: Sequence,
+    /// The records of a commit whose last one has not come yet.
     pending: Vec<Replayed>,
-    pending_time_us: u64,
 }
 
 impl Replay<'_> {
@@ -288,7 +289,6 @@ impl Replay<'_> {
         let seed = Seed::new(self.uuid, file.number);
         let mut reader = reader(self.storage, file)?;
         let mut at = from;
-        self.pending.clear();
         let broke = loop {
             if at == file.len {
                 break None;
@@ -297,14 +297,15 @@ impl Replay<'_> {
                 Found::Record(head) => (Some(head), "the record is out of order"),
                 Found::Value(_, why) | Found::Nothing(why) => (None, why),
             };
-            let Some(head) = head.filter(|head| self.continues(head, outcome)) else {
+            let is_next = |head: &Head| self.salvage || self.sequence.admit(head).is_ok();
+            let Some(head) = head.filter(is_next) else {
                 if reader.end_of_zeros(at)? == reader.len() {
                     break None;
                 }
                 if self.salvage
                     && let Some(next) = reader.next_record(at + 1, seed)?
                 {
-                    self.pending.clear();
+                    self.break_off();
                     at = next;
                     continue;
                 }
@@ -312,12 +313,12 @@ impl Replay<'_> {
             };
             let position = at + HEROLIB_HEADER;
             at += head.record_len();
+            self.sequence.go_on(&head);
             if head.kind == Kind::SyncMark {
                 outcome.synced = outcome
                     .synced
                     .max(Some(LogEnd::from_location(head.previous)));
             } else {
-                self.pending_time_us = head.time_us;
                 self.pending.push(Replayed {
                     kind: head.kind,
                     id: head.id,
@@ -344,34 +345,18 @@ impl Replay<'_> {
             });
         };
         outcome.read += at - from;
-        if broke.is_none() && !self.pending.is_empty() {
+        let is_whole = self.pending.is_empty();
+        self.break_off();
+        if broke.is_none() && !is_whole {
             return Ok(Some((at, "the last record of the commit is missing")));
         }
         Ok(broke)
     }
 
-    /// Whether a record's commit is the one that is under way, or the next.
-    fn is_of_pending(&self, head: &Head, outcome: &Outcome) -> bool {
-        match self.pending.last() {
-            Some(before) => before.commit == head.commit,
-            None => head.follows(outcome.commit),
-        }
-    }
-
-    /// Whether a valid record is the one that must come now.
-    fn continues(&self, head: &Head, outcome: &Outcome) -> bool {
-        if self.salvage {
-            return true;
-        }
-        match head.kind {
-            Kind::SyncMark => self.pending.is_empty() && head.commit <= outcome.commit,
-            // One commit, one time: what is left of an attempt that failed in the same place has
-            // another one.
-            Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased | Kind::Clear | Kind::Empty => {
-                self.is_of_pending(head, outcome)
-                    && (self.pending.is_empty() || head.time_us == self.pending_time_us)
-            }
-        }
+    /// Leaves out what was read of a commit that isn't whole.
+    fn break_off(&mut self) {
+        self.sequence.break_off();
+        self.pending.clear();
     }
 }
 
