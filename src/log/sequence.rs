@@ -91,3 +91,73 @@ impl Sequence {
         self.unfinished = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::location::Location;
+
+    fn head(kind: Kind, commit: u64, time_us: u64, last: bool) -> Head {
+        Head {
+            kind,
+            last,
+            skips: false,
+            id: 1,
+            commit,
+            time_us,
+            previous: Location::NONE,
+            len: 0,
+            crc: 0,
+        }
+    }
+
+    /// What follows commit 4 of time 100, and commit 5 of time 110 of which one record has come.
+    #[test]
+    fn one_record_is_the_next() {
+        let between = Sequence::after(4, 100);
+        let mut within = between;
+        within.go_on(&head(Kind::Put, 5, 110, false));
+        assert_eq!((within.commit(), within.unfinished()), (4, Some(5)));
+
+        let put = |commit, time_us| head(Kind::Put, commit, time_us, true);
+        assert!(between.admit(&put(5, 100)).is_ok());
+        assert!(between.admit(&put(5, 120)).is_ok());
+        let earlier = between.admit(&put(5, 99));
+        assert!(matches!(earlier, Err(OutOfOrder::EarlierTime(5))));
+        for commit in [3, 4, 6] {
+            let other = between.admit(&put(commit, 120));
+            assert!(matches!(other, Err(OutOfOrder::Commit { after: 4, .. })));
+        }
+        let mut skipping = put(7, 120);
+        skipping.skips = true;
+        assert!(between.admit(&skipping).is_ok());
+
+        assert!(within.admit(&put(5, 110)).is_ok());
+        let another_time = within.admit(&put(5, 111));
+        assert!(matches!(another_time, Err(OutOfOrder::Times(5))));
+        let another_commit = within.admit(&put(6, 110));
+        assert!(matches!(
+            another_commit,
+            Err(OutOfOrder::Commit { commit: 6, .. })
+        ));
+
+        let mark = |commit| head(Kind::SyncMark, commit, 0, true);
+        assert!(between.admit(&mark(4)).is_ok() && between.admit(&mark(2)).is_ok());
+        for misplaced in [between.admit(&mark(5)), within.admit(&mark(4))] {
+            assert!(matches!(misplaced, Err(OutOfOrder::SyncMark)));
+        }
+    }
+
+    #[test]
+    fn a_commit_is_whole_with_its_last_record() {
+        let mut sequence = Sequence::after(4, 100);
+        sequence.go_on(&head(Kind::Put, 5, 110, false));
+        sequence.go_on(&head(Kind::Delete, 5, 110, true));
+        sequence.go_on(&head(Kind::SyncMark, 5, 0, true));
+        let read = (sequence.commit(), sequence.time_us(), sequence.unfinished());
+        assert_eq!(read, (5, 110, None));
+        sequence.go_on(&head(Kind::Put, 6, 120, false));
+        sequence.break_off();
+        assert_eq!((sequence.commit(), sequence.unfinished()), (5, None));
+    }
+}
