@@ -43,7 +43,7 @@ use std::io;
 use crate::bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::herolib::{self, DumpStamp};
-use crate::log::segment::{FileHeader, LogEnd};
+use crate::log::segment::{FileHeader, LAST_GENERATION, LogEnd};
 use crate::options::{LAST_NEXT_ID, Limits};
 use crate::planted::planted;
 use crate::storage::{Storage, read_all, replace};
@@ -72,8 +72,6 @@ const FLAG_DUMP: u8 = 4;
 const FLAG_BACKUP: u8 = 8;
 const FLAG_COMPACTING: u8 = 16;
 
-/// No generation is beyond this, so that there is a number after each.
-const LAST_GENERATION: u64 = u64::MAX / 2;
 const MOST_FILES: usize = 65_536;
 
 /// Whether the database was left in order.
@@ -486,7 +484,8 @@ pub(crate) fn next_generation(
         }
     }
     if last >= LAST_GENERATION {
-        return Err(Error::Full("all generations are used".into()));
+        let what = "a generation is the last one there can be, which no database comes to";
+        return Err(Error::corrupt(storage.describe(""), 0, what));
     }
     Ok(last + 1)
 }
@@ -620,7 +619,10 @@ mod tests {
         // Whatever it says of itself, there is one with this number.
         put(9, &header(10, 5, LAST_GENERATION - 1).encode());
         assert_eq!(next(), Some(LAST_GENERATION));
+        // No data file of ours says that.
         put(10, &header(10, 5, u64::MAX).encode());
+        assert_eq!(next(), Some(LAST_GENERATION));
+        put(11, &header(11, 5, LAST_GENERATION).encode());
         assert_eq!(next(), None);
     }
 }

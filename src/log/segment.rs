@@ -94,6 +94,9 @@ impl fmt::Display for LogEnd {
     }
 }
 
+/// No generation is beyond this: there are bytes that say so, but no database gets there.
+pub(crate) const LAST_GENERATION: u64 = u64::MAX / 2;
+
 /// What the header of a data file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
@@ -131,6 +134,7 @@ impl FileHeader {
         let bytes = bytes.get(..FILE_HEADER)?;
         if bytes[..8] != MAGIC
             || u32_at(bytes, 8) != FORMAT
+            || u64_at(bytes, 36) > LAST_GENERATION
             || (u32_at(bytes, 60) != crc32fast::hash(&bytes[..60])
                 && !planted!(data_file_checksum_ignored))
         {
