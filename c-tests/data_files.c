@@ -72,12 +72,15 @@ beside(void)
     CHECK_OK(ourdb_close(db));
 }
 
-/* Under valgrind it would take minutes, and be the same. */
+/*
+ * The numbers run out again and again, in a database whose first compaction was after `first`
+ * data files. Under valgrind it would take minutes, and be the same.
+ */
 static void
-no_number_left(void)
+no_number_left(uint32_t first)
 {
     ourdb_options options = test_options(NULL, OURDB_OPEN_MEMORY);
-    uint32_t count = 0;
+    uint32_t count;
     int round;
     ourdb *db;
 
@@ -86,12 +89,14 @@ no_number_left(void)
     }
     options.file_size = 1;
     db = OPEN(NULL, &options);
+    count = fill(db, 1, first);
+    COMPACT(db, 1);
     for (round = 0; round < 4; round++) {
         uint32_t filled;
 
-        test_phase("no number left, round %d", round);
+        test_phase("no number left after %u, round %d", (unsigned)first, round);
         filled = fill(db, count + 1, 70000);
-        CHECK(filled > (round == 0 ? 65000 : 256) && filled < 65536);
+        CHECK(filled > (round == 0 ? 60000 : 256) && filled < 65536);
         count += filled;
         verify(db, count);
         CHECK_CODE(ourdb_set(db, 1, "x", 1), OURDB_FULL);
@@ -108,6 +113,8 @@ main(void)
 {
     test_begin("data_files");
     beside();
-    no_number_left();
+    no_number_left(0);
+    no_number_left(600);
+    no_number_left(2000);
     return test_end();
 }

@@ -156,9 +156,10 @@
  * A sync that fails is never tried again: the kernel may have dropped what it could not write, and
  * would not say so twice.
  *
- * After a write that failed nothing of it is in the database, with one exception: after a failed
- * sync (OURDB_IO with OURDB_SYNC_COMMIT) and after OURDB_PANIC, the commit may turn out to be there
- * or not when the database is opened again.
+ * After a write that failed nothing of it is in the database, with two exceptions: after
+ * OURDB_PANIC, and with OURDB_SYNC_COMMIT after the sync has failed that the commit waited for, its
+ * own or another thread's (OURDB_IO, OURDB_NO_SPACE, OURDB_CORRUPT or OURDB_POISONED). The commit
+ * may then turn out to be there or not when the database is opened again.
  *
  *
  * Threads

@@ -144,6 +144,8 @@ struct Plan<'a> {
     earlier: Option<Manifest>,
     /// A backup that was interrupted was overwriting there what is erased.
     is_overwriting: bool,
+    /// Nothing says whether the destination has the same bytes, of files that others may write to.
+    is_copied_anew: bool,
     /// What the backup's will be before it is opened.
     wanted: Manifest,
 }
@@ -180,6 +182,7 @@ impl<'a> Plan<'a> {
             destination,
             earlier,
             is_overwriting,
+            is_copied_anew: wanted.is_taken_over_in_memory(),
             wanted,
         };
         plan.check_source()?;
@@ -259,7 +262,7 @@ impl<'a> Plan<'a> {
 
     /// Whether the bytes of `earlier` are bytes of this backup too.
     fn extends(&self, earlier: &Manifest) -> bool {
-        earlier.generation == self.wanted.generation
+        earlier.generation == self.wanted.generation && !self.is_copied_anew
     }
 
     /// Whether the database has what the backup has: the same headers, and the same last commit.
@@ -403,17 +406,20 @@ impl<'a> Plan<'a> {
 
     /// Whether the destination has all there is, and was left in order.
     fn is_done(&self) -> bool {
-        self.earlier.as_ref().is_some_and(|earlier| {
-            let base = self.wanted.base.or(earlier.base);
-            let same = Manifest {
-                state: State::Clean,
-                dump: earlier.dump,
-                time_us: earlier.time_us,
-                base,
-                ..self.wanted.clone()
-            };
-            *earlier == same
-        })
+        let earlier = self.earlier.as_ref();
+        earlier
+            .filter(|earlier| self.extends(earlier))
+            .is_some_and(|earlier| {
+                let base = self.wanted.base.or(earlier.base);
+                let same = Manifest {
+                    state: State::Clean,
+                    dump: earlier.dump,
+                    time_us: earlier.time_us,
+                    base,
+                    ..self.wanted.clone()
+                };
+                *earlier == same
+            })
     }
 
     /// Notes durably, before anything is changed, what the destination is until the backup is done;
@@ -434,9 +440,20 @@ impl<'a> Plan<'a> {
         };
         let begun = match &self.earlier {
             Some(earlier) if earlier.state == State::Unfinished && self.extends(earlier) => {
-                // Whoever wrote it may have died before it was durable.
-                self.sync_names()?;
-                return Ok(earlier.clone());
+                let is_new = |file: &&DataFile| earlier.file(file.number).is_none();
+                let mut new = self.wanted.files.iter().filter(is_new).peekable();
+                if new.peek().is_none() {
+                    // Whoever wrote it may have died before it was durable.
+                    self.sync_names()?;
+                    return Ok(earlier.clone());
+                }
+                let mut files = earlier.files.clone();
+                files.extend(new.map(|file| DataFile { len: 0, ..*file }));
+                files.sort_by_key(|file| file.number);
+                Manifest {
+                    files,
+                    ..earlier.clone()
+                }
             }
             Some(earlier) if earlier.state != State::Unfinished && !replaced(earlier) => {
                 // Should it end here, they are known to be the backup's even if they are damaged.

@@ -201,6 +201,12 @@ impl Manifest {
         }
     }
 
+    /// Whether this is what a reader made in memory of what others wrote: for a writer there is a base.
+    pub(crate) fn is_taken_over_in_memory(&self) -> bool {
+        let is_frozen = |file: &DataFile| matches!(file.kind, FileKind::Frozen { .. });
+        self.base.is_none() && self.files.iter().any(is_frozen)
+    }
+
     /// What is known of data file `number`.
     pub(crate) fn file(&self, number: u16) -> Option<&DataFile> {
         let index = self.files.binary_search_by_key(&number, |file| file.number);

@@ -82,6 +82,8 @@ impl Shared {
             file: last.number,
             position: last.view().end() as u32,
         };
+        // Higher than what follows from the log where a transaction has taken ids and not used them.
+        let next_id = manifest.next_id;
         let opening = Opening::new(storage, &self.options, manifest, None)?;
         if opening.manifest.generation != log.generation {
             return Ok(false);
@@ -110,6 +112,21 @@ impl Shared {
         {
             return Ok(false);
         }
+        // What may fail comes first. Else a mark would lead on from behind commits that were not taken in.
+        let mut new = Vec::new();
+        for (index, file) in opening.log_files.iter().enumerate() {
+            if opening.log_end_of(index, &outcome).is_none() || log.segment(file.number).is_some() {
+                continue;
+            }
+            let failed =
+                |error| Error::from_io("open", storage.describe(&name(file.number)), error);
+            let opened = storage
+                .open(&name(file.number), Access::Read)
+                .map_err(failed)?;
+            let view = opened.view(LONGEST_FILE + 1).map_err(failed)?;
+            new.push((opened, view));
+        }
+        let mut new = new.into_iter();
         // First the bytes, then the ways to them.
         for (index, file) in opening.log_files.iter().enumerate() {
             let Some(end) = opening.log_end_of(index, &outcome) else {
@@ -120,11 +137,9 @@ impl Shared {
                 segment.view().extend_to(end);
                 continue;
             }
-            let failed =
-                |error| Error::from_io("open", storage.describe(&name(file.number)), error);
-            let opened = storage.open(&name(file.number), Access::Read);
-            let opened = opened.map_err(failed)?;
-            let view = opened.view(LONGEST_FILE + 1).map_err(failed)?;
+            let Some((opened, view)) = new.next() else {
+                unreachable!("it was opened above")
+            };
             view.extend_to(end);
             log.add_open(Segment::of_log(file.number, log, view), &opened);
         }
@@ -136,6 +151,7 @@ impl Shared {
         }
         writer.commit = outcome.commit;
         writer.time_us = outcome.time_us;
+        writer.next_id = writer.next_id.max(next_id);
         let mut now = writer.now();
         now.end = outcome.end;
         self.make_visible(writer, now);
@@ -150,7 +166,9 @@ impl Shared {
     /// Opens the database anew, in place of what this handle has open.
     fn reload(&self, writer: &mut Writer) -> Result<Replaced<World>> {
         let other = open_for_reading(&self.storage, &self.options)?;
-        let is_same = other.shared.read().log.uuid == self.read().log.uuid;
+        // A directory of herolib's has got an uuid in memory only, until a writer takes it over.
+        let is_same = other.shared.read().log.uuid == self.read().log.uuid
+            || writer.manifest.is_taken_over_in_memory();
         if !is_same || other.shared.key_value != self.key_value {
             return Err(Error::incompatible(format!(
                 "there is another database in {} now; close this handle",

@@ -119,14 +119,12 @@ impl Shared {
 
     /// An id to be given out, if there is one left.
     pub(super) fn id_from(&self, next: u64) -> Result<u32> {
+        // That of a reader's that follows has grown with the writer's.
+        let limit = self.read().lookup.limit();
         match u32::try_from(next) {
-            Ok(id) if id < self.limits.record_nr_max => Ok(id),
+            Ok(id) if id < limit => Ok(id),
             _ => Err(Error::Full(
-                format!(
-                    "all ids below {} (record_nr_max) are given out",
-                    self.limits.record_nr_max
-                )
-                .into(),
+                format!("all ids below {limit} (record_nr_max) are given out").into(),
             )),
         }
     }

@@ -19,6 +19,8 @@ const GATHER: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Numbers {
     next: u32,
+    /// How many are free from there on.
+    free: u32,
 }
 
 impl Numbers {
@@ -27,19 +29,23 @@ impl Numbers {
         // The longer ago a number was used, the better: who still looks for its file would take the
         // new one for it. But there must be enough of them, and whoever begins with 0 has all.
         let lowest = log.segments().next();
-        let free_below = lowest.map_or(0, |segment| u32::from(segment.number));
-        let free_above = (NUMBERS as u32).saturating_sub(next);
-        Numbers {
-            next: if free_above < free_below { 0 } else { next },
+        let below = lowest.map_or(0, |segment| u32::from(segment.number));
+        let above = (NUMBERS as u32).saturating_sub(next);
+        match above < below {
+            true => Numbers {
+                next: 0,
+                free: below + above,
+            },
+            false => Numbers { next, free: above },
         }
     }
 
     /// How long the files must be, at least `file_size`, for copies of `bytes` to get along with the
-    /// numbers that are left. A fourth of them will do: versions of herolib's become longer, and more
+    /// numbers that are free. A fourth of them will do: versions of herolib's become longer, and more
     /// commits come meanwhile.
     pub(crate) fn file_size(&self, bytes: u64, file_size: u32) -> u64 {
-        let left = (NUMBERS as u32).saturating_sub(self.next).max(1);
-        let needed = bytes.saturating_mul(4).div_ceil(u64::from(left));
+        let free = u64::from(self.free.max(1));
+        let needed = bytes.saturating_mul(4).div_ceil(free);
         needed.min(LONGEST_FILE).max(u64::from(file_size))
     }
 

@@ -201,10 +201,9 @@ impl Log {
         // What those files may add is thought of.
         let kept = longest.saturating_add(2 * KEPT_NUMBERS).min(most);
         let lowest = self.segments().next();
-        match lowest.is_some_and(|segment| u32::from(segment.number) >= kept) {
-            true => most,
-            false => (most - kept).min(number + KEPT_NUMBERS),
-        }
+        let are_below = lowest.is_some_and(|segment| u32::from(segment.number) >= kept);
+        let end = if are_below { most } else { most - kept };
+        end.min(number + KEPT_NUMBERS)
     }
 
     /// All data files, ascending.

@@ -85,6 +85,8 @@ struct Active {
     /// Should some of them come back after a power loss, among what was written later in their
     /// place, they give themselves away: the next commit has another time.
     remains: bool,
+    /// A reservation failed, and may have made the file longer all the same, as ext4 does.
+    longer: bool,
 }
 
 impl Active {
@@ -99,6 +101,7 @@ impl Active {
             length: Length::new(end),
             unsynced: unsynced.then_some(0),
             remains: false,
+            longer: false,
         }
     }
 
@@ -111,7 +114,9 @@ impl Active {
 
     /// Reserves space for what will be written up to `to`.
     fn reserve(&mut self, to: u64) -> std::io::Result<()> {
-        self.file.allocate(self.end, to)?;
+        let allocated = self.file.allocate(self.end, to);
+        self.longer |= allocated.is_err();
+        allocated?;
         self.reserved = to;
         self.ahead.keep(self.end..to);
         Ok(())
@@ -383,9 +388,9 @@ impl Tail {
                 first_commit,
             };
             self.next_file += 1;
-            let view = file
-                .write_at(0, &[&header.encode()])
-                .and_then(|()| file.view(LONGEST_FILE + 1));
+            let written = file.write_at(0, &[&header.encode()]);
+            let has_header = written.is_ok();
+            let view = written.and_then(|()| file.view(LONGEST_FILE + 1));
             return match view {
                 Ok(view) => {
                     view.extend_to(FILE_HEADER as u64);
@@ -394,7 +399,12 @@ impl Tail {
                 Err(error) => {
                     // Should it stay, recovery passes over it: the next file begins where this
                     // one does.
-                    let _ = remove_if_there(&*log.storage, &name);
+                    let removed = remove_if_there(&*log.storage, &name);
+                    // However often it is tried on a full disk, that uses up no numbers. A file with a
+                    // header may have been opened by a reader that follows.
+                    if removed.is_ok() && !has_header {
+                        self.next_file = u32::from(number);
+                    }
                     Err(failed(error))
                 }
             };
@@ -503,12 +513,13 @@ impl Tail {
     pub(crate) fn trim(&mut self, log: &Log) -> Result<()> {
         self.clear_remains(log)?;
         if let Some(active) = self.active.as_mut()
-            && active.reserved > active.end
+            && (active.reserved > active.end || active.longer)
         {
             if let Err(error) = active.cut() {
                 return Err(self.failed("cut", log, error));
             }
             active.reserved = active.end;
+            active.longer = false;
             active.change(active.end);
         }
         Ok(())

@@ -23,6 +23,10 @@ use crate::options::IoMode;
 
 /// The kernel is asked to copy so many bytes at a time: somebody waits for a word on the progress.
 const LONGEST_COPY: u64 = 4 << 20;
+/// No program that is started has the files open, and a pipe or a device in the place of one neither
+/// makes the opening wait nor becomes this process's terminal.
+const FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
+
 /// A directory of the file system.
 #[derive(Debug)]
 pub struct OsStorage {
@@ -95,15 +99,14 @@ impl Storage for OsStorage {
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
         options.read(true);
-        let flags = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
         match access {
-            Access::Read => drop(options.custom_flags(flags)),
-            Access::Write => drop(options.custom_flags(flags).write(true)),
-            Access::CreateNew => drop(options.custom_flags(flags).write(true).create_new(true)),
+            Access::Read => drop(options.custom_flags(FLAGS)),
+            Access::Write => drop(options.custom_flags(FLAGS).write(true)),
+            Access::CreateNew => drop(options.custom_flags(FLAGS).write(true).create_new(true)),
             // A link may lead to somebody else's file, which is not to be emptied.
             Access::Truncate => drop(
                 options
-                    .custom_flags(flags | libc::O_NOFOLLOW)
+                    .custom_flags(FLAGS | libc::O_NOFOLLOW)
                     .write(true)
                     .create(true)
                     .truncate(true),
@@ -209,7 +212,8 @@ impl Storage for OsStorage {
     }
 
     fn is_locked(&self, name: &str) -> io::Result<bool> {
-        let file = match fs::File::open(self.path(name)) {
+        let mut options = OpenOptions::new();
+        let file = match options.read(true).custom_flags(FLAGS).open(self.path(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),

@@ -1096,3 +1096,76 @@ fn a_backup_of_a_database_in_memory_knows_which_commits_were_left_out() {
     third.apply(&backup.changes(0, 1 << 20).unwrap().0).unwrap();
     assert_eq!(third.get(1).unwrap(), b"new");
 }
+
+/// herolib deletes in place: no length changes, and no id.
+#[test]
+fn a_reader_backs_up_what_herolib_has_deleted_since() {
+    let directory = TempDirectory::new();
+    let (path, target) = (directory.path().join("db"), directory.path().join("backup"));
+    fs::create_dir(&path).unwrap();
+    let with_herolib = |change: &dyn Fn(&mut Herolib)| {
+        let mut herolib = Herolib::open(&path, Settings::DEFAULT, Port::Go).unwrap();
+        change(&mut herolib);
+        herolib.close();
+    };
+    with_herolib(&|herolib| {
+        for value in ["one", "two", "three"] {
+            herolib.insert(value.as_bytes());
+        }
+    });
+    let options = Options {
+        record_size_max: 4096,
+        ..Options::default()
+    };
+    Db::open(&path, &options).unwrap().close().unwrap();
+    with_herolib(&|herolib| herolib.set(1, b"ONE").unwrap());
+    let back_up = || {
+        let reader = Db::open(&path, &read_only()).unwrap();
+        reader.backup(&target, on).unwrap();
+        let copy = Db::open(&target, &read_only()).unwrap();
+        for id in 1..=3 {
+            assert_eq!(copy.get(id).ok(), reader.get(id).ok(), "id {id}");
+        }
+        copy.get(3).is_ok()
+    };
+    assert!(back_up());
+    with_herolib(&|herolib| herolib.delete(3).unwrap());
+    assert!(!back_up());
+}
+
+/// The first backup fails, the next one of more commits does too, and then those are lost.
+#[test]
+fn a_backup_begun_twice_is_finished_where_commits_are_lost() {
+    let fail = |storage: &SimStorage, after: usize| {
+        storage.fail(Some(Fault {
+            calls: Calls::Changing,
+            after: storage.calls(Calls::Changing) + after,
+            errno: Errno::Io,
+            sticky: true,
+            partly: false,
+            pages: Pages::Dirty,
+        }));
+    };
+    for (first, second) in (0..16).flat_map(|first| (0..16).map(move |second| (first, second))) {
+        let source = simulated(Disk::new(), 1);
+        let target = simulated(Disk::new(), 2);
+        let db = Db::open_on(Arc::new(source.clone()), &options()).unwrap();
+        fail(&target, first);
+        let _ = db.backup_to(Arc::new(target.clone()), on);
+        target.fail(None);
+        db.insert(b"lost").unwrap();
+        fail(&target, second);
+        let is_whole = db.backup_to(Arc::new(target.clone()), on).is_ok();
+        target.fail(None);
+        drop(db);
+        let left = source.disk().lose_power(&Loss::OF_EVERYTHING);
+        let db = Db::open_on(Arc::new(simulated(left, 3)), &options()).unwrap();
+        assert_eq!(db.last_commit().unwrap(), 0);
+        match db.backup_to(Arc::new(target.clone()), on) {
+            Ok(()) => assert!(!is_whole),
+            // It was whole, or wanted nothing more than to be opened.
+            Err(Error::Incompatible(why)) => assert!(why.contains("up to commit 1"), "{why}"),
+            Err(error) => panic!("{first}, {second}: {error}"),
+        }
+    }
+}

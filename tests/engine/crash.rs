@@ -528,3 +528,62 @@ fn a_crash_of_a_compaction_that_begins_anew_with_low_numbers_loses_nothing() {
     let db = open(&storage, &options, true).expect("it opens with low numbers");
     is_well("opened again", &model, &db);
 }
+
+/// ext4 makes a file longer by what it could reserve, and says that it could not reserve all.
+#[test]
+fn after_a_full_disk_a_close_leaves_no_file_longer_than_its_log() {
+    for spare in (0..40_000).step_by(1777) {
+        let options = options(Sync::Os, 0);
+        let storage = storage(Disk::new(), true);
+        let db = open(&storage, &options, false).expect("a new database opens");
+        let insert = |len: usize| db.insert(&vec![7; len]);
+        for _ in 0..100 {
+            insert(900).expect("an insert");
+        }
+        storage.limit(Some(storage.disk().used() + spare));
+        while insert(900).is_ok() {}
+        // What little is left is used.
+        for len in (0..300).rev().step_by(30) {
+            let _ = insert(len);
+        }
+        storage.limit(None);
+        let count = db.count().expect("a count");
+        db.close().expect("a close");
+
+        let db = open(&storage, &options, true).expect("it opens again");
+        assert_eq!(db.count().expect("a count"), count);
+        // It is not taken for one that somebody else has written to.
+        let changes = db.changes(0, 0);
+        assert!(changes.is_ok(), "{spare} bytes left: {changes:?}");
+    }
+}
+
+/// However often a data file is tried to be begun on a full disk.
+#[test]
+fn a_full_disk_uses_up_no_data_file_numbers() {
+    let options = options(Sync::Os, 1000);
+    let storage = storage(Disk::new(), true);
+    let db = open(&storage, &options, false).expect("a new database opens");
+    while !storage.list("").expect("a list").contains(&"1.db".into()) {
+        db.insert(&[7; 300]).expect("an insert");
+    }
+    storage.limit(Some(0));
+    let mut tried = 0;
+    while tried < 100 {
+        match db.insert(&[7; 300]) {
+            Ok(_) => {}
+            Err(Error::NoSpace { .. }) => tried += 1,
+            Err(error) => panic!("on a full disk: {error}"),
+        }
+    }
+    storage.limit(None);
+    for _ in 0..10 {
+        db.insert(&[7; 300]).expect("an insert");
+    }
+    let names = storage.list("").expect("a list");
+    let mut numbers: Vec<u16> = (names.iter())
+        .filter_map(|name| name.strip_suffix(".db")?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..numbers.len() as u16).collect::<Vec<_>>());
+}

@@ -7,7 +7,10 @@ use std::fs;
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Disk, Loss, SimStorage};
@@ -1004,8 +1007,9 @@ fn generations_end_and_do_not_begin_anew() {
     let db = open().unwrap();
     db.set(1, b"first").unwrap();
     db.set(1, b"second").unwrap();
-    let full = db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()));
-    assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
+    // No honest one gets there.
+    let last = db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()));
+    assert!(matches!(last, Err(Error::Corrupt { .. })), "{last:?}");
     db.set(1, b"third").unwrap();
     db.close().unwrap();
     let db = open().unwrap();
@@ -1066,4 +1070,28 @@ fn commit_numbers_end_and_do_not_begin_anew() {
     assert_eq!(db.get(1).unwrap(), b"the last one");
     let full = db.set(1, b"one more");
     assert!(matches!(full, Err(Error::Full(_))), "{full:?}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_lock_makes_no_reader_wait() {
+    let directory = TempDirectory::new();
+    let path = directory.path().join("db");
+    let db = Db::open(&path, &Options::default()).unwrap();
+    db.insert(b"a record").unwrap();
+    db.close().unwrap();
+    // With a manifest that can't be read a reader looks whether a writer is at work.
+    fs::write(path.join("MANIFEST"), b"no manifest").unwrap();
+    fs::remove_file(path.join("LOCK")).unwrap();
+    let made = Command::new("mkfifo").arg(path.join("LOCK")).status();
+    assert!(made.unwrap().success());
+    let (answer, answers) = mpsc::channel();
+    thread::spawn(move || {
+        let reader = Options {
+            read_only: true,
+            ..Options::default()
+        };
+        answer.send(Db::open(&path, &reader).is_err())
+    });
+    let is_refused = answers.recv_timeout(Duration::from_secs(60));
+    assert!(is_refused.expect("an answer"));
 }

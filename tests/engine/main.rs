@@ -12,6 +12,7 @@ mod damage;
 mod difference;
 mod erase;
 mod erase_copies;
+mod follow;
 mod golden;
 #[path = "../support/golden.rs"]
 #[allow(dead_code, reason = "shared: each user needs a part of it")]

@@ -118,14 +118,27 @@ impl File for SimFile {
         if !world.reserves {
             return Ok(());
         }
-        world.room_for(self.inode, to)?;
-        if to <= world.disk.inodes[self.inode].cache.len() {
+        let len = world.disk.inodes[self.inode].cache.len();
+        let inode = self.inode;
+        if let Err(error) = world.room_for(inode, to) {
+            // As ext4 does: what there was is the file's now.
+            let to = len + world.room();
+            world.apply(Event::Allocate { inode, to });
+            return Err(error);
+        }
+        if to <= len {
             return world.call(Call::Growing, |_| "allocate what is there".to_owned());
         }
-        world.change(Event::Allocate {
-            inode: self.inode,
-            to,
-        })
+        let event = Event::Allocate { inode, to };
+        if let Some(fault) = world.strike(Call::Growing, |disk| disk.describe(&event)) {
+            if fault.partly {
+                let to = len + (to - len) / 2;
+                world.apply(Event::Allocate { inode, to });
+            }
+            return Err(fault.errno.error());
+        }
+        world.apply(event);
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -109,10 +109,9 @@ impl World {
     /// Counts a call that changes something, and does it unless it fails.
     fn change(&mut self, event: Event) -> io::Result<()> {
         let call = match &event {
-            Event::Create { .. }
-            | Event::CreateDirectory { .. }
-            | Event::Rename { .. }
-            | Event::Allocate { .. } => Call::Growing,
+            Event::Create { .. } | Event::CreateDirectory { .. } | Event::Rename { .. } => {
+                Call::Growing
+            }
             _ => Call::Changing,
         };
         self.call(call, |disk| disk.describe(&event))?;
@@ -120,12 +119,15 @@ impl World {
         Ok(())
     }
 
+    /// So many bytes still fit on the disk.
+    fn room(&self) -> usize {
+        let capacity = self.capacity.unwrap_or(usize::MAX);
+        capacity.saturating_sub(self.disk.used())
+    }
+
     fn room_for(&mut self, inode: usize, len: usize) -> io::Result<()> {
-        let Some(capacity) = self.capacity else {
-            return Ok(());
-        };
         let more = len.saturating_sub(self.disk.inodes[inode].cache.len());
-        if more == 0 || self.disk.used() + more <= capacity {
+        if more == 0 || more <= self.room() {
             return Ok(());
         }
         self.hits.push(Hit {

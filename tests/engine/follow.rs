@@ -1,0 +1,127 @@
+//! Handles that are open for reading follow a writer.
+
+use std::sync::Arc;
+
+use crate::support::TempDirectory;
+use crate::support::herolib::{Herolib, Port, Settings};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
+use ourdb::storage::Storage;
+use ourdb::storage::memory::MemoryStorage;
+use ourdb::{Db, Options};
+
+fn read_only() -> Options {
+    Options {
+        read_only: true,
+        ..Options::default()
+    }
+}
+
+/// At whatever call a refresh fails, the next one goes on from where the last whole one came to.
+#[test]
+fn a_refresh_that_failed_is_made_up_for() {
+    let options = Options {
+        key_value: true,
+        file_size: 1000,
+        ..Options::default()
+    };
+    let mut after = 0;
+    loop {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+        db.set(1, b"one").expect("a set");
+        let reader = Db::open_on(Arc::new(storage.clone()), &read_only()).expect("a reader");
+        let write = |byte: u8| {
+            (0..30).for_each(|id| db.set(id, &[byte; 100]).expect("a set"));
+        };
+        write(1);
+        storage.fail(Some(Fault {
+            calls: Calls::Reading,
+            after: storage.calls(Calls::Reading) + after,
+            errno: Errno::Io,
+            sticky: true,
+            partly: false,
+            pages: Pages::Dirty,
+        }));
+        let failed = reader.refresh().is_err();
+        storage.fail(None);
+        for (byte, commits) in [(1, 31), (2, 61)] {
+            reader.refresh().expect("a refresh");
+            let read = (reader.last_commit().unwrap(), reader.get(29).unwrap());
+            assert_eq!(read, (commits, vec![byte; 100]), "call {after} failed");
+            write(2);
+        }
+        if !failed {
+            break;
+        }
+        after += 1;
+    }
+    assert!(after > 10, "only {after} calls can fail");
+}
+
+/// Ids that a transaction has taken are given out, and the limit of ids may grow.
+#[test]
+fn the_next_id_of_a_reader_is_that_of_one_that_opens_now() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let limited = |record_nr_max| Options {
+        record_nr_max,
+        ..Options::default()
+    };
+    let db = Db::open_on(Arc::clone(&storage), &limited(5)).unwrap();
+    for _ in 0..4 {
+        db.insert(b"a record").unwrap();
+    }
+    let reader = Db::open_on(Arc::clone(&storage), &read_only()).unwrap();
+    assert!(reader.next_id().is_err());
+    db.close().unwrap();
+
+    let db = Db::open_on(Arc::clone(&storage), &limited(100)).unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(reader.next_id().unwrap(), 5);
+    let mut txn = db.begin().unwrap();
+    txn.insert(b"never committed").unwrap();
+    drop(txn);
+    db.close().unwrap();
+    reader.refresh().unwrap();
+    let fresh = Db::open_on(storage, &read_only()).unwrap();
+    for reader in [&fresh, &reader] {
+        assert_eq!(reader.next_id().unwrap(), 6);
+        assert_eq!(reader.stats().unwrap().next_id, 6);
+    }
+}
+
+/// Until a writer takes it over, nothing on disk tells a directory of herolib's from another one.
+#[test]
+fn a_reader_of_a_herolib_directory_follows_who_takes_it_over() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let mut herolib = Herolib::open(path, Settings::DEFAULT, Port::V).unwrap();
+    herolib.insert(b"one");
+    herolib.insert(b"two");
+    herolib.close();
+    let reader = Db::open(path, &read_only()).unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(reader.get(1).unwrap(), b"one");
+
+    let mut herolib = Herolib::open(path, Settings::DEFAULT, Port::V).unwrap();
+    herolib.insert(b"three");
+    herolib.close();
+    reader.refresh().unwrap();
+    assert_eq!(reader.get(3).unwrap(), b"three");
+
+    let db = Db::open(path, &Options::default()).unwrap();
+    db.set(1, b"new").unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(reader.get(1).unwrap(), b"new");
+    db.set(2, b"newer").unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(reader.get(2).unwrap(), b"newer");
+
+    // From here on it is one of ours, and another one is noticed.
+    db.close().unwrap();
+    let again = Options {
+        reset: true,
+        ..Options::default()
+    };
+    drop(Db::open(path, &again).unwrap());
+    assert!(reader.refresh().is_err());
+}
