@@ -156,10 +156,10 @@
  * A sync that fails is never tried again: the kernel may have dropped what it could not write, and
  * would not say so twice.
  *
- * After a write that failed nothing of it is in the database, with two exceptions: after
+ * After a write that failed nothing of it is in the database, with three exceptions. After
  * OURDB_PANIC, and with OURDB_SYNC_COMMIT after the sync has failed that the commit waited for, its
- * own or another thread's (OURDB_IO, OURDB_NO_SPACE, OURDB_CORRUPT or OURDB_POISONED). The commit
- * may then turn out to be there or not when the database is opened again.
+ * own or another thread's (OURDB_IO, OURDB_NO_SPACE, OURDB_CORRUPT or OURDB_POISONED), the commit
+ * may turn out to be there or not when the database is opened again. And see ourdb_erase().
  *
  *
  * Threads
@@ -1510,6 +1510,9 @@ int ourdb_revert_all(ourdb *db, uint64_t commit);
  * - OURDB_ID_OUT_OF_RANGE: id is not below record_nr_max
  * - OURDB_BUSY: called by the progress function of ourdb_backup()
  * - a code that any write can return (see Errors)
+ *
+ * After another failure the record may be erased in part, and nobody can read it any more: then
+ * writes are OURDB_POISONED, and the next opening for writing does the rest.
  *
  * Cost: one write for each version, and a few syncs. It waits for a backup that is being made.
  */

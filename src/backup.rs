@@ -106,6 +106,9 @@ impl Db {
             })?;
         // What is there may be another by now, and everything that is locked out has come to an end.
         let extent = self.extent()?;
+        // A backup has nothing that a loss of power could still take from its database, where its
+        // readers have nothing of that.
+        self.show_up_to(extent.commit)?;
         Plan::new(self, &extent, &destination)?.carry_out(lock, progress)
     }
 

@@ -584,11 +584,17 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     }
 
     fn clear(&mut self) {
-        let known = self.table.len().min(self.next_id as usize);
-        for word in self.table.range(0, known).unwrap_or_default() {
-            let entry = Entry::from_word(word.load(Ordering::Relaxed));
-            if entry.is_live() {
-                word.store(entry.cleared().to_word(), Ordering::Relaxed);
+        // Ids may lie far apart. What the lookup lacks is told of when the two are compared.
+        let world = Arc::clone(&self.world);
+        for (first, entries) in world.lookup.blocks() {
+            for (_, id) in entries.zip(first..) {
+                let Some(word) = self.table.get(id as usize) else {
+                    break;
+                };
+                let entry = Entry::from_word(word.load(Ordering::Relaxed));
+                if entry.is_live() {
+                    word.store(entry.cleared().to_word(), Ordering::Relaxed);
+                }
             }
         }
         self.live = 0;
@@ -618,13 +624,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     fn lookup(&mut self, extent: &Extent) -> Result<()> {
         let mut matched = 0;
         let world = Arc::clone(&self.world);
-        // By a clear that came since.
-        let cleared = world.clear_between(extent.commit, None).is_some();
         for (first, entries) in world.lookup.blocks() {
             for (entry, id) in entries.zip(first..) {
                 let expected = self.newest(id).unwrap_or_default();
-                let matches =
-                    entry == expected || self.unlike(id, entry, expected, cleared, extent)?;
+                let matches = entry == expected || self.unlike(id, entry, expected, extent)?;
                 matched += u64::from(matches && expected.is_known());
             }
         }
@@ -638,21 +641,17 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     }
 
     /// Whether an entry is what became of the one that was expected, by commits that came since; it
-    /// is damage if not. `cleared`: one of them was a clear.
+    /// is damage if not.
     #[cold]
-    fn unlike(
-        &mut self,
-        id: u32,
-        entry: Entry,
-        expected: Entry,
-        cleared: bool,
-        extent: &Extent,
-    ) -> Result<bool> {
+    fn unlike(&mut self, id: u32, entry: Entry, expected: Entry, extent: &Extent) -> Result<bool> {
         if !entry.is_known() {
             return Ok(false);
         }
         if entry.location() == expected.location() {
-            let cleared = cleared && !entry.is_live();
+            // By a clear that came since: asked for after the entry was read, because one may come at
+            // any time, and is in the list before it is in the lookup.
+            let cleared =
+                !entry.is_live() && self.world.clear_between(extent.commit, None).is_some();
             let mut matches = cleared || entry.is_live() == expected.is_live();
             if !matches && self.db.is_read_only() {
                 let kind = self.kind_of(id, entry.location());

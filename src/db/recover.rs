@@ -8,7 +8,7 @@ use crate::location::Location;
 use crate::log::record::{Kind, Seed};
 use crate::log::recovery::{self, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
-use crate::log::segment::{FILE_HEADER, LogEnd, name};
+use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, name};
 use crate::lookup::checkpoint::{self, Checkpoint, Load, NewTable, Tally};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, FileKind, MANIFEST, State};
@@ -59,7 +59,9 @@ impl<'a> Opening<'a> {
         if is_this {
             synced = synced.max(found.log_end);
         }
-        let (lookup, table, state) = match found.loaded.filter(|_| is_this) {
+        // Else the log is read from its beginning: what nothing lists could be another file by now.
+        let is_usable = is_this && found.log_end.is_none_or(|end| self.lists_all_before(end));
+        let (lookup, table, state) = match found.loaded.filter(|_| is_usable) {
             Some(loaded) => (loaded.lookup, loaded.made, loaded.state),
             None => {
                 let (lookup, table) = checkpoint::empty(storage, kind, limit)?;
@@ -155,6 +157,19 @@ impl<'a> Opening<'a> {
             live,
             tally,
             erasures,
+        })
+    }
+
+    /// Whether the manifest lists the data files of the log before the one that `end` is in, as it does
+    /// once there is a checkpoint up to `end`.
+    fn lists_all_before(&self, end: LogEnd) -> bool {
+        let is_listed = |number| self.manifest.file(number).is_some();
+        self.log_files.iter().all(|file| match file.header {
+            _ if file.number < end.file => is_listed(file.number),
+            Some(FileHeader { after, .. }) if file.number == end.file => {
+                after.is_none_or(|after| is_listed(after.file))
+            }
+            _ => true,
         })
     }
 

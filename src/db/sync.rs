@@ -8,6 +8,7 @@ use super::write::{Moment, Writer};
 use super::{Db, Shared};
 use crate::error::{Error, Result};
 use crate::manifest::State;
+use crate::options;
 use crate::planted::planted;
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, wait};
 
@@ -185,6 +186,18 @@ impl Db {
         self.shared.check_poison()?;
         let commit = self.shared.writer().commit;
         self.shared.sync_to(commit)
+    }
+
+    /// Has readers see all up to `commit`, which was appended: where they see only what is on disk, that
+    /// is a sync. After an earlier failure nothing more gets there, and they never will.
+    pub(crate) fn show_up_to(&self, commit: u64) -> Result<()> {
+        let shared = &*self.shared;
+        match shared.sync {
+            options::Sync::Commit if !shared.read_only && shared.check_poison().is_ok() => {
+                shared.sync_to(commit)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub struct OsStorage {
     root: PathBuf,
     io: IoMode,
     /// The directory itself, once it is locked: to sync it must not fail because the process has
-    /// too many files open.
+    /// too many files open, and as long as it is open no other one has its identity.
     directory: OnceLock<fs::File>,
 }
 
@@ -50,6 +50,23 @@ impl OsStorage {
             io,
             directory: OnceLock::new(),
         }
+    }
+
+    /// Before a change by a name: whether the path still leads to the directory that is locked. That may
+    /// have been renamed or removed, and another database may be in its place.
+    fn check_place(&self) -> io::Result<()> {
+        let Some(directory) = self.directory.get() else {
+            return Ok(());
+        };
+        let there = match uninterrupted(|| fs::metadata(&self.root)) {
+            Ok(there) => Some(identity(&there)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if there == Some(identity(&directory.metadata()?)) {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::ESTALE))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -90,6 +107,7 @@ impl Storage for OsStorage {
     }
 
     fn remove_root(&self) -> io::Result<()> {
+        self.check_place()?;
         match uninterrupted(|| fs::remove_dir(&self.root)) {
             Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
             _ => Ok(()),
@@ -111,6 +129,9 @@ impl Storage for OsStorage {
                     .create(true)
                     .truncate(true),
             ),
+        }
+        if access != Access::Read {
+            self.check_place()?;
         }
         let file = options.open(self.path(name))?;
         // A pipe or a device in the place of a file would block or lie about its length.
@@ -149,18 +170,22 @@ impl Storage for OsStorage {
     }
 
     fn create_directory(&self, name: &str) -> io::Result<()> {
+        self.check_place()?;
         uninterrupted(|| fs::create_dir(self.path(name)))
     }
 
     fn remove_directory(&self, name: &str) -> io::Result<()> {
+        self.check_place()?;
         uninterrupted(|| fs::remove_dir(self.path(name)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_place()?;
         uninterrupted(|| fs::rename(self.path(from), self.path(to)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_place()?;
         uninterrupted(|| fs::remove_file(self.path(name)))
     }
 

@@ -1095,3 +1095,92 @@ fn a_pipe_in_the_place_of_the_lock_makes_no_reader_wait() {
     let is_refused = answers.recv_timeout(Duration::from_secs(60));
     assert!(is_refused.expect("an answer"));
 }
+
+/// The files of a directory.
+fn content(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(path).unwrap();
+    let read = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        (name, fs::read(entry.path()).unwrap())
+    };
+    entries.map(|entry| read(entry.unwrap())).collect()
+}
+
+/// What the handle has open was moved or removed, and what its path leads to now is none of its.
+#[test]
+fn a_handle_changes_nothing_in_a_directory_that_has_come_in_the_place_of_its_own() {
+    const IDS: u32 = 40;
+    type Change = fn(Db) -> Result<(), Error>;
+    let changes: [(&str, Change); 5] = [
+        ("set", |db| {
+            (0..IDS).try_for_each(|id| db.set(id, &[7; 100]))?;
+            db.close()
+        }),
+        ("compact", |db| {
+            db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+        }),
+        ("erase", |db| db.erase(1)),
+        ("close", Db::close),
+        ("destroy", Db::destroy),
+    ];
+    for ((what, change), removed) in changes.iter().flat_map(|c| [(c, false), (c, true)]) {
+        let directory = TempDirectory::new();
+        let (path, aside) = (directory.path().join("db"), directory.path().join("aside"));
+        let options = Options {
+            file_size: 1000,
+            ..key_value()
+        };
+        let make = |value: &[u8]| {
+            let db = Db::open(&path, &options).unwrap();
+            (0..IDS).for_each(|id| db.set(id, value).unwrap());
+            db
+        };
+        let old = make(&[1; 100]);
+        if removed {
+            fs::remove_dir_all(&path).unwrap();
+        } else {
+            fs::rename(&path, &aside).unwrap();
+        }
+        make(&[2; 100]).close().unwrap();
+        let before = content(&path);
+        let changed = change(old);
+        assert!(changed.is_err(), "{what}, removed {removed}");
+        assert_eq!(content(&path), before, "{what}, removed {removed}");
+        if !removed {
+            let db = Db::open(&aside, &Options::default()).unwrap();
+            let report = db.check(|_, _| ControlFlow::Continue(())).unwrap();
+            assert!(report.is_sound(), "{what}: {report}");
+        }
+    }
+}
+
+/// Who uses a checkpoint reads no data file before its end, and knows only of what is listed.
+#[test]
+fn a_checkpoint_is_used_only_where_its_data_files_are_listed() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let options = Options {
+        file_size: 150,
+        ..key_value()
+    };
+    let db = Db::open(path, &options).unwrap();
+    (0..10).for_each(|id| db.set(id, &[7; 100]).unwrap());
+    let manifest = fs::read(path.join("MANIFEST")).unwrap();
+    db.close().unwrap();
+    fs::write(path.join("MANIFEST"), &manifest).unwrap();
+    let reader = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    let whole = Db::open(path, &reader).unwrap();
+    assert_eq!(whole.count().unwrap(), 10);
+
+    for change in [
+        |path: &Path| fs::rename(path.join("2.db"), path.join("1.db")),
+        |path: &Path| fs::remove_file(path.join("3.db")),
+    ] {
+        change(path).unwrap();
+        let opened = Db::open(path, &options);
+        assert!(matches!(opened, Err(Error::Corrupt { .. })), "{opened:?}");
+    }
+}
