@@ -42,7 +42,7 @@ use std::io;
 
 use crate::bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
-use crate::herolib::{self, DumpStamp};
+use crate::herolib::DumpStamp;
 use crate::log::segment::{FileHeader, LAST_GENERATION, LogEnd};
 use crate::options::{LAST_NEXT_ID, Limits};
 use crate::planted::planted;
@@ -470,17 +470,18 @@ impl Manifest {
     }
 }
 
-/// The generation that comes after `generation` in the database `uuid`: one that no data file has. A
-/// compaction that failed may have left files which nobody could remove, and with their generation
-/// they would be taken for a part of the database.
+/// The generation that comes after `generation` in the database `uuid`: one that no data file has, of
+/// those with `numbers`. A compaction that failed may have left files which nobody could remove, and
+/// with their generation they would be taken for a part of the database.
 pub(crate) fn next_generation(
     storage: &dyn Storage,
     uuid: &[u8; 16],
     generation: u64,
+    numbers: impl Iterator<Item = u16>,
 ) -> Result<u64> {
     let mut last = generation;
-    for file in herolib::data_files(storage)? {
-        let header = match FileHeader::of(storage, file.number) {
+    for number in numbers {
+        let header = match FileHeader::of(storage, number) {
             // Its last reader is gone, and so is the file.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
             header => header?,
@@ -600,7 +601,11 @@ mod tests {
     #[test]
     fn the_next_generation_is_one_that_no_data_file_has() {
         let storage = MemoryStorage::new();
-        let next = || next_generation(&storage, &[5; 16], 3).ok();
+        let next = || {
+            let files = crate::herolib::data_files(&storage).expect("a list");
+            let numbers = files.iter().map(|file| file.number);
+            next_generation(&storage, &[5; 16], 3, numbers).ok()
+        };
         let put = |number: u16, bytes: &[u8]| {
             let file = storage.open(&name(number), Access::CreateNew);
             let file = file.expect("a new file");

@@ -18,6 +18,7 @@ use super::brake::{Brake, Progress, Rounds};
 use super::write::{Deletion, Stamp, Writer};
 use super::{Db, Shared, World};
 use crate::error::{Error, Result};
+use crate::herolib;
 use crate::history::Chain;
 use crate::location::Location;
 use crate::log::Log;
@@ -122,9 +123,15 @@ impl Shared {
     /// Notes durably that data files of a later generation may be found, and which those of this
     /// one are.
     fn announce(&self) -> Result<Start> {
-        // Not under the writer lock: there may be many data files.
-        let log = &self.world.load().log;
-        let generation = next_generation(&*self.storage, &log.uuid, log.generation)?;
+        // Not under the writer lock: there may be many data files. One that is just being made is in the
+        // log by the time that it has been free.
+        let world = self.world.load();
+        let log = &world.log;
+        let files = herolib::data_files(&*self.storage)?;
+        drop(self.writer());
+        let numbers = files.iter().map(|file| file.number);
+        let left = numbers.filter(|&number| log.segment(number).is_none());
+        let generation = next_generation(&*self.storage, &log.uuid, log.generation, left)?;
         let (commit, files, world, end) = {
             let mut writer = self.writer();
             self.check_poison()?;

@@ -202,7 +202,8 @@ impl Opening<'_> {
             entries.any(|(_, entry)| entry.is_live() && entry.location().file == number)
         };
         let old = std::mem::take(&mut manifest.files);
-        for file in herolib::data_files(storage)? {
+        let files = herolib::data_files(storage)?;
+        for file in &files {
             if self.leftovers.contains(&file.number) && !is_read(file.number) {
                 continue;
             }
@@ -213,7 +214,7 @@ impl Opening<'_> {
                 Some((FileKind::Log | FileKind::Compacted, len)) => len,
             };
             let kind = FileKind::Frozen { own_until };
-            let len = frozen_len(storage, &file)?;
+            let len = frozen_len(storage, file)?;
             manifest.files.push(DataFile {
                 number: file.number,
                 kind,
@@ -221,7 +222,11 @@ impl Opening<'_> {
             });
         }
         // The checkpoint belongs to the generation before.
-        manifest.generation = next_generation(storage, &manifest.uuid, manifest.generation)?;
+        let numbers = files.iter().map(|file| file.number);
+        let Manifest {
+            uuid, generation, ..
+        } = manifest;
+        manifest.generation = next_generation(storage, &uuid, generation, numbers)?;
         manifest.backup = false;
         manifest.dump = known_dump(storage)?;
         let adoption = Adoption { manifest, entries };

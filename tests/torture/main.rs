@@ -17,6 +17,7 @@ mod environment;
 mod erasure;
 mod faults;
 mod feed;
+mod followers;
 mod fuzz;
 mod group;
 mod inject;

@@ -381,7 +381,7 @@ impl Workload {
     }
 }
 
-fn any_retention(random: &mut Random) -> Retention {
+pub(crate) fn any_retention(random: &mut Random) -> Retention {
     let since_commit = if random.chance(20) {
         1 + random.below(10)
     } else {
