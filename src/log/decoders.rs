@@ -128,7 +128,8 @@ fn a_data_file_header_is_what_encodes_to_its_bytes() {
         let crc = crc32fast::hash(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
         let Some(found) = FileHeader::decode(&bytes) else {
-            assert_ne!(bytes[8..12], [1, 0, 0, 0]);
+            // Of another format, or of a generation that no database comes to.
+            assert!(bytes[8..12] != [1, 0, 0, 0] || bytes[43] >= 0x80);
             continue;
         };
         decoded += 1;
