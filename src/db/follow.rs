@@ -4,6 +4,7 @@ use super::open::open_for_reading;
 use super::opening::Opening;
 use super::write::Writer;
 use super::{Db, Shared, World};
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::log::record::Kind;
 use crate::log::recovery::{self, Start};
@@ -102,6 +103,7 @@ impl Shared {
             &opening.log_files,
             &start,
             |records| {
+                reserve(&mut versions, records.len())?;
                 versions.extend_from_slice(records);
                 Ok(())
             },

@@ -473,10 +473,11 @@ impl Db {
             }
             if shared.read().clears().len() >= MOST_CLEARS {
                 let world = shared.world.load();
-                let ids = world.lookup.entries().filter(|(_, entry)| entry.is_live());
-                let records = ids
-                    .map(|(id, _)| shared.deletion(&world, id))
-                    .collect::<Result<Vec<_>>>()?;
+                let mut records = Vec::new();
+                reserve_exact(&mut records, writer.live as usize)?;
+                for (id, _) in world.lookup.entries().filter(|(_, entry)| entry.is_live()) {
+                    records.push(shared.deletion(&world, id)?);
+                }
                 shared.append_now(&mut writer, &records)?
             } else {
                 shared.append_now(&mut writer, &[NewRecord::CLEAR])?
