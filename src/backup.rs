@@ -409,20 +409,17 @@ impl<'a> Plan<'a> {
 
     /// Whether the destination has all there is, and was left in order.
     fn is_done(&self) -> bool {
-        let earlier = self.earlier.as_ref();
-        earlier
-            .filter(|earlier| self.extends(earlier))
-            .is_some_and(|earlier| {
-                let base = self.wanted.base.or(earlier.base);
-                let same = Manifest {
-                    state: State::Clean,
-                    dump: earlier.dump,
-                    time_us: earlier.time_us,
-                    base,
-                    ..self.wanted.clone()
-                };
-                *earlier == same
-            })
+        self.earlier.as_ref().is_some_and(|earlier| {
+            let base = self.wanted.base.or(earlier.base);
+            let same = Manifest {
+                state: State::Clean,
+                dump: earlier.dump,
+                time_us: earlier.time_us,
+                base,
+                ..self.wanted.clone()
+            };
+            self.extends(earlier) && *earlier == same
+        })
     }
 
     /// Notes durably, before anything is changed, what the destination is until the backup is done;
@@ -443,16 +440,12 @@ impl<'a> Plan<'a> {
         };
         let begun = match &self.earlier {
             Some(earlier) if earlier.state == State::Unfinished && self.extends(earlier) => {
-                let is_new = |file: &&DataFile| earlier.file(file.number).is_none();
-                let mut new = self.wanted.files.iter().filter(is_new).peekable();
-                if new.peek().is_none() {
+                let files = with_files_of(earlier.files.clone(), Some(&self.wanted));
+                if files.len() == earlier.files.len() {
                     // Whoever wrote it may have died before it was durable.
                     self.sync_names()?;
                     return Ok(earlier.clone());
                 }
-                let mut files = earlier.files.clone();
-                files.extend(new.map(|file| DataFile { len: 0, ..*file }));
-                files.sort_by_key(|file| file.number);
                 Manifest {
                     files,
                     ..earlier.clone()
@@ -643,12 +636,12 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The data files of a backup, and with no length those of the one before: named, they are known to be
-/// the backup's until they are removed, whatever comes in between.
-fn with_files_of(mut files: Vec<DataFile>, before: Option<&Manifest>) -> Vec<DataFile> {
-    if let Some(before) = before {
-        files.extend((before.files.iter()).map(|file| DataFile { len: 0, ..*file }));
-        files.extend((before.doomed.iter()).map(|&number| DataFile {
+/// The data files of a backup, and with no length those of another one, which was there before or comes
+/// after it: named, they are known to be the backup's until they are removed, whatever comes in between.
+fn with_files_of(mut files: Vec<DataFile>, other: Option<&Manifest>) -> Vec<DataFile> {
+    if let Some(other) = other {
+        files.extend((other.files.iter()).map(|file| DataFile { len: 0, ..*file }));
+        files.extend((other.doomed.iter()).map(|&number| DataFile {
             number,
             kind: FileKind::Log,
             len: 0,

@@ -586,11 +586,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     fn clear(&mut self) {
         // Ids may lie far apart. What the lookup lacks is told of when the two are compared.
         let world = Arc::clone(&self.world);
-        for (first, entries) in world.lookup.blocks() {
-            for (_, id) in entries.zip(first..) {
-                let Some(word) = self.table.get(id as usize) else {
-                    break;
-                };
+        for ids in world.lookup.block_ids() {
+            for word in self.table.range(ids.start, ids.end).unwrap_or_default() {
                 let entry = Entry::from_word(word.load(Ordering::Relaxed));
                 if entry.is_live() {
                     word.store(entry.cleared().to_word(), Ordering::Relaxed);

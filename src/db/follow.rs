@@ -115,35 +115,30 @@ impl Shared {
             return Ok(false);
         }
         // What may fail comes first. Else a mark would lead on from behind commits that were not taken in.
-        let mut new = Vec::new();
-        for (index, file) in opening.log_files.iter().enumerate() {
-            if opening.log_end_of(index, &outcome).is_none() || log.segment(file.number).is_some() {
-                continue;
-            }
-            let failed =
-                |error| Error::from_io("open", storage.describe(&name(file.number)), error);
-            let opened = storage
-                .open(&name(file.number), Access::Read)
-                .map_err(failed)?;
-            let view = opened.view(LONGEST_FILE + 1).map_err(failed)?;
-            new.push((opened, view));
-        }
-        let mut new = new.into_iter();
-        // First the bytes, then the ways to them.
+        let (mut grown, mut begun) = (Vec::new(), Vec::new());
         for (index, file) in opening.log_files.iter().enumerate() {
             let Some(end) = opening.log_end_of(index, &outcome) else {
                 continue;
             };
             let end = end.min(file.len);
             if let Some(segment) = log.segment(file.number) {
-                segment.view().extend_to(end);
+                grown.push((segment, end));
                 continue;
             }
-            let Some((opened, view)) = new.next() else {
-                unreachable!("it was opened above")
-            };
+            let failed =
+                |error| Error::from_io("open", storage.describe(&name(file.number)), error);
+            let opened = storage.open(&name(file.number), Access::Read);
+            let opened = opened.map_err(failed)?;
+            let view = opened.view(LONGEST_FILE + 1).map_err(failed)?;
             view.extend_to(end);
-            log.add_open(Segment::of_log(file.number, log, view), &opened);
+            begun.push((Segment::of_log(file.number, log, view), opened));
+        }
+        // First the bytes, then the ways to them.
+        for (segment, end) in grown {
+            segment.view().extend_to(end);
+        }
+        for (segment, opened) in begun {
+            log.add_open(segment, &opened);
         }
         self.counters
             .appended

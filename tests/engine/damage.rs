@@ -1096,16 +1096,6 @@ fn a_pipe_in_the_place_of_the_lock_makes_no_reader_wait() {
     assert!(is_refused.expect("an answer"));
 }
 
-/// The files of a directory.
-fn content(path: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(path).unwrap();
-    let read = |entry: fs::DirEntry| {
-        let name = entry.file_name().into_string().unwrap();
-        (name, fs::read(entry.path()).unwrap())
-    };
-    entries.map(|entry| read(entry.unwrap())).collect()
-}
-
 /// What the handle has open was moved or removed, and what its path leads to now is none of its.
 #[test]
 fn a_handle_changes_nothing_in_a_directory_that_has_come_in_the_place_of_its_own() {
@@ -1142,10 +1132,10 @@ fn a_handle_changes_nothing_in_a_directory_that_has_come_in_the_place_of_its_own
             fs::rename(&path, &aside).unwrap();
         }
         make(&[2; 100]).close().unwrap();
-        let before = content(&path);
+        let before = files(&path);
         let changed = change(old);
         assert!(changed.is_err(), "{what}, removed {removed}");
-        assert_eq!(content(&path), before, "{what}, removed {removed}");
+        assert_eq!(files(&path), before, "{what}, removed {removed}");
         if !removed {
             let db = Db::open(&aside, &Options::default()).unwrap();
             let report = db.check(|_, _| ControlFlow::Continue(())).unwrap();
