@@ -19,6 +19,7 @@ mod erasures;
 mod extent;
 mod find;
 mod follow;
+mod foreign;
 mod open;
 mod opening;
 mod order;

@@ -598,6 +598,88 @@ fn a_garbled_dump_is_refused_and_left_as_it_is() {
     open(path).close().unwrap();
 }
 
+/// A dump that was cut short looks like one of herolib's, which has deleted the rest; and without a
+/// checkpoint a damaged log could be one in which it has zeroed records. It isn't, where nothing is zero.
+#[test]
+fn damage_to_dump_and_log_is_not_taken_for_what_herolib_does() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    let key_value = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    let db = Db::open(path, &key_value).unwrap();
+    let mut contents = Contents::new();
+    for id in 1..=6 {
+        let value = format!("value {id}").into_bytes();
+        db.set(id, &value).unwrap();
+        contents.insert(id, vec![value]);
+    }
+    db.close().unwrap();
+    let without_checkpoint = || fs::remove_file(path.join("index")).unwrap();
+
+    // What herolib does is believed all the same.
+    without_checkpoint();
+    let mut v = Written {
+        db: Herolib::open(path, Settings::DEFAULT.key_value(), Port::V).unwrap(),
+        contents,
+    };
+    v.delete(2);
+    v.set(3, b"by V");
+    v.delete(6);
+    let Written { db: v, contents } = v;
+    v.close();
+    let db = open(path);
+    for (id, versions) in &contents {
+        assert_eq!(db.get(*id).unwrap(), versions[0], "id {id}");
+    }
+    assert_eq!(db.count().unwrap(), contents.len() as u64);
+    // Now in files of this generation.
+    db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+        .unwrap();
+    for id in 7..=9 {
+        db.set(id, format!("value {id}").as_bytes()).unwrap();
+    }
+    db.close().unwrap();
+
+    without_checkpoint();
+    let dump = path.join("lookup_dump.db/data");
+    let whole = fs::read(&dump).unwrap();
+    fs::write(&dump, &whole[..whole.len() - 10]).unwrap();
+    let originals = data_files(path);
+    let mut damaged = 0;
+    for (file, bytes) in &originals {
+        for at in 64..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(path.join(file), &bytes).unwrap();
+            for read_only in [true, false] {
+                let options = Options {
+                    read_only,
+                    ..Options::default()
+                };
+                match Db::open(path, &options) {
+                    Err(Error::Corrupt { file: found, .. }) => {
+                        assert!(found.ends_with(file), "{found} for byte {at} of {file}");
+                    }
+                    other => panic!("byte {at} of {file}: {:?}", other.err()),
+                }
+            }
+            assert!(data_files(path)[file] == bytes, "{file} was changed");
+            damaged += 1;
+        }
+        fs::write(path.join(file), bytes).unwrap();
+    }
+    assert!(damaged > 300, "{damaged} bytes");
+    // The dump alone is found out as well.
+    match Db::open(path, &Options::default()) {
+        Err(Error::Corrupt { what, .. }) => assert!(what.contains("lacks id 9"), "{what}"),
+        other => panic!("{:?}", other.err()),
+    }
+    fs::write(&dump, whole).unwrap();
+    assert_eq!(open(path).count().unwrap(), contents.len() as u64 + 3);
+}
+
 #[test]
 fn versions_that_lead_in_a_circle_are_an_error() {
     let directory = TempDirectory::new();
