@@ -524,18 +524,25 @@ fn a_copy_that_stayed_does_not_hinder_a_takeover() {
         assert_eq!(reader.get(1).expect("a value"), b"by herolib");
         drop(open());
         assert!(!left.exists(), "the opening that takes over removes it");
-        for round in 0..2 {
-            let db = open();
-            assert_eq!(db.get(1).expect("a value"), b"by herolib");
-            assert_eq!(db.history(1, 0).expect("versions").len(), 2);
-            assert_eq!(db.count().expect("a count"), 20 + round);
-            db.insert(b"ours").expect("an insert");
-            db.close().expect("a close");
-        }
-        let db = open();
-        compact(&db, Retention::default());
-        assert_eq!(db.get(1).expect("a value"), b"by herolib");
+        go_on_after_herolib(open);
     }
+}
+
+/// Uses a database of 20 records, in which herolib has set id 1, and compacts it.
+fn go_on_after_herolib(open: impl Fn() -> Db) {
+    for round in 0..2 {
+        let db = open();
+        assert_eq!(db.get(1).expect("a value"), b"by herolib");
+        assert_eq!(db.history(1, 0).expect("versions").len(), 2);
+        assert_eq!(db.count().expect("a count"), 20 + round);
+        let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+        assert!(report.is_sound(), "{report}");
+        db.insert(b"ours").expect("an insert");
+        db.close().expect("a close");
+    }
+    let db = open();
+    compact(&db, Retention::default());
+    assert_eq!(db.get(1).expect("a value"), b"by herolib");
 }
 
 /// herolib begins with the first data file again, whoever's it is.
@@ -563,18 +570,6 @@ fn what_herolib_wrote_to_a_file_that_stayed_is_taken_over() {
     assert_eq!(herolib.place(1).0, 0);
     herolib.close();
 
-    for round in 0..2 {
-        let db = open();
-        assert_eq!(db.get(1).expect("a value"), b"by herolib");
-        assert_eq!(db.history(1, 0).expect("versions").len(), 2);
-        assert_eq!(db.count().expect("a count"), 20 + round);
-        let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
-        assert!(report.is_sound(), "{report}");
-        db.insert(b"ours").expect("an insert");
-        db.close().expect("a close");
-    }
-    let db = open();
-    compact(&db, Retention::default());
+    go_on_after_herolib(open);
     assert!(!left.exists(), "nothing is in it any more");
-    assert_eq!(db.get(1).expect("a value"), b"by herolib");
 }
