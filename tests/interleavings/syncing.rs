@@ -1,5 +1,6 @@
 //! Commits made durable: shared syncs, failing ones, the thread of the interval mode, closing.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,8 +46,12 @@ struct Image {
 
 impl Image {
     fn of(storage: &SimStorage, ids: impl Into<Vec<u32>>) -> Image {
+        Image::of_disk(&storage.disk(), ids)
+    }
+
+    fn of_disk(disk: &Disk, ids: impl Into<Vec<u32>>) -> Image {
         Image {
-            disk: storage.disk().lose_power(&Loss::OF_EVERYTHING),
+            disk: disk.lose_power(&Loss::OF_EVERYTHING),
             ids: ids.into(),
         }
     }
@@ -131,6 +136,27 @@ fn what_is_read_is_on_disk() {
             }
         };
         commit_at_once(&storage, &db, read);
+    });
+}
+
+/// A backup, which outlives its database's computer, has no commit that this one then lacks: a later
+/// commit there would have its number.
+#[test]
+fn what_is_backed_up_is_on_disk() {
+    explore(1000, || {
+        let (storage, db) = create(&options(Sync::Commit));
+        db.set(100, b"a data file").expect("set");
+        let back_up = || {
+            let place = SimStorage::new(Disk::new(), true, 3);
+            db.backup_to(Arc::new(place.clone()), |_, _| ControlFlow::Continue(()))
+                .expect("a backup");
+            let image = storage.disk();
+            let backup = Db::open_on(Arc::new(place), &options(Sync::Os)).expect("it opens");
+            let ids = 0..COMMITTERS * COMMITS;
+            let there: Vec<u32> = ids.filter(|&id| backup.get(id).is_ok()).collect();
+            Image::of_disk(&image, there).check();
+        };
+        commit_at_once(&storage, &db, back_up);
     });
 }
 
