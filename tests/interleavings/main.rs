@@ -12,6 +12,7 @@
 //! file; with `OURDB_SCHEDULE=file` and the test's name the same is run again.
 #![cfg(ourdb_shuttle)]
 
+mod checking;
 mod pausing;
 mod publish;
 #[path = "../support/mod.rs"]
