@@ -32,6 +32,7 @@ mod db;
 pub mod error;
 #[allow(unsafe_code)]
 pub mod ffi;
+mod hash;
 mod herolib;
 mod history;
 mod location;

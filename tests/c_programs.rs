@@ -60,6 +60,7 @@ c_tests! {
     threads
     fork
     locking
+    sandbox
     herolib
     kill
     fuzz

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::erasures::{NoErasure, Turn};
 use super::{Db, Shared, World};
 use crate::error::{Error, NotFound, Result};
+use crate::hash::FixedHasher;
 use crate::location::Location;
 use crate::log::erasure::{self, Target};
 use crate::log::record::Kind;
@@ -318,7 +319,7 @@ fn within_a_read() -> Error {
 /// Adds the versions from `newest` on that hold something of a value, down to the erasure before.
 fn add_targets(world: &World, id: u32, newest: Location, targets: &mut Vec<Target>) -> Result<()> {
     // What herolib wrote may lead in a circle.
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_hasher(FixedHasher::default());
     let mut next = newest;
     while !next.is_none() && seen.insert(next) {
         let segment = world.log.segment_of(next)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::World;
 use crate::error::{Error, Result};
+use crate::hash::FixedHasher;
 use crate::log::record::{Head, Kind};
 use crate::log::segment::LogEnd;
 use crate::planted::planted;
@@ -14,7 +15,7 @@ use crate::sync::OnceLock;
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// Single ones, and whether they were found.
-    points: HashMap<u32, bool>,
+    points: HashMap<u32, bool, FixedHasher>,
     /// All from an id to another one, apart from each other and not adjacent.
     ranges: BTreeMap<u32, Range>,
     /// What scans have read. They grow in place.
@@ -33,8 +34,12 @@ impl Reads {
         self.points.is_empty() && self.ranges.is_empty() && self.scans.iter().all(Option::is_none)
     }
 
-    pub(super) fn point(&mut self, id: u32, found: bool) {
+    pub(super) fn point(&mut self, id: u32, found: bool) -> Result<()> {
+        self.points.try_reserve(1).map_err(|_| Error::OutOfMemory {
+            what: format!("{} records that were read", self.points.len()).into(),
+        })?;
         self.points.insert(id, found);
+        Ok(())
     }
 
     /// All ids `from..=to` were looked at.
@@ -203,11 +208,11 @@ mod tests {
     #[test]
     fn a_clear_concerns_what_was_found() {
         let mut reads = Reads::default();
-        reads.point(7, false);
+        reads.point(7, false).unwrap();
         reads.range(1, 5, false);
         assert!(!reads.concerns(&head(Kind::Clear, 0)));
         assert!(reads.concerns(&head(Kind::Delete, 7)) && !reads.concerns(&head(Kind::Put, 6)));
-        reads.point(8, true);
+        reads.point(8, true).unwrap();
         assert!(reads.concerns(&head(Kind::Clear, 0)));
     }
 }

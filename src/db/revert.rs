@@ -104,7 +104,9 @@ impl Db {
                 versions.extend(shared.change_to(&world, &past, id, then)?);
             }
             if versions.is_empty() {
-                return Ok(());
+                let last = writer.commit;
+                drop((world, writer));
+                return shared.answer(last, Ok(()));
             }
             let records: Vec<_> = versions
                 .iter()

@@ -114,9 +114,10 @@ impl Txn {
         work.writes.get(&id).map(Option::as_deref)
     }
 
-    fn note(&self, id: u32, found: bool) {
-        if let Some(work) = &self.work {
-            work.reads().point(id, found);
+    fn note(&self, id: u32, found: bool) -> Result<()> {
+        match &self.work {
+            Some(work) => work.reads().point(id, found),
+            None => Ok(()),
         }
     }
 
@@ -128,7 +129,7 @@ impl Txn {
             Some(own) => own.map(f),
             None => {
                 let found = self.snapshot.get_with(id, f)?;
-                self.note(id, found.is_some());
+                self.note(id, found.is_some())?;
                 found
             }
         };
@@ -147,7 +148,7 @@ impl Txn {
             return Ok(own.is_some());
         }
         let found = self.snapshot.contains(id)?;
-        self.note(id, found);
+        self.note(id, found)?;
         Ok(found)
     }
 
@@ -200,7 +201,7 @@ impl Txn {
         let found = self.snapshot.contains(id)?;
         match &mut self.work {
             Some(work) if found => drop(work.replaces.insert(id)),
-            _ => self.note(id, false),
+            _ => self.note(id, false)?,
         }
         Ok(found)
     }
@@ -319,11 +320,25 @@ impl Txn {
     /// Cost: one step for each record that was changed by others since it began, and an append of
     /// what it writes.
     pub fn commit(self) -> Result<()> {
+        let shared = Arc::clone(&self.snapshot.shared);
+        match self.append() {
+            Ok(commit) => shared.finish(commit),
+            // Before that, the next attempt would see what this one saw.
+            Err(Error::Conflict { what, commit }) => {
+                shared.answer(commit, Err(Error::Conflict { what, commit }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Appends what it writes; the commit that the answer rests on, or 0 for none. Others need not wait
+    /// for the snapshot any more then, which nobody looks at.
+    fn append(self) -> Result<u64> {
         let Txn { snapshot, work } = self;
         let shared = &snapshot.shared;
         shared.check_process()?;
         let Some(mut work) = work else {
-            return Ok(());
+            return Ok(0);
         };
         let mut reads = std::mem::take(&mut *work.reads());
         if !work.writes.is_empty() {
@@ -336,46 +351,41 @@ impl Txn {
         }
         let mut records = Vec::new();
         reserve_exact(&mut records, work.writes.len())?;
-        let commit = {
-            let mut writer = shared.writer_to_commit();
-            if !planted!(checked_before_the_lock_only) {
-                let _held_off = shared.erasures.hold_off();
-                reads.check(&mut work.since)?;
-            }
-            let world = shared.read();
-            for (&id, value) in work.writes.iter() {
-                let entry = world.lookup.get(id);
-                if !entry.is_live()
-                    && work.replaces.contains(&id)
-                    && !planted!(replaced_not_checked)
-                {
-                    return Err(Error::Conflict {
-                        what: format!("record {id}").into(),
-                        commit: writer.commit,
-                    });
-                }
-                let (kind, value) = match value {
-                    Some(value) => (Kind::Put, &**value),
-                    // A record that it put there itself, and nobody else since.
-                    None if !entry.is_live() => continue,
-                    None => (Kind::Delete, &[][..]),
-                };
-                records.push(NewRecord {
-                    kind,
-                    id,
-                    previous: entry.location(),
-                    value,
+        let mut writer = shared.writer_to_commit();
+        if !planted!(checked_before_the_lock_only) {
+            let _held_off = shared.erasures.hold_off();
+            reads.check(&mut work.since)?;
+        }
+        let world = shared.read();
+        for (&id, value) in work.writes.iter() {
+            let entry = world.lookup.get(id);
+            if !entry.is_live() && work.replaces.contains(&id) && !planted!(replaced_not_checked) {
+                return Err(Error::Conflict {
+                    what: format!("record {id}").into(),
+                    commit: writer.commit,
                 });
             }
-            if records.is_empty() {
-                return Ok(());
-            }
-            shared.append_now(&mut writer, &records)?
-        };
-        // Others need not wait for a snapshot that nobody looks at any more.
-        let shared = Arc::clone(shared);
-        drop(snapshot);
-        shared.finish(commit)
+            let (kind, value) = match value {
+                Some(value) => (Kind::Put, &**value),
+                // A record that it put there itself, and nobody else since.
+                None if !entry.is_live() => continue,
+                None => (Kind::Delete, &[][..]),
+            };
+            records.push(NewRecord {
+                kind,
+                id,
+                previous: entry.location(),
+                value,
+            });
+        }
+        if records.is_empty() {
+            return Ok(if work.writes.is_empty() {
+                0
+            } else {
+                writer.commit
+            });
+        }
+        shared.append_now(&mut writer, &records)
     }
 }
 

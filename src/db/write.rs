@@ -405,6 +405,14 @@ impl Shared {
             Sync::Os | Sync::Interval(_) => Ok(()),
         }
     }
+
+    /// Gives an answer that makes no commit, after the writer lock is given back. What it rests on is
+    /// `commit`, which may be another thread's that is not as durable yet as asked, nor seen by readers.
+    #[cold]
+    pub(super) fn answer<T>(&self, commit: u64, answer: Result<T>) -> Result<T> {
+        self.finish(commit)?;
+        answer
+    }
 }
 
 impl Db {
@@ -455,7 +463,15 @@ impl Db {
             let mut writer = shared.writer_to_commit();
             let stamp = shared.next_stamp(&writer)?;
             let world = shared.read();
-            shared.append(&world, &mut writer, &[record(&world)?], stamp)?;
+            let record = match record(&world) {
+                Ok(record) => record,
+                Err(error) => {
+                    let last = writer.commit;
+                    drop((world, writer));
+                    return shared.answer(last, Err(error));
+                }
+            };
+            shared.append(&world, &mut writer, &[record], stamp)?;
             stamp.commit
         };
         shared.finish(commit)
@@ -469,7 +485,9 @@ impl Db {
         let commit = {
             let mut writer = shared.writer_to_commit();
             if writer.live == 0 {
-                return Ok(());
+                let last = writer.commit;
+                drop(writer);
+                return shared.answer(last, Ok(()));
             }
             if shared.read().clears().len() >= MOST_CLEARS {
                 let world = shared.world.load();
@@ -565,7 +583,14 @@ impl Db {
                     world.lookup.prefetch(id);
                 }
                 ascending &= records.last().is_none_or(|last| last.id < id);
-                records.push(record(&world, index, id)?);
+                match record(&world, index, id) {
+                    Ok(record) => records.push(record),
+                    Err(error) => {
+                        let last = writer.commit;
+                        drop((world, writer));
+                        return shared.answer(last, Err(error));
+                    }
+                }
             }
             if !ascending {
                 keep_last_of_each_id(&mut records)?;

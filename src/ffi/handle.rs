@@ -1,9 +1,9 @@
 //! Which handles are open.
 //!
 //! A C program may close a database, keep the pointer, and use it. For that to be an error code and
-//! not a look into freed memory, a handle is a slot in a table that is never freed. Slots are used
-//! again, the one that has been closed for the longest time first: a stale pointer is noticed until
-//! there were as many opens as there are free slots. Each kind of handle has a table of its own.
+//! not a look into freed memory, a handle is a slot in a table that is never freed. A slot is used
+//! again once [`KEPT`] handles of its kind have been opened since it was closed: so long a stale
+//! pointer is noticed. Each kind of handle has a table of its own.
 
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -48,7 +48,7 @@ pub(super) trait Handle: Sized + 'static {
     /// What a handle stands for.
     type Content;
     /// The state of an open handle: a number that memory of some other kind hardly holds. That and
-    /// the next one are not the number of a closing.
+    /// the next one are not the state of a closed one.
     const OPEN: u64;
     /// How the argument is called, and what is said of one that is not open.
     const NAME: &'static str;
@@ -124,7 +124,8 @@ impl Handle for ourdb_iter {
 /// another kind is noticed too.
 #[repr(C)]
 pub(super) struct Slot<T> {
-    /// `OPEN`; `changing()`; otherwise closed, and then the number of the closing (0: never used).
+    /// `OPEN`; `changing()`; otherwise closed, and then how many handles had been opened by then (0:
+    /// never used).
     state: AtomicU64,
     content: UnsafeCell<Option<T>>,
 }
@@ -153,6 +154,8 @@ const _: () = {
 };
 
 const SLOTS: usize = if cfg!(ourdb_shuttle) { 2 } else { 64 };
+/// A closed slot is that of the next handle but so many, at the earliest.
+const KEPT: u64 = SLOTS as u64;
 
 struct Block<H> {
     slots: [H; SLOTS],
@@ -172,14 +175,18 @@ impl<H: Handle> Block<H> {
 /// of `fork` may find any lock held forever.
 pub(super) struct Table<H> {
     first: Block<H>,
-    closings: AtomicU64,
+    opened: AtomicU64,
+    /// The block in which a slot was found last; NULL before. Only a hint where to begin: with many
+    /// handles open, those before it are in use.
+    hint: AtomicPtr<Block<H>>,
 }
 
 impl<H: Handle> Table<H> {
     const fn new() -> Table<H> {
         Table {
             first: Block::new(),
-            closings: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
+            hint: AtomicPtr::new(ptr::null_mut()),
         }
     }
 }
@@ -280,55 +287,64 @@ pub(super) unsafe fn retire<H: Handle>(handle: *mut H) -> Outcome<H::Content> {
         .map_err(|_| not_open(handle))?;
     // SAFETY: the state is `changing()`, by this thread alone.
     let content = unsafe { (*slot.content.get()).take() };
-    let closing = H::table().closings.fetch_add(1, Ordering::Relaxed) + 1;
-    slot.state.store(closing, Ordering::Release);
+    let opened = H::table().opened.load(Ordering::Relaxed);
+    slot.state.store(opened, Ordering::Release);
     content.ok_or_else(|| not_open(handle))
 }
 
-/// The slot that has been closed for the longest time, now `changing()`.
+/// A slot that was closed long enough ago, now `changing()`.
 fn claim<H: Handle>() -> &'static H {
+    let table = H::table();
+    let opened = table.opened.fetch_add(1, Ordering::Relaxed) + 1;
+    // SAFETY: NULL, or a block that is the first or was published, and nobody frees.
+    let hint = unsafe { table.hint.load(Ordering::Acquire).as_ref() };
+    let begin = hint.unwrap_or(&table.first);
+    let mut block = begin;
     loop {
-        let mut oldest: Option<(&H, u64)> = None;
-        let mut block = &H::table().first;
-        loop {
-            for handle in &block.slots {
-                let state = handle.slot().state.load(Ordering::Relaxed);
-                if state < H::OPEN && oldest.is_none_or(|(_, closing)| state < closing) {
-                    oldest = Some((handle, state));
-                }
-            }
-            // SAFETY: NULL, or a block that `append` published and nobody frees.
-            match unsafe { block.next.load(Ordering::Acquire).as_ref() } {
-                Some(next) => block = next,
-                None => break,
-            }
+        if let Some(handle) = claim_in(block, opened) {
+            let hint = ptr::from_ref(block).cast_mut();
+            table.hint.store(hint, Ordering::Release);
+            return handle;
         }
-        match oldest {
-            Some((handle, closing)) => {
-                let claimed = handle.slot().state.compare_exchange(
-                    closing,
-                    changing::<H>(),
-                    Ordering::Acquire,
-                    Ordering::Relaxed,
-                );
-                if claimed.is_ok() {
-                    return handle;
-                }
-            }
-            None => append(block),
+        // Round to where it began.
+        // SAFETY: NULL, or a block that `append` published and nobody frees.
+        let next = unsafe { block.next.load(Ordering::Acquire).as_ref() };
+        block = next.unwrap_or(&table.first);
+        if ptr::eq(block, begin) {
+            block = append(begin);
         }
     }
 }
 
-/// Appends a block of free slots after the last; another thread may have been quicker.
-fn append<H: Handle>(last: &Block<H>) {
+/// A slot of one block.
+fn claim_in<H: Handle>(block: &'static Block<H>, opened: u64) -> Option<&'static H> {
+    block.slots.iter().find(|handle| {
+        let state = &handle.slot().state;
+        let closed = state.load(Ordering::Relaxed);
+        let is_free = closed == 0 || (closed < H::OPEN && opened >= closed + KEPT);
+        let claim = || {
+            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
+            state.compare_exchange(closed, changing::<H>(), success, failure)
+        };
+        is_free && claim().is_ok()
+    })
+}
+
+/// A new block of free slots, after the last one that comes after `block`.
+fn append<H: Handle>(mut block: &'static Block<H>) -> &'static Block<H> {
     let new = Box::into_raw(Box::new(Block::new()));
-    let appended =
-        last.next
-            .compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
-    if appended.is_err() {
-        // SAFETY: from `Box::into_raw` above, and not published.
-        drop(unsafe { Box::from_raw(new) });
+    loop {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let null = ptr::null_mut();
+        let last = match block.next.compare_exchange(null, new, success, failure) {
+            Ok(_) => new,
+            Err(next) => next,
+        };
+        // SAFETY: `new`, or a block that another thread published; nobody frees either.
+        block = unsafe { &*last };
+        if ptr::eq(last, new) {
+            return block;
+        }
     }
 }
 
@@ -356,19 +372,25 @@ mod tests {
         .unwrap()
     }
 
-    /// One test, because both parts go through all slots.
+    /// One test, because all parts go through all slots.
     #[test]
     fn closed_handles_are_noticed_and_any_number_can_be_open() {
         // SAFETY: handles from `issue`, and nothing runs beside.
         unsafe {
-            let stale: *mut ourdb = issue(in_memory());
-            assert!(borrow(stale).is_ok());
-            drop(retire(stale).unwrap());
-            for _ in 0..SLOTS / 2 {
-                let other: *mut ourdb = issue(in_memory());
-                assert!(borrow(stale).is_err());
-                assert!(retire(stale).is_err());
-                drop(retire(other).unwrap());
+            for open in [0, SLOTS - 1, 3 * SLOTS] {
+                let others: Vec<*mut ourdb> = (0..open).map(|_| issue(in_memory())).collect();
+                let stale: *mut ourdb = issue(in_memory());
+                assert!(borrow(stale).is_ok());
+                drop(retire(stale).unwrap());
+                for &other in &others {
+                    drop(retire(other).unwrap());
+                }
+                for _ in 1..KEPT {
+                    let other: *mut ourdb = issue(in_memory());
+                    assert!(borrow(stale).is_err());
+                    assert!(retire(stale).is_err());
+                    drop(retire(other).unwrap());
+                }
             }
 
             let handles: Vec<_> = (0..3 * SLOTS)
@@ -379,6 +401,14 @@ mod tests {
                 drop(retire(handle).unwrap());
             }
             assert!(handles.iter().all(|&handle| borrow(handle).is_err()));
+            let blocks = || {
+                let block = &ourdb::table().first;
+                std::iter::successors(Some(block), |&block| {
+                    block.next.load(Ordering::Relaxed).as_ref()
+                })
+            };
+            // Those that were open at once, and those that are kept.
+            assert!(blocks().count() <= 3 + 2, "slots are used again");
         }
     }
 }

@@ -42,12 +42,12 @@
 //! one, though: if a whole record stands anywhere in what would be cut off, it is damage.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use super::reader::ReadRecord;
 use super::record::{HEADER, Header, LONGEST_RECORD};
 use super::{Adopted, DataFile, Lookup, corrupt, data_file_name, data_files};
 use crate::error::{Error, Result};
+use crate::hash::FixedHasher;
 use crate::location::Location;
 use crate::reader::Reader;
 use crate::storage::Storage;
@@ -71,9 +71,6 @@ pub(crate) fn reconstruct(storage: &dyn Storage, salvage: bool) -> Result<Adopte
     }
     walk.finish(files)
 }
-
-/// Without random keys: asking the system for them may fail, and the standard library panics then.
-type FixedHasher = BuildHasherDefault<DefaultHasher>;
 
 /// What the newest version of something belongs to.
 #[derive(Clone, Copy)]

@@ -370,7 +370,9 @@ fn load_blocks<'a>(
     let unreadable = |error| Error::from_io("read", storage.describe(INDEX), error);
     let len = file.len().map_err(unreadable)?;
     let count = header.blocks as usize;
-    if len - (HEADER as u64) < count as u64 * 8 || (header.external && !wanted.table_is_clean) {
+    let highest = u64::from(wanted.limit).div_ceil(BLOCK_IDS as u64);
+    let room = len.saturating_sub(HEADER as u64) / 8;
+    if count as u64 > room.min(highest) || (header.external && !wanted.table_is_clean) {
         return Ok(None);
     }
     let mut directory = zeroed(count * 8)?;
@@ -383,7 +385,6 @@ fn load_blocks<'a>(
         .chunks_exact(8)
         .map(|entry| (u32_at(entry, 0), u32_at(entry, 4)))
         .collect();
-    let highest = u64::from(wanted.limit).div_ceil(BLOCK_IDS as u64);
     let ascending = directory.windows(2).all(|pair| pair[0].0 < pair[1].0);
     if !ascending
         || directory

@@ -8,11 +8,14 @@
 //! A reader's mark and what it reads next may be reordered by the processor, unless a fence stands
 //! between the two, which would wait for all earlier loads: two reads that now wait for memory side
 //! by side would wait one after the other. So the one who waits makes all threads execute the fence
-//! instead, with membarrier(2). Where there is none, readers have the fence.
+//! instead, with membarrier(2). Where there is none, readers have the fence. And where there is none any
+//! more, because the program has confined itself since, they have it from then on.
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, compiler_fence, fence,
+};
 use std::time::Duration;
 
 /// On a cache line of its own, and the line that is fetched with it.
@@ -48,8 +51,19 @@ impl Block {
 /// however many databases it has open.
 static FIRST: Block = Block::new();
 
-/// Whether `expedite` makes the fence for all, so that readers need none.
-static IS_EXPEDITED: AtomicBool = AtomicBool::new(false);
+/// Who makes the fence between a reader's mark and what it reads next.
+static FENCE: AtomicU8 = AtomicU8::new(READERS);
+/// Each reader.
+const READERS: u8 = 0;
+/// The kernel, for all of them, when somebody waits.
+const KERNEL: u8 = 1;
+/// Each reader since a moment ago, when the kernel was found to refuse; and then for good.
+const READERS_SOON: u8 = 2;
+const READERS_AGAIN: u8 = 3;
+
+/// After so long a mark has left its processor, with a fence or without: that takes it less than a
+/// microsecond, and one that is interrupted does it at once.
+const SETTLED: Duration = Duration::from_millis(10);
 
 thread_local! {
     /// This thread's slot. Without a destructor, so that it costs no look whether that has run.
@@ -77,20 +91,33 @@ pub(crate) fn register() {
         const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
         // SAFETY: a system call without pointers.
         let result = unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0) };
-        IS_EXPEDITED.store(result == 0, Ordering::SeqCst);
+        if result == 0 {
+            let order = Ordering::SeqCst;
+            let _ = FENCE.compare_exchange(READERS, KERNEL, order, order);
+        }
     }
 }
 
 /// Makes every running thread of the process execute a full fence.
 fn fence_everywhere() {
-    fence(Ordering::SeqCst);
+    let order = Ordering::SeqCst;
+    fence(order);
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if IS_EXPEDITED.load(Ordering::SeqCst) {
+    if FENCE.load(order) == KERNEL {
         const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
-        // SAFETY: a system call without pointers. Registered, it does not fail.
+        // SAFETY: a system call without pointers.
         let result = unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0) };
-        assert_eq!(result, 0, "membarrier was registered, and fails");
+        if result == 0 {
+            return;
+        }
+        // A filter of system calls (seccomp) may forbid it, since it was registered.
+        let _ = FENCE.compare_exchange(KERNEL, READERS_SOON, order, order);
     }
+    if FENCE.load(order) == READERS_SOON {
+        std::thread::sleep(SETTLED);
+        FENCE.store(READERS_AGAIN, order);
+    }
+    fence(order);
 }
 
 /// This thread reads, as long as it lives. One in another changes nothing.
@@ -114,7 +141,7 @@ impl Reading {
             return Reading { slot: ptr::null() };
         }
         mark.store(value + 1, Ordering::Relaxed);
-        if IS_EXPEDITED.load(Ordering::Relaxed) {
+        if FENCE.load(Ordering::Relaxed) == KERNEL {
             compiler_fence(Ordering::SeqCst);
         } else {
             fence(Ordering::SeqCst);

@@ -133,13 +133,17 @@ impl Storage for OsStorage {
         if access != Access::Read {
             self.check_place()?;
         }
-        let file = options.open(self.path(name))?;
+        let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        let file = options
+            .open(self.path(name))
+            .map_err(|error| match error.raw_os_error() {
+                // A socket, or links that lead to each other.
+                Some(libc::ENXIO | libc::ELOOP) => not_regular(),
+                _ => error,
+            })?;
         // A pipe or a device in the place of a file would block or lie about its length.
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
+            return Err(not_regular());
         }
         Ok(Arc::new(OsFile {
             file,
@@ -165,6 +169,8 @@ impl Storage for OsStorage {
         match uninterrupted(|| fs::metadata(self.path(name))) {
             Ok(metadata) => Ok(metadata.is_dir()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Links that lead to each other.
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(false),
             Err(error) => Err(error),
         }
     }

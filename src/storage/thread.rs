@@ -7,7 +7,8 @@ use std::ptr;
 use crate::sync::thread::{Builder, JoinHandle};
 
 /// Starts a thread that takes no signals: they are for the host program's threads, whose handlers
-/// may not expect to run here.
+/// may not expect to run here. Those that a fault in the thread itself would raise are not held off:
+/// the host's crash handler is to be told of it.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let mut all = MaybeUninit::uninit();
     let mut before = MaybeUninit::uninit();
@@ -15,6 +16,15 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Joi
     // both are signal sets of this function's. A new thread inherits the mask of its maker.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
+        for fault in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGTRAP,
+        ] {
+            libc::sigdelset(all.as_mut_ptr(), fault);
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
     }
     let thread = Builder::new().name(name.into()).spawn(body);

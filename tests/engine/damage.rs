@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::{ControlFlow, Range};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, mpsc};
@@ -885,7 +886,7 @@ fn salvage_reads_past_damage_in_one_data_file() {
 // Names and numbers
 
 #[test]
-fn a_link_to_nowhere_and_a_directory_are_no_data_files() {
+fn what_is_no_regular_file_is_no_data_file() {
     let directory = TempDirectory::new();
     let path = directory.path();
     let options = Options {
@@ -896,12 +897,18 @@ fn a_link_to_nowhere_and_a_directory_are_no_data_files() {
     let add = || {
         symlink("nowhere", path.join("9.db")).unwrap();
         fs::create_dir(path.join("8.db")).unwrap();
+        symlink("7.db", path.join("7.db")).unwrap();
+        UnixListener::bind(path.join("6.db")).unwrap();
     };
-    let is_left = || path.join("9.db").is_symlink() && path.join("8.db").is_dir();
+    let is_link = |name| path.join(name).is_symlink();
+    let is_left = || {
+        let socket = path.join("6.db").metadata().unwrap().file_type();
+        is_link("9.db") && path.join("8.db").is_dir() && is_link("7.db") && socket.is_socket()
+    };
     let destroy = |db: Db| {
         db.destroy().unwrap();
         assert!(is_left());
-        assert_eq!(fs::read_dir(path).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(path).unwrap().count(), 4);
     };
 
     // They come to a database that is there.
@@ -1046,6 +1053,25 @@ fn a_checkpoint_with_impossible_numbers_is_not_used() {
         );
         assert_eq!(stats.next_id, 4, "{number} at {at}");
     }
+}
+
+/// Nor is memory asked for, for what can't be: the file is one of holes, and takes no space itself.
+#[test]
+fn a_checkpoint_of_more_blocks_than_there_are_ids_is_not_used() {
+    let directory = TempDirectory::new();
+    let mut files = closed();
+    let index = files.get_mut("index").unwrap();
+    let (len, blocks) = (index.len() as u64, u32::MAX);
+    index[80..84].copy_from_slice(&blocks.to_le_bytes());
+    let crc = crc32fast::hash(&index[..108]);
+    index[108..112].copy_from_slice(&crc.to_le_bytes());
+    put(directory.path(), &files);
+    let index = directory.path().join("index");
+    let index = fs::File::options().write(true).open(index).unwrap();
+    index.set_len(len + u64::from(blocks) * 8).unwrap();
+    let db = Db::open(directory.path(), &key_value()).unwrap();
+    db.set(3, b"third").unwrap();
+    assert_eq!(db.stats().unwrap().next_id, 4);
 }
 
 #[test]

@@ -160,6 +160,47 @@ fn what_is_backed_up_is_on_disk() {
     });
 }
 
+/// An answer of a call that makes no commit may rest on another thread's commit, which is on disk by
+/// then.
+#[test]
+fn what_is_answered_is_on_disk() {
+    explore(2000, || {
+        let (storage, db) = create(&options(Sync::Commit));
+        db.set(1, &value(1)).expect("set");
+        let before = db.last_commit().expect("a commit");
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let _ = db.delete(1);
+            });
+            let how = shuttle::rand::thread_rng().gen_range(0..5);
+            let mut txn = db.begin().expect("begin");
+            let gone = match how {
+                0 => db.delete(1).is_err(),
+                1 => db.delete_many(&[1]).is_err(),
+                2 => db.clear().is_ok(),
+                // In it the record is still there, or not any more.
+                3 => txn.set(1, &value(1)).is_err() || txn.get(1).is_err() || txn.commit().is_err(),
+                _ => {
+                    let past = db.revert_all(before - 1);
+                    past.is_ok()
+                }
+            };
+            let disk = storage.disk().lose_power(&Loss::OF_EVERYTHING);
+            let there = {
+                let storage = SimStorage::new(disk, true, 2);
+                let db = Db::open_on(Arc::new(storage), &options(Sync::Os)).expect("it opens");
+                db.contains(1).expect("contains")
+            };
+            assert!(!gone || !there, "answer {how} is not on disk");
+            assert!(
+                !gone || !db.contains(1).expect("contains"),
+                "answer {how} is not seen"
+            );
+            other.join().expect("no panic");
+        });
+    });
+}
+
 /// None waits for ever, which shuttle would notice; none is acknowledged that isn't on disk; and
 /// nothing is written any more.
 #[test]
