@@ -170,7 +170,7 @@ impl Shared {
             let mut len = 0;
             for change in chunk.changes(commit) {
                 self.check_id(change.id)?;
-                self.check_len(change.value)?;
+                self.check_len(change.value.len() as u64)?;
                 len += (HEAD + change.value.len()) as u64;
                 reserve(&mut touches, 1)?;
                 touches.push(Touch {

@@ -23,6 +23,8 @@ mod foreign;
 mod open;
 mod opening;
 mod order;
+mod overlay;
+mod ranges;
 mod read;
 mod reads;
 mod recover;

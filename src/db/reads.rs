@@ -1,9 +1,10 @@
 //! What a transaction has read, and whether somebody has changed it since.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::World;
+use super::ranges::Ranges;
 use crate::error::{Error, Result};
 use crate::hash::FixedHasher;
 use crate::log::record::{Head, Kind};
@@ -16,17 +17,10 @@ use crate::sync::OnceLock;
 pub(super) struct Reads {
     /// Single ones, and whether they were found.
     points: HashMap<u32, bool, FixedHasher>,
-    /// All from an id to another one, apart from each other and not adjacent.
-    ranges: BTreeMap<u32, Range>,
-    /// What scans have read. They grow in place.
-    scans: Vec<Option<(u32, Range)>>,
-}
-
-/// The end of a range of ids, and whether anything was found in it.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    to: u32,
-    found: bool,
+    /// All from an id to another one, and whether anything was found there.
+    ranges: Ranges<bool>,
+    /// What scans have read: first and last id, and whether anything was found. They grow in place.
+    scans: Vec<Option<(u32, u32, bool)>>,
 }
 
 impl Reads {
@@ -44,20 +38,7 @@ impl Reads {
 
     /// All ids `from..=to` were looked at.
     pub(super) fn range(&mut self, from: u32, to: u32, found: bool) {
-        let (mut from, mut range) = (from, Range { to, found });
-        // Those that it meets or touches become one with it.
-        while let Some((&start, &other)) = self
-            .ranges
-            .range(..=range.to.saturating_add(1))
-            .next_back()
-            .filter(|(_, other)| other.to >= from.saturating_sub(1))
-        {
-            self.ranges.remove(&start);
-            from = from.min(start);
-            range.to = range.to.max(other.to);
-            range.found |= other.found;
-        }
-        self.ranges.insert(from, range);
+        self.ranges.add(from, to, found, |one, other| one | other);
     }
 
     /// The place of a scan that begins.
@@ -70,7 +51,7 @@ impl Reads {
     /// place any more.
     pub(super) fn scanned(&mut self, scan: usize, from: u32, to: u32, found: bool) {
         if let Some(place) = self.scans.get_mut(scan) {
-            *place = Some((from, Range { to, found }));
+            *place = Some((from, to, found));
         }
     }
 
@@ -82,7 +63,7 @@ impl Reads {
             if planted!(clear_not_checked) {
                 return false;
             }
-            return self.points.values().any(|&found| found) || ranges.any(|range| range.found);
+            return self.points.values().any(|&found| found) || ranges.any(|found| found);
         }
         if head.kind == Kind::Empty {
             return false;
@@ -90,15 +71,14 @@ impl Reads {
         if self.points.contains_key(&head.id) {
             return true;
         }
-        let range = self.ranges.range(..=head.id).next_back();
-        range.is_some_and(|(_, range)| range.to >= head.id) && !planted!(ranges_not_checked)
+        self.ranges.around(head.id).is_some() && !planted!(ranges_not_checked)
     }
 
     /// Refuses if anything that was read was changed by a commit after `since`, and moves `since`
     /// to the end of what was looked through.
     pub(super) fn check(&mut self, since: &mut Since) -> Result<()> {
-        for (from, range) in std::mem::take(&mut self.scans).into_iter().flatten() {
-            self.range(from, range.to, range.found);
+        for (from, to, found) in std::mem::take(&mut self.scans).into_iter().flatten() {
+            self.range(from, to, found);
         }
         if self.is_empty() {
             return Ok(());
@@ -180,27 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_touch_become_one() {
+    fn a_change_in_a_range_that_was_read_concerns() {
         let mut reads = Reads::default();
-        for (from, to) in [
-            (10, 12),
-            (20, 25),
-            (13, 13),
-            (0, 3),
-            (24, 30),
-            (u32::MAX, u32::MAX),
-        ] {
-            reads.range(from, to, false);
-        }
-        let ranges: Vec<_> = reads
-            .ranges
-            .iter()
-            .map(|(&from, range)| (from, range.to))
-            .collect();
-        assert_eq!(ranges, [(0, 3), (10, 13), (20, 30), (u32::MAX, u32::MAX)]);
         reads.range(2, 40, true);
-        assert_eq!(reads.ranges.len(), 2);
-        for (id, concerned) in [(0, true), (40, true), (41, false), (u32::MAX, true)] {
+        for (id, concerned) in [(1, false), (2, true), (40, true), (41, false)] {
             assert_eq!(reads.concerns(&head(Kind::Put, id)), concerned, "{id}");
         }
     }

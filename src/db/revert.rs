@@ -6,22 +6,29 @@ use std::sync::Arc;
 
 use super::snapshot::Snapshot;
 use super::{Db, Shared, World};
-use crate::bytes::reserve;
+use crate::bytes::{reserve, reserve_exact};
 use crate::error::{Error, NotFound, Result};
 use crate::location::Location;
-use crate::log::record::{Head, Kind};
-use crate::log::tail::NewRecord;
+use crate::log::record::{HEAD, Head, Kind};
+use crate::log::tail::{NewRecord, check_commit_len};
 use crate::planted::planted;
 
 /// A live version: where it is, and what it says of itself.
 type Version = (Location, Head);
 
-/// A version that is to be written, as [`NewRecord`], with a value that may have been read for it.
-struct Change<'a> {
-    kind: Kind,
+/// What a record is to be again: the version of then, or deleted.
+struct Change {
     id: u32,
     previous: Location,
-    value: Cow<'a, [u8]>,
+    then: Option<Version>,
+}
+
+impl Change {
+    /// Length of its record in bytes.
+    fn len(&self) -> u64 {
+        self.then
+            .map_or(HEAD as u64, |(_, head)| HEAD as u64 + u64::from(head.len))
+    }
 }
 
 impl Db {
@@ -40,7 +47,7 @@ impl Db {
             let version = past.live(id, past.world.lookup.get(id))?;
             let (location, head) = version.ok_or_else(at_commit)?;
             let value = past.world.value(location, &head)?;
-            shared.check_len(&value)?;
+            shared.check_len(value.len() as u64)?;
             let record = NewRecord {
                 kind: Kind::Put,
                 id,
@@ -97,26 +104,43 @@ impl Db {
             if cleared {
                 differing.extend(world.lookup.entries().map(|(id, _)| id));
             }
-            let mut versions = Vec::new();
+            let mut changes = Vec::new();
             for id in differing {
                 let then = past.live(id, past.world.lookup.get(id))?;
-                reserve(&mut versions, 1)?;
-                versions.extend(shared.change_to(&world, &past, id, then)?);
+                reserve(&mut changes, 1)?;
+                changes.extend(shared.change_to(&world, id, then)?);
             }
-            if versions.is_empty() {
+            if changes.is_empty() {
                 let last = writer.commit;
                 drop((world, writer));
                 return shared.answer(last, Ok(()));
             }
-            let records: Vec<_> = versions
-                .iter()
-                .map(|change| NewRecord {
-                    kind: change.kind,
-                    id: change.id,
-                    previous: change.previous,
-                    value: &change.value,
-                })
-                .collect();
+            // Before a value is read.
+            check_commit_len(changes.iter().map(Change::len).sum())?;
+            let mut values = Vec::new();
+            reserve_exact(&mut values, changes.len())?;
+            for change in &changes {
+                values.push(match change.then {
+                    Some((location, head)) => past.world.value(location, &head)?,
+                    None => Cow::default(),
+                });
+            }
+            let mut records = Vec::new();
+            reserve_exact(&mut records, changes.len())?;
+            records.extend(
+                changes
+                    .iter()
+                    .zip(&values)
+                    .map(|(change, value)| NewRecord {
+                        kind: match change.then {
+                            Some(_) => Kind::Put,
+                            None => Kind::Delete,
+                        },
+                        id: change.id,
+                        previous: change.previous,
+                        value,
+                    }),
+            );
             shared.append_now(&mut writer, &records)?
         };
         shared.finish(commit)
@@ -132,13 +156,7 @@ fn is_same(one: Option<Version>, other: Option<Version>) -> bool {
 
 impl Shared {
     /// What makes record `id` what it was `then`, if it isn't. Under the writer lock.
-    fn change_to<'a>(
-        &self,
-        world: &World,
-        past: &'a Snapshot,
-        id: u32,
-        then: Option<Version>,
-    ) -> Result<Option<Change<'a>>> {
+    fn change_to(&self, world: &World, id: u32, then: Option<Version>) -> Result<Option<Change>> {
         let entry = world.lookup.get(id);
         let now = world.live_at(id, entry, u64::MAX)?;
         if is_same(then, now) {
@@ -147,16 +165,13 @@ impl Shared {
         if then.is_none() && planted!(newer_records_not_reverted) {
             return Ok(None);
         }
-        let (kind, value) = match then {
-            Some((location, head)) => (Kind::Put, past.world.value(location, &head)?),
-            None => (Kind::Delete, Cow::default()),
-        };
-        self.check_len(&value)?;
+        if let Some((_, head)) = then {
+            self.check_len(u64::from(head.len))?;
+        }
         Ok(Some(Change {
-            kind,
             id,
             previous: entry.location(),
-            value,
+            then,
         }))
     }
 }

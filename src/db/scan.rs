@@ -4,10 +4,10 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Db;
+use super::overlay::Writes;
 use super::read::live;
 use super::reads::Reads;
 use super::snapshot::Snapshot;
-use super::txn::Writes;
 use crate::error::Result;
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};

@@ -5,9 +5,10 @@
 //! backward validation: Kung and Robinson, "On Optimistic Methods for Concurrency Control", 1981).
 //! What was changed since is found where it stands anyway: in the log, from the snapshot on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::overlay::Overlay;
 use super::reads::{Reads, Since};
 use super::scan::{Order, Scan};
 use super::snapshot::Snapshot;
@@ -17,9 +18,6 @@ use crate::error::{Error, Neighbour, NotFound, Result};
 use crate::log::record::Kind;
 use crate::log::tail::NewRecord;
 use crate::planted::planted;
-
-/// What a transaction is going to write, by id; `None` deletes.
-pub(super) type Writes = BTreeMap<u32, Option<Box<[u8]>>>;
 
 /// A transaction, or a snapshot: a transaction that only reads.
 ///
@@ -36,8 +34,7 @@ pub struct Txn {
 /// What a transaction that writes keeps.
 #[derive(Debug)]
 struct Work {
-    /// Shared with the scans that see them; a write after that copies them first.
-    writes: Arc<Writes>,
+    overlay: Overlay,
     /// Ids of the writes that need a live record to be there still, and no more of it.
     replaces: BTreeSet<u32>,
     /// Scans note here what they read.
@@ -59,7 +56,7 @@ impl Db {
         let (snapshot, since) = Snapshot::now_and_since(&self.shared)?;
         Ok(Txn {
             work: Some(Work {
-                writes: Arc::default(),
+                overlay: Overlay::default(),
                 replaces: BTreeSet::new(),
                 reads: Arc::default(),
                 since,
@@ -98,6 +95,12 @@ impl Txn {
         self.work.as_mut().ok_or(Error::ReadOnly { action })
     }
 
+    fn write(&mut self, action: &'static str, id: u32, value: Option<Box<[u8]>>) -> Result<()> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let work = self.writable(action)?;
+        work.overlay.write(&snapshot, id, value)
+    }
+
     /// Whether it only reads.
     pub fn is_read_only(&self) -> bool {
         self.work.is_none()
@@ -110,8 +113,7 @@ impl Txn {
 
     /// Its own write to a record, if there is one: `Some(None)` is a deletion.
     fn own(&self, id: u32) -> Option<Option<&[u8]>> {
-        let work = self.work.as_ref()?;
-        work.writes.get(&id).map(Option::as_deref)
+        self.work.as_ref()?.overlay.get(id)
     }
 
     fn note(&self, id: u32, found: bool) -> Result<()> {
@@ -155,13 +157,13 @@ impl Txn {
     /// Puts a value under the next id. The id is this transaction's from now on, whether it commits
     /// or not.
     pub fn insert(&mut self, value: &[u8]) -> Result<u32> {
-        let shared = Arc::clone(&self.snapshot.shared);
-        let work = self.writable("insert")?;
+        self.writable("insert")?;
+        let shared = self.shared();
         shared.check_incremental("insert")?;
-        shared.check_len(value)?;
+        shared.check_len(value.len() as u64)?;
         let value = boxed(value)?;
         let id = shared.take_id()?;
-        Arc::make_mut(&mut work.writes).insert(id, Some(value));
+        self.write("insert", id, Some(value))?;
         Ok(id)
     }
 
@@ -169,14 +171,12 @@ impl Txn {
     pub fn set(&mut self, id: u32, value: &[u8]) -> Result<()> {
         self.writable("set")?;
         self.shared().check_id(id)?;
-        self.shared().check_len(value)?;
+        self.shared().check_len(value.len() as u64)?;
         if !self.shared().key_value && !self.replaces(id)? {
             return Err(Error::IdNotAssigned { id });
         }
         let value = boxed(value)?;
-        let work = self.writable("set")?;
-        Arc::make_mut(&mut work.writes).insert(id, Some(value));
-        Ok(())
+        self.write("set", id, Some(value))
     }
 
     /// Deletes a record.
@@ -186,10 +186,8 @@ impl Txn {
         if !self.replaces(id)? {
             return Err(Error::NotFound(NotFound::Record(id)));
         }
-        let work = self.writable("delete")?;
         // Also if it was this transaction that put it there: somebody else may have done so, too.
-        Arc::make_mut(&mut work.writes).insert(id, None);
-        Ok(())
+        self.write("delete", id, None)
     }
 
     /// Whether a record is there to be replaced. Whatever its value will be by then, it must be
@@ -234,69 +232,39 @@ impl Txn {
 
     fn at_or_above(&self, from: u32, direction: Neighbour) -> Result<u32> {
         self.shared().check_process()?;
-        let own = self.work.as_ref().and_then(|work| {
-            let mut puts = work
-                .writes
-                .range(from..)
-                .filter(|(_, value)| value.is_some());
-            puts.next().map(|(&id, _)| id)
-        });
         let nearest = self.snapshot.at_or_above(u64::from(from))?;
-        let mut candidate = nearest;
-        // Those that it has deleted are not there any more.
-        while let Some(id) = candidate.filter(|&id| self.own(id) == Some(None)) {
-            candidate = self.snapshot.at_or_above(u64::from(id) + 1)?;
-        }
-        let found = [own, candidate].into_iter().flatten().min();
+        let Some(work) = &self.work else {
+            return nearest.ok_or(Error::NotFound(NotFound::Neighbour(direction)));
+        };
+        let found = work.overlay.at_or_above(&self.snapshot, from, nearest)?;
         let to = found.unwrap_or(u32::MAX);
-        self.note_range(from, to, nearest.is_some_and(|id| id <= to));
+        work.reads()
+            .range(from, to, nearest.is_some_and(|id| id <= to));
         found.ok_or(Error::NotFound(NotFound::Neighbour(direction)))
     }
 
     fn at_or_below(&self, from: u32, direction: Neighbour) -> Result<u32> {
         self.shared().check_process()?;
-        let own = self.work.as_ref().and_then(|work| {
-            let puts = work.writes.range(..=from);
-            let mut puts = puts.rev().filter(|(_, value)| value.is_some());
-            puts.next().map(|(&id, _)| id)
-        });
         let nearest = self.snapshot.at_or_below(u64::from(from))?;
-        let mut candidate = nearest;
-        while let Some(id) = candidate.filter(|&id| self.own(id) == Some(None)) {
-            candidate = match id.checked_sub(1) {
-                Some(below) => self.snapshot.at_or_below(u64::from(below))?,
-                None => None,
-            };
-        }
-        let found = [own, candidate].into_iter().flatten().max();
+        let Some(work) = &self.work else {
+            return nearest.ok_or(Error::NotFound(NotFound::Neighbour(direction)));
+        };
+        let found = work.overlay.at_or_below(&self.snapshot, from, nearest)?;
         let to = found.unwrap_or(0);
-        self.note_range(to, from, nearest.is_some_and(|id| id >= to));
+        work.reads()
+            .range(to, from, nearest.is_some_and(|id| id >= to));
         found.ok_or(Error::NotFound(NotFound::Neighbour(direction)))
-    }
-
-    /// Notes that a range was read, and whether the snapshot has any record in it.
-    fn note_range(&self, from: u32, to: u32, found: bool) {
-        if let Some(work) = &self.work {
-            work.reads().range(from, to, found);
-        }
     }
 
     /// Live records. For a snapshot of the past they are counted one by one.
     pub fn count(&self) -> Result<u64> {
         self.shared().check_process()?;
-        let mut count = self.snapshot.count()?;
+        let count = self.snapshot.count()?;
         let Some(work) = &self.work else {
             return Ok(count);
         };
         work.reads().range(0, u32::MAX, count > 0);
-        for (&id, value) in work.writes.iter() {
-            match (self.snapshot.contains(id)?, value.is_some()) {
-                (false, true) => count += 1,
-                (true, false) => count -= 1,
-                _ => {}
-            }
-        }
-        Ok(count)
+        work.overlay.count(&self.snapshot, count)
     }
 
     /// The live records with ids from `lower` to `upper`, the writes of this transaction so far
@@ -306,7 +274,7 @@ impl Txn {
         let snapshot = Arc::clone(&self.snapshot);
         let scan = Scan::new(snapshot, lower, upper, order);
         Ok(match &self.work {
-            Some(work) => scan.within(Arc::clone(&work.writes), Arc::clone(&work.reads)),
+            Some(work) => scan.within(Arc::clone(work.overlay.writes()), Arc::clone(&work.reads)),
             None => scan,
         })
     }
@@ -341,7 +309,8 @@ impl Txn {
             return Ok(0);
         };
         let mut reads = std::mem::take(&mut *work.reads());
-        if !work.writes.is_empty() {
+        let writes = Arc::clone(work.overlay.writes());
+        if !writes.is_empty() {
             shared.check_writable("commit")?;
         }
         // Most of it without the lock, so that a long transaction doesn't hold up the others.
@@ -350,14 +319,14 @@ impl Txn {
             reads.check(&mut work.since)?;
         }
         let mut records = Vec::new();
-        reserve_exact(&mut records, work.writes.len())?;
+        reserve_exact(&mut records, writes.len())?;
         let mut writer = shared.writer_to_commit();
         if !planted!(checked_before_the_lock_only) {
             let _held_off = shared.erasures.hold_off();
             reads.check(&mut work.since)?;
         }
         let world = shared.read();
-        for (&id, value) in work.writes.iter() {
+        for (&id, value) in writes.iter() {
             let entry = world.lookup.get(id);
             if !entry.is_live() && work.replaces.contains(&id) && !planted!(replaced_not_checked) {
                 return Err(Error::Conflict {
@@ -379,11 +348,7 @@ impl Txn {
             });
         }
         if records.is_empty() {
-            return Ok(if work.writes.is_empty() {
-                0
-            } else {
-                writer.commit
-            });
+            return Ok(if writes.is_empty() { 0 } else { writer.commit });
         }
         shared.append_now(&mut writer, &records)
     }

@@ -103,9 +103,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn check_len(&self, value: &[u8]) -> Result<()> {
+    /// Whether a value may have so many bytes.
+    pub(super) fn check_len(&self, len: u64) -> Result<()> {
         let limit = u64::from(self.limits.record_size_max);
-        let len = value.len() as u64;
         if len <= limit {
             return Ok(());
         }
@@ -150,7 +150,7 @@ impl Shared {
     /// A record that puts a value under an id of the caller's. Under the writer lock.
     fn put<'a>(&self, world: &World, id: u32, value: &'a [u8]) -> Result<NewRecord<'a>> {
         world.check_id(id)?;
-        self.check_len(value)?;
+        self.check_len(value.len() as u64)?;
         let entry = world.lookup.get(id);
         if !self.key_value && !entry.is_live() {
             return Err(Error::IdNotAssigned { id });
@@ -421,7 +421,7 @@ impl Db {
         let shared = &*self.shared;
         shared.check_writable("insert")?;
         shared.check_incremental("insert")?;
-        shared.check_len(value)?;
+        shared.check_len(value.len() as u64)?;
         let (id, commit) = {
             let mut writer = shared.writer_to_commit();
             let id = shared.id_from(writer.next_id)?;
@@ -514,7 +514,7 @@ impl Db {
         shared.check_writable("insert")?;
         shared.check_incremental("insert")?;
         for value in values {
-            shared.check_len(value)?;
+            shared.check_len(value.len() as u64)?;
         }
         let mut records = Vec::new();
         reserve_exact(&mut records, values.len())?;

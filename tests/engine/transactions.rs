@@ -906,6 +906,44 @@ fn a_transaction_of_a_million_records() {
     assert!(conflicts(reader));
 }
 
+/// A queue: who takes the first record, or the last, until there is none, and counts what is left, doesn't
+/// go over what was taken before. If each step did, this would take hours.
+#[test]
+fn taking_one_record_after_the_other_costs_the_same_for_each() {
+    const COUNT: u32 = 300_000;
+    let ids: Vec<u32> = (0..COUNT).map(|number| number * 2).collect();
+    let db = with(&ids);
+    let mut txn = db.begin().expect("begin");
+    // Half of them are its own.
+    for number in 0..COUNT {
+        txn.set(number * 2 + 1, b"own").expect("set");
+    }
+    let (mut low, mut high) = (0, 2 * COUNT - 1);
+    while low < high {
+        for id in [low, high] {
+            let (first, last) = (txn.first().expect("first"), txn.last().expect("last"));
+            assert!(id == first || id == last, "{id}, and {first} to {last}");
+            assert_eq!(txn.count().expect("count"), u64::from(last - first + 1));
+            txn.delete(id).expect("delete");
+            if id % 1000 == 0 {
+                // It is put back, and taken again.
+                txn.set(id, b"again").expect("set");
+                assert_eq!(txn.count().expect("count"), u64::from(last - first + 1));
+                let found = if id == low { txn.first() } else { txn.last() };
+                assert_eq!(found.expect("a neighbour"), id);
+                txn.delete(id).expect("delete");
+            }
+        }
+        low += 1;
+        high -= 1;
+        assert_eq!(txn.above(0).ok(), (low < high).then_some(low));
+        assert_eq!(txn.below(u32::MAX).ok(), (low < high).then_some(high));
+    }
+    assert!(txn.first().is_err() && txn.last().is_err());
+    assert!(!conflicts(txn));
+    assert_eq!(db.count().expect("count"), 0);
+}
+
 #[test]
 fn interleaved_transactions_answer_as_the_model() {
     for seed in 1_000_000..1_000_040 {
