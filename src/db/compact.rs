@@ -9,13 +9,13 @@
 //! in rounds, each up to where it ended when the round began, and where the rounds don't get shorter
 //! because it is written to quicker than it is copied, each commit waits a little.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::brake::{Brake, Progress, Rounds};
-use super::write::{Deletion, Stamp, Writer};
+use super::deletions::Deletions;
+use super::write::{Stamp, Writer};
 use super::{Db, Shared, World};
 use crate::error::{Error, Result};
 use crate::herolib;
@@ -170,7 +170,7 @@ impl Shared {
 struct Left {
     _world: Replaced<World>,
     _tail: Tail,
-    _forget: VecDeque<Deletion>,
+    _deletions: Deletions,
 }
 
 /// Whom to tell how many bytes of how many were looked at, and where it breaks.
@@ -695,7 +695,7 @@ impl<'a> Compaction<'a> {
         let world = Arc::new(world);
         let tail = std::mem::replace(&mut writer.tail, tail);
         writer.tally = self.tally;
-        let forget = std::mem::take(&mut writer.forget);
+        let deletions = std::mem::take(&mut writer.deletions);
         let mut snapshots = shared.snapshots.lock();
         old.end();
         snapshots.go_over(&world, writer.tail.end());
@@ -710,7 +710,7 @@ impl<'a> Compaction<'a> {
         Ok(Left {
             _world: replaced,
             _tail: tail,
-            _forget: forget,
+            _deletions: deletions,
         })
     }
 

@@ -14,6 +14,7 @@ mod brake;
 mod clears;
 mod close;
 mod compact;
+mod deletions;
 mod erase;
 mod erasures;
 mod extent;

@@ -1,11 +1,11 @@
 //! From a manifest to an open database: `find` finds its data files, `recover` brings the lookup up
 //! to the end of the log, and `settle` leaves the log on disk as it will be built upon.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::auto_compact::compact_when_due;
+use super::deletions::Deletions;
 use super::erasures::Erasures;
 use super::snapshot::Snapshots;
 use super::sync::{GroupSync, sync_every};
@@ -128,7 +128,7 @@ impl<'a> Opening<'a> {
             next_id: recovered.next_id,
             live: recovered.live,
             tally: recovered.tally,
-            forget: VecDeque::new(),
+            deletions: Deletions::default(),
             prepared: false,
             changed: self.changed || self.manifest.state != State::Clean,
         };

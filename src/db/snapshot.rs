@@ -215,7 +215,7 @@ impl Snapshot {
         if self.is_past() {
             self.world.lookup.known_at_or_above(from)
         } else {
-            self.world.lookup.at_or_above(from)
+            self.world.lookup.seen_at_or_above(from)
         }
     }
 
@@ -224,7 +224,7 @@ impl Snapshot {
         if self.is_past() {
             self.world.lookup.known_at_or_below(from)
         } else {
-            self.world.lookup.at_or_below(from)
+            self.world.lookup.seen_at_or_below(from)
         }
     }
 
@@ -238,7 +238,7 @@ impl Snapshot {
         ids: &mut [u32],
     ) -> usize {
         if !self.is_past() && !reverse {
-            return self.world.lookup.ids(lower, upper, ids);
+            return self.world.lookup.seen_ids(lower, upper, ids);
         }
         let mut count = 0;
         let mut from = Some(if reverse { upper } else { lower });

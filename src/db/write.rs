@@ -1,7 +1,6 @@
 //! Writing: every change is a commit of one or more records, appended under the writer lock.
 
-use std::collections::{BTreeSet, VecDeque};
-
+use super::deletions::Deletions;
 use super::{Db, Shared, World};
 use crate::bytes::{reserve, reserve_exact};
 use crate::error::{Error, NotFound, Result};
@@ -11,8 +10,8 @@ use crate::log::record::Kind;
 use crate::log::recovery::Replayed;
 use crate::log::segment::LogEnd;
 use crate::log::tail::{NewRecord, Tail};
+use crate::lookup::Entry;
 use crate::lookup::checkpoint::Tally;
-use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, MOST_CLEARS, Manifest, State};
 use crate::options::Sync;
 use crate::planted::planted;
@@ -40,20 +39,12 @@ pub(super) struct Writer {
     pub(super) live: u64,
     /// All versions.
     pub(super) tally: Tally,
-    /// Deletions of records that somebody may still see live.
-    pub(super) forget: VecDeque<Deletion>,
+    /// Of records that somebody may still see live.
+    pub(super) deletions: Deletions,
     /// Whether a clean close has anything to write.
     pub(super) changed: bool,
     /// Whether the directory was prepared for changes, by this handle.
     pub(super) prepared: bool,
-}
-
-/// A deletion that not everybody sees yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deletion {
-    commit: u64,
-    /// The record, and where its deletion is; `None` for all records.
-    record: Option<(u32, Location)>,
 }
 
 /// A commit's number and time.
@@ -285,8 +276,7 @@ impl Shared {
             (false, true) => writer.live += 1,
             (true, false) => {
                 writer.live -= 1;
-                let record = Some((id, location));
-                writer.forget.push_back(Deletion { commit, record });
+                writer.deletions.add(commit, id, location);
             }
             _ => {}
         }
@@ -298,34 +288,17 @@ impl Shared {
     #[inline(always)]
     pub(super) fn make_visible(&self, writer: &mut Writer, moment: Moment) {
         self.counters.show(&moment);
-        if !writer.forget.is_empty() {
-            self.forget_deleted(writer, moment.commit);
+        if !writer.deletions.is_empty() {
+            self.deletions_seen(writer, moment.commit);
         }
     }
 
-    /// Has neighbour searches not meet records any more whose deletion everybody sees, now that readers
-    /// see everything up to commit `visible`.
-    fn forget_deleted(&self, writer: &mut Writer, visible: u64) {
+    /// Has searches not meet records any more whose deletion is seen, now that readers see everything up
+    /// to commit `visible`.
+    fn deletions_seen(&self, writer: &mut Writer, visible: u64) {
         // Whoever opens a snapshot from here on sees this moment.
         let oldest = self.snapshots.oldest();
-        let seen = if planted!(forgotten_while_seen) {
-            visible
-        } else {
-            visible.min(oldest)
-        };
-        let lookup = &self.read().lookup;
-        while let Some(&deletion) = writer.forget.front()
-            && deletion.commit <= seen
-        {
-            writer.forget.pop_front();
-            match deletion.record {
-                // Another version may have come since, and even another deletion, which waits its
-                // turn.
-                Some((id, location)) if lookup.get(id).location() == location => lookup.forget(id),
-                Some(_) => {}
-                None => forget_cleared(lookup, &writer.forget),
-            }
-        }
+        writer.deletions.seen(&self.read().lookup, visible, oldest);
     }
 
     /// Deletes every record in the lookup. Under the writer lock.
@@ -334,10 +307,7 @@ impl Shared {
         world.add_clear(clear);
         world.lookup.clear();
         writer.live = 0;
-        writer.forget.push_back(Deletion {
-            commit: clear.commit,
-            record: None,
-        });
+        writer.deletions.add_clear(clear.commit);
     }
 
     /// Before the first change: says in the manifest that lengths and checkpoint are not exact any
@@ -600,19 +570,6 @@ impl Db {
             stamp.commit
         };
         shared.finish(commit)
-    }
-}
-
-/// Takes what a clear deleted out of neighbour searches. What was deleted since waits its turn.
-fn forget_cleared(lookup: &Lookup, waiting: &VecDeque<Deletion>) {
-    let records: Option<BTreeSet<u32>> = waiting
-        .iter()
-        .map(|deletion| deletion.record.map(|(id, _)| id))
-        .collect();
-    // A later clear deleted everything that is not live now; all of it goes with that one.
-    if let Some(records) = records {
-        let seen = |id| records.contains(&id) && !planted!(forgotten_with_a_clear);
-        lookup.forget_deleted(seen);
     }
 }
 

@@ -145,6 +145,16 @@ impl IdSet {
         count
     }
 
+    /// All ids, ascending.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let id = self.at_or_above(from)?;
+            from = u64::from(id) + 1;
+            Some(id)
+        })
+    }
+
     /// The lowest id that is at least `from`.
     pub(crate) fn at_or_above(&self, from: u64) -> Option<u32> {
         let mut from = from;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::storage::{File, Words, prefetch};
 use crate::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use crate::sync::{Mutex, PoisonError};
+use crate::sync::{Mutex, OnceLock, PoisonError};
 pub(crate) use entry::Entry;
 use id_set::IdSet;
 
@@ -33,8 +33,10 @@ pub(crate) struct Lookup {
     /// Ids are below this.
     limit: u32,
     table: Words,
-    /// Every id that is live for some reader, and perhaps more.
+    /// Every id that is live for who reads the present, and perhaps more.
     live: IdSet,
+    /// Ids that are live for a snapshot, and not in the present. Made when there is the first one.
+    left: OnceLock<IdSet>,
     /// One bit per block that holds an entry.
     blocks: IdSet,
     /// How many blocks of each region hold an entry.
@@ -104,6 +106,7 @@ impl Lookup {
             limit,
             table,
             live,
+            left: OnceLock::new(),
             blocks,
             regions,
             disk,
@@ -221,41 +224,100 @@ impl Lookup {
         self.forget_deleted(|_| false);
     }
 
-    /// Takes every id out of neighbour searches that is not live, as [`Lookup::forget`] does one,
-    /// except those that somebody may see live still.
+    /// Takes every id out of searches that is not live, as [`Lookup::forget`] does one, except those that
+    /// somebody may see live still.
     pub(crate) fn forget_deleted(&self, seen: impl Fn(u32) -> bool) {
-        let mut from = 0;
-        while let Some(id) = self.live.at_or_above(from) {
-            if !seen(id) {
+        for set in std::iter::once(&self.live).chain(self.left.get()) {
+            for id in set.iter().filter(|&id| !seen(id)) {
                 self.forget(id);
             }
-            from = u64::from(id) + 1;
         }
     }
 
-    /// Takes an id out of neighbour searches, once no reader sees it live any more.
+    /// Takes an id out of searches, once no reader sees it live any more, but as what it is now.
     pub(crate) fn forget(&self, id: u32) {
         if !self.get(id).is_live() {
             self.live.remove(id);
         }
+        if let Some(left) = self.left.get().filter(|left| left.contains(id)) {
+            left.remove(id);
+        }
     }
 
-    /// The lowest id at or above `from` that may be live.
+    /// Takes an id that is not live out of searches in the present: those of snapshots still meet it,
+    /// until [`Lookup::forget`]. Where there is no memory for that, all do.
+    pub(crate) fn leave_to_snapshots(&self, id: u32) {
+        if self.get(id).is_live() {
+            return;
+        }
+        if let Some(left) = self.left() {
+            // In this order, and searches the other way round: so they find it in one of the two.
+            left.insert(id);
+            self.live.remove(id);
+        }
+    }
+
+    /// [`Lookup::leave_to_snapshots`] for every id that is not live, but those that are in the present.
+    pub(crate) fn leave_deleted_to_snapshots(&self, is_live: impl Fn(u32) -> bool) {
+        for id in self.live.iter().filter(|&id| !is_live(id)) {
+            self.leave_to_snapshots(id);
+        }
+    }
+
+    fn left(&self) -> Option<&IdSet> {
+        if self.left.get().is_none() {
+            let _ = self.left.set(IdSet::new(u64::from(self.limit)).ok()?);
+        }
+        self.left.get()
+    }
+
+    /// The lowest id at or above `from` that may be live in the present.
     #[inline]
     pub(crate) fn at_or_above(&self, from: u64) -> Option<u32> {
         self.live.at_or_above(from)
     }
 
-    /// The ids in `lower..=upper` that may be live, from the lowest on, as many as `ids` has room for;
-    /// how many.
-    pub(crate) fn ids(&self, lower: u32, upper: u32, ids: &mut [u32]) -> usize {
-        self.live.fill(lower, upper, ids)
-    }
-
-    /// The highest id at or below `from` that may be live.
+    /// The highest id at or below `from` that may be live in the present.
     #[inline]
     pub(crate) fn at_or_below(&self, from: u64) -> Option<u32> {
         self.live.at_or_below(from)
+    }
+
+    /// The lowest id at or above `from` that may be live for some snapshot.
+    pub(crate) fn seen_at_or_above(&self, from: u64) -> Option<u32> {
+        let live = self.live.at_or_above(from);
+        let left = self.left.get().and_then(|left| left.at_or_above(from));
+        live.into_iter().chain(left).min()
+    }
+
+    /// The highest id at or below `from` that may be live for some snapshot.
+    pub(crate) fn seen_at_or_below(&self, from: u64) -> Option<u32> {
+        let live = self.live.at_or_below(from);
+        let left = self.left.get().and_then(|left| left.at_or_below(from));
+        live.into_iter().chain(left).max()
+    }
+
+    /// The ids in `lower..=upper` that may be live for some snapshot, from the lowest on, as many as `ids`
+    /// has room for; how many.
+    pub(crate) fn seen_ids(&self, lower: u32, upper: u32, ids: &mut [u32]) -> usize {
+        let mut count = self.live.fill(lower, upper, ids);
+        let Some(left) = self.left.get() else {
+            return count;
+        };
+        let mut next = u64::from(lower);
+        while let Some(id) = left.at_or_above(next).filter(|&id| id <= upper) {
+            let place = ids[..count].partition_point(|&other| other < id);
+            if place == ids.len() {
+                break;
+            }
+            if ids[..count].get(place) != Some(&id) {
+                count = (count + 1).min(ids.len());
+                ids[place..count].rotate_right(1);
+                ids[place] = id;
+            }
+            next = u64::from(id) + 1;
+        }
+        count
     }
 
     /// The lowest id at or above `from` that has, or had, a record.
@@ -403,6 +465,55 @@ fn no_memory(limit: u32, error: &io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ids in both sets, in one of them, and in neither, against a sorted list.
+    #[test]
+    fn ids_left_to_snapshots_are_found_by_them_alone() {
+        let location = crate::location::Location {
+            file: 1,
+            position: 92,
+        };
+        let lookup = Lookup::in_memory(10_000).unwrap();
+        let (mut live, mut seen) = (Vec::new(), Vec::new());
+        for id in (0..10_000).filter(|id| id % 7 < 3 || id / 200 % 5 == 2) {
+            lookup.publish(id, Entry::live(location, 5));
+            seen.push(id);
+            if id % 3 == 0 {
+                lookup.publish(id, Entry::deleted(location));
+                lookup.leave_to_snapshots(id);
+            }
+            if id % 6 == 0 {
+                // It is live again, and stays among those that were left.
+                lookup.publish(id, Entry::live(location, 5));
+            }
+            if id % 3 != 0 || id % 6 == 0 {
+                live.push(id);
+            }
+        }
+        assert!(lookup.live.iter().eq(live.iter().copied()));
+        for from in (0..10_000u32).step_by(13).chain([9_999]) {
+            let above = seen.iter().copied().find(|&id| id >= from);
+            assert_eq!(lookup.seen_at_or_above(u64::from(from)), above);
+            let below = seen.iter().copied().rfind(|&id| id <= from);
+            assert_eq!(lookup.seen_at_or_below(u64::from(from)), below);
+            for room in [1, 2, 64, 200] {
+                let upper = from + room as u32 * 2;
+                let expected = seen
+                    .iter()
+                    .copied()
+                    .filter(|id| (from..=upper).contains(id));
+                let expected: Vec<u32> = expected.take(room).collect();
+                let mut ids = vec![0; room];
+                let count = lookup.seen_ids(from, upper, &mut ids);
+                assert_eq!(ids[..count], expected, "{from} to {upper}, {room} at most");
+            }
+        }
+        for &id in &seen {
+            lookup.forget(id);
+        }
+        assert!(lookup.left.get().unwrap().iter().next().is_none());
+        assert!(lookup.live.iter().eq(live));
+    }
 
     #[test]
     fn a_bit_says_of_each_entry_whether_it_is_live() {

@@ -944,6 +944,48 @@ fn taking_one_record_after_the_other_costs_the_same_for_each() {
     assert_eq!(db.count().expect("count"), 0);
 }
 
+/// The same in the present, beside a snapshot that sees all of them still.
+#[test]
+fn taking_one_record_after_the_other_beside_a_snapshot_costs_the_same_for_each() {
+    const COUNT: u32 = 300_000;
+    let all: Vec<u32> = (0..COUNT).map(|number| number * 2).collect();
+    let db = with(&all);
+    let before = db.snapshot().expect("snapshot");
+    for &id in &all {
+        assert_eq!(db.first().expect("first"), id);
+        db.delete(id).expect("delete");
+        if id % 1000 == 0 {
+            // It is put back, and taken again.
+            db.set(id, b"again").expect("set");
+            assert_eq!(db.first().expect("first"), id);
+            db.delete(id).expect("delete");
+        }
+    }
+    assert!(db.first().is_err() && db.last().is_err());
+    assert_eq!(before.count().expect("count"), u64::from(COUNT));
+    assert_eq!(ids(before.scan(0, u32::MAX, UP).expect("scan")), all);
+
+    // And by one commit, beside another one.
+    let records: Vec<(u32, &[u8])> = all.iter().map(|&id| (id + 1, &b"two"[..])).collect();
+    db.set_many(&records).expect("set_many");
+    let between = db.snapshot().expect("snapshot");
+    db.clear().expect("clear");
+    for id in [7, 70, 700] {
+        db.set(id, b"after").expect("set");
+    }
+    for _ in 0..COUNT {
+        assert_eq!(db.first().expect("first"), 7);
+        assert_eq!(db.above(7).expect("above"), 70);
+        assert_eq!(db.last().expect("last"), 700);
+    }
+    let odd: Vec<u32> = all.iter().map(|id| id + 1).collect();
+    assert_eq!(ids(between.scan(0, u32::MAX, UP).expect("scan")), odd);
+    assert_eq!(ids(before.scan(0, u32::MAX, UP).expect("scan")), all);
+    drop((before, between));
+    db.delete(70).expect("delete");
+    assert_eq!(ids(db.scan(0, u32::MAX, UP).expect("scan")), [7, 700]);
+}
+
 #[test]
 fn interleaved_transactions_answer_as_the_model() {
     for seed in 1_000_000..1_000_040 {

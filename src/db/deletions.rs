@@ -1,0 +1,107 @@
+//! Which ids searches go over that are live no more.
+//!
+//! A record that is deleted may be seen live still: by readers, until they see its deletion, and by
+//! snapshots of before for as long as those are open. So long searches must meet it; but those in the
+//! present not longer than they have to, or who deletes one record after the other beside a snapshot
+//! would go over all of them each time.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::location::Location;
+use crate::lookup::Lookup;
+use crate::planted::planted;
+
+/// A deletion that not everybody sees yet.
+#[derive(Clone, Copy, Debug)]
+struct Deletion {
+    commit: u64,
+    /// The record, and where its deletion is; `None` for all records.
+    record: Option<(u32, Location)>,
+}
+
+/// The deletions that not everybody sees yet, in the order of their commits.
+#[derive(Debug, Default)]
+pub(super) struct Deletions {
+    waiting: VecDeque<Deletion>,
+    /// So many at the front are seen by all who read the present.
+    left: usize,
+}
+
+impl Deletions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// A commit deletes a record, by what is at `location`.
+    pub(super) fn add(&mut self, commit: u64, id: u32, location: Location) {
+        let record = Some((id, location));
+        self.waiting.push_back(Deletion { commit, record });
+    }
+
+    /// A commit deletes all records.
+    pub(super) fn add_clear(&mut self, commit: u64) {
+        let record = None;
+        self.waiting.push_back(Deletion { commit, record });
+    }
+
+    /// Readers see everything up to commit `visible` by now, and there is no snapshot of before `oldest`.
+    pub(super) fn seen(&mut self, lookup: &Lookup, visible: u64, oldest: u64) {
+        let by_all = if planted!(forgotten_while_seen) {
+            visible
+        } else {
+            visible.min(oldest)
+        };
+        while let Some(&deletion) = self.waiting.front()
+            && deletion.commit <= by_all
+        {
+            self.waiting.pop_front();
+            self.left = self.left.saturating_sub(1);
+            match deletion.record {
+                Some((id, location)) => {
+                    // If there was another deletion since, that has its turn.
+                    let newest = lookup.get(id);
+                    if newest.is_live() || newest.location() == location {
+                        lookup.forget(id);
+                    }
+                }
+                None => self.forget_cleared(lookup),
+            }
+        }
+        while let Some(&deletion) = self.waiting.get(self.left)
+            && deletion.commit <= visible
+        {
+            self.left += 1;
+            match deletion.record {
+                Some((id, location)) if lookup.get(id).location() == location => {
+                    lookup.leave_to_snapshots(id);
+                }
+                Some(_) => {}
+                None => self.leave_cleared(lookup),
+            }
+        }
+    }
+
+    /// The records that are deleted by those from `from` on; `None` if one of them is a clear.
+    fn records(&self, from: usize) -> Option<BTreeSet<u32>> {
+        let deletions = self.waiting.iter().skip(from);
+        deletions
+            .map(|deletion| deletion.record.map(|(id, _)| id))
+            .collect()
+    }
+
+    /// Takes what a clear deleted out of all searches. What was deleted since waits its turn.
+    fn forget_cleared(&self, lookup: &Lookup) {
+        // A later clear deleted everything that is not live now; all of it goes with that one.
+        if let Some(records) = self.records(0) {
+            let seen = |id| records.contains(&id) && !planted!(forgotten_with_a_clear);
+            lookup.forget_deleted(seen);
+        }
+    }
+
+    /// The same for searches in the present alone.
+    fn leave_cleared(&self, lookup: &Lookup) {
+        if let Some(records) = self.records(self.left) {
+            lookup.leave_deleted_to_snapshots(|id| records.contains(&id));
+        }
+    }
+}
