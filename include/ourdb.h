@@ -143,7 +143,8 @@
  *
  *     OURDB_CORRUPT           the record is damaged on disk; others can still be read
  *     OURDB_IO                the operating system failed
- *     OURDB_OUT_OF_MEMORY     there is no memory for the answer
+ *     OURDB_OUT_OF_MEMORY     there is no memory for the answer (where there is none for a few
+ *                             hundred bytes, the process ends)
  *
  * Any write can return all of these, and
  *
@@ -177,7 +178,9 @@
  * read sees every write that had returned when it began. A call that reads many records sees them
  * all as of one moment; between two calls anything may change.
  *
- * The last failure belongs to the thread. No function may be called from a signal handler.
+ * The last failure belongs to the thread. No function may be called from a signal handler. A thread
+ * needs 64 KiB of stack, and more for callbacks of its own. Threads that may be cancelled disable
+ * that (pthread_setcancelstate()) around a call: to be cancelled within one ends the process.
  *
  * A directory is open for writing once at a time: a second ourdb_open(), in this process or in
  * another, is OURDB_LOCKED. With OURDB_OPEN_READ_ONLY any number of handles may be open besides
@@ -925,8 +928,8 @@ int ourdb_open(const char *path, const ourdb_options *options, ourdb **out);
 int ourdb_close(ourdb *db);
 
 /**
- * Closes a database and removes its own files, and the directory if it is empty then. Files that
- * are not the database's stay.
+ * Closes a database and removes its own files, and the directory if it is empty then and was opened
+ * by its own name, not by a symbolic link. Files that are not the database's stay.
  *
  * Whatever it returns, the handle is gone, except for OURDB_READ_ONLY and OURDB_BUSY.
  *

@@ -37,6 +37,18 @@ pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, count: usize) -> Result<()> {
         .map_err(|_| no_memory::<T>(count))
 }
 
+/// The same items in no more memory than they need, if there is memory for that.
+pub(crate) fn shrunk<T: Copy>(items: Vec<T>) -> Vec<T> {
+    let mut copy = Vec::new();
+    match reserve_exact(&mut copy, items.len()) {
+        Ok(()) => {
+            copy.extend_from_slice(&items);
+            copy
+        }
+        Err(_) => items,
+    }
+}
+
 fn no_memory<T>(count: usize) -> Error {
     Error::OutOfMemory {
         what: format!("room for {count} items of {} bytes", size_of::<T>()).into(),

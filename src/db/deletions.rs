@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::lookup::Lookup;
 use crate::planted::planted;
@@ -30,6 +31,15 @@ pub(super) struct Deletions {
 impl Deletions {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Makes room for `count` more, so that adding them can't fail.
+    pub(super) fn reserve(&mut self, count: usize) -> Result<()> {
+        self.waiting
+            .try_reserve(count)
+            .map_err(|_| Error::OutOfMemory {
+                what: format!("{count} deletions").into(),
+            })
     }
 
     /// A commit deletes a record, by what is at `location`.

@@ -32,7 +32,8 @@ impl Reads {
         self.points.try_reserve(1).map_err(|_| Error::OutOfMemory {
             what: format!("{} records that were read", self.points.len()).into(),
         })?;
-        self.points.insert(id, found);
+        // Once found, and since erased, it is read as not there.
+        *self.points.entry(id).or_default() |= found;
         Ok(())
     }
 
@@ -68,8 +69,11 @@ impl Reads {
         if head.kind == Kind::Empty {
             return false;
         }
-        if self.points.contains_key(&head.id) {
-            return true;
+        match self.points.get(&head.id) {
+            // What was not there isn't there after an erasure either.
+            Some(false) if head.kind == Kind::Erase => {}
+            Some(_) => return true,
+            None => {}
         }
         self.ranges.around(head.id).is_some() && !planted!(ranges_not_checked)
     }

@@ -190,11 +190,19 @@ impl Shared {
         // Another thread's failure may have come while we waited for the lock.
         self.check_poison()?;
         let len = records.iter().map(NewRecord::len).sum();
+        let mut deletions = 0;
         for record in records {
             world.lookup.prepare(record.id).map_err(|error| {
                 let path = self.storage.describe(crate::lookup::checkpoint::TABLE);
                 Error::from_io("reserve space in", path, error)
             })?;
+            deletions += usize::from(record.kind != Kind::Put);
+        }
+        if deletions > 0 {
+            writer.deletions.reserve(deletions)?;
+        }
+        if records.len() > 1 {
+            writer.tail.reserve_memory(len)?;
         }
         self.prepare(writer)?;
         if let Some(work) = writer.tail.take_overdue_sync_work() {

@@ -66,7 +66,7 @@ pub unsafe extern "C" fn ourdb_changes(
             with(db, |db| {
                 let (changes, commit) = db.changes(since_commit, max_bytes)?;
                 last = commit;
-                Ok(ourdb_buf::from(changes))
+                ourdb_buf::of(changes)
             })
         })
     };

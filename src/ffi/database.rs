@@ -104,8 +104,8 @@ fn check_idle(db: &Db) -> Outcome<()> {
     Ok(())
 }
 
-/// Closes a database and removes its own files, and the directory if it is empty then. Files that
-/// are not the database's stay.
+/// Closes a database and removes its own files, and the directory if it is empty then and was opened
+/// by its own name, not by a symbolic link. Files that are not the database's stay.
 ///
 /// Whatever it returns, the handle is gone, except for OURDB_READ_ONLY and OURDB_BUSY.
 ///

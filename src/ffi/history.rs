@@ -70,7 +70,7 @@ pub unsafe extern "C" fn ourdb_get_version(
     // SAFETY: the caller's handle and struct.
     unsafe {
         answer("ourdb_get_version", out, "out", || {
-            with(db, |db| Ok(db.get_version(id, commit)?.into()))
+            with(db, |db| ourdb_buf::of(db.get_version(id, commit)?))
         })
     }
 }
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn ourdb_get_at(
     // SAFETY: the caller's handle and struct.
     unsafe {
         answer("ourdb_get_at", out, "out", || {
-            with(db, |db| Ok(db.get_at(id, time_us)?.into()))
+            with(db, |db| ourdb_buf::of(db.get_at(id, time_us)?))
         })
     }
 }

@@ -3,13 +3,16 @@
 //! What goes out is a boxed slice, or one box that owns everything a list of records points into;
 //! a vector would need its capacity to be freed.
 
+use std::alloc::{self, Layout};
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::ptr;
 
 use super::call::Blank;
-use super::failure::Outcome;
+use super::failure::{Failure, Outcome};
 use crate::bytes::reserve_exact;
+use crate::error::Error;
 use crate::records::{Record, Records, State};
 
 /// Bytes of the caller's, only read during the call.
@@ -131,24 +134,38 @@ impl ourdb_buf {
         let mut bytes = Vec::new();
         reserve_exact(&mut bytes, value.len())?;
         bytes.extend_from_slice(value);
-        Ok(ourdb_buf::from(bytes))
+        ourdb_buf::of(bytes)
+    }
+
+    /// These bytes, which are given to the caller.
+    pub(super) fn of(bytes: Vec<u8>) -> Outcome<ourdb_buf> {
+        let (len, capacity) = (bytes.len(), bytes.capacity());
+        if len == 0 {
+            return Ok(ourdb_buf {
+                data: (&raw const NOTHING).cast_mut(),
+                len,
+            });
+        }
+        let mut bytes = ManuallyDrop::new(bytes);
+        let mut data = bytes.as_mut_ptr();
+        if len != capacity {
+            // What is freed is as long as it is said to be. `into_boxed_slice` would end the process
+            // where there is no memory for the shorter one.
+            let layout = Layout::array::<u8>(capacity).map_err(|_| no_memory(len))?;
+            // SAFETY: the vector's own memory, of that layout, which nothing uses any more; `len` isn't 0.
+            data = unsafe { alloc::realloc(data, layout, len) };
+        }
+        if data.is_null() {
+            drop(ManuallyDrop::into_inner(bytes));
+            return Err(no_memory(len));
+        }
+        Ok(ourdb_buf { data, len })
     }
 }
 
-impl From<Vec<u8>> for ourdb_buf {
-    fn from(bytes: Vec<u8>) -> ourdb_buf {
-        let len = bytes.len();
-        if len == 0 {
-            return ourdb_buf {
-                data: (&raw const NOTHING).cast_mut(),
-                len,
-            };
-        }
-        ourdb_buf {
-            data: Box::into_raw(bytes.into_boxed_slice()).cast(),
-            len,
-        }
-    }
+fn no_memory(len: usize) -> Failure {
+    let what = format!("{len} bytes for the caller").into();
+    Error::OutOfMemory { what }.into()
 }
 
 impl Blank for ourdb_record {

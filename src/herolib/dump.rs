@@ -8,6 +8,7 @@ use super::{
     Adopted, DataFile, Lookup, corrupt, data_file_name, data_files, failed, list, lookup_width,
     not_adopted,
 };
+use crate::bytes::reserve_exact;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::reader::Reader;
@@ -450,6 +451,7 @@ pub(crate) fn write_dump(
     next_id: Option<u32>,
     entries: impl IntoIterator<Item = (u32, Location)>,
 ) -> Result<Option<DumpStamp>> {
+    let mut writer = Writer::new(width)?;
     remove_dump(storage)?;
     let io = |error| failed(storage, "write", DATA, error);
     match storage.create_directory(DIRECTORY) {
@@ -462,7 +464,6 @@ pub(crate) fn write_dump(
     if next_id.is_some() {
         replace(storage, INC, &[inc.as_bytes()]).map_err(io)?;
     }
-    let mut writer = Writer::new(width);
     match replace_with(storage, DATA, |file| writer.write(file, next_id, entries)) {
         Ok(()) => Ok(Some(writer.stamp(inc.as_bytes()))),
         Err(_) if writer.misfit => {
@@ -486,15 +487,16 @@ struct Writer {
 impl Writer {
     const PIECE: usize = 256 << 10;
 
-    fn new(width: u8) -> Writer {
-        let buffer = Vec::with_capacity(Writer::PIECE);
-        Writer {
+    fn new(width: u8) -> Result<Writer> {
+        let mut buffer = Vec::new();
+        reserve_exact(&mut buffer, Writer::PIECE)?;
+        Ok(Writer {
             width,
             buffer,
             len: 0,
             hasher: crc32fast::Hasher::new(),
             misfit: false,
-        }
+        })
     }
 
     fn write(

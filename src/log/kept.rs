@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::segment::{FILE_HEADER, LogEnd, Segment};
-use crate::bytes::reserve;
+use crate::bytes::{reserve, shrunk};
 use crate::error::Result;
 use crate::sync::{Mutex, PoisonError};
 
@@ -41,8 +41,7 @@ impl KeptIndex {
         let mut found = find()?;
         // Of one commit those with lower ids come first, as they lie there.
         found.sort_unstable();
-        found.shrink_to_fit();
-        Ok(Arc::clone(known.insert(Arc::new(found))))
+        Ok(Arc::clone(known.insert(Arc::new(shrunk(found)))))
     }
 
     /// The ids that were live as of a commit, of those that aren't erased by now; `find` finds them if

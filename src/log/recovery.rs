@@ -9,6 +9,7 @@ use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark
 use super::scan::{Found, PIECE, ReadRecord};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
 use super::sequence::Sequence;
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
@@ -319,6 +320,7 @@ impl Replay<'_> {
                     .synced
                     .max(Some(LogEnd::from_location(head.previous)));
             } else {
+                reserve(&mut self.pending, 1)?;
                 self.pending.push(Replayed {
                     kind: head.kind,
                     id: head.id,

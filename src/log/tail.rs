@@ -9,6 +9,7 @@ use super::length::Length;
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, value_crc};
 use super::segment::{FILE_HEADER, FileHeader, LONGEST_FILE, LogEnd, Segment, name};
 use super::{Log, SYNC_STEP};
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
@@ -21,6 +22,8 @@ const LARGEST_STEP: u64 = 16 << 20;
 const WINDOW: u64 = 2 << 20;
 /// Records of one commit are gathered up to this size before they are written.
 const GATHER: usize = 256 << 10;
+/// Values from here on are written from where they are.
+const GATHERED_VALUE: usize = GATHER / 4;
 /// So many finished data files may wait for a sync; then they are synced before the next commit, to
 /// bound the descriptors they hold.
 const MOST_UNSYNCED: usize = 64;
@@ -411,6 +414,13 @@ impl Tail {
         }
     }
 
+    /// Makes room for gathering the records of a commit, `len` bytes in all.
+    pub(crate) fn reserve_memory(&mut self, len: u64) -> Result<()> {
+        let most = GATHER + HEAD + GATHERED_VALUE;
+        self.gathered.clear();
+        reserve(&mut self.gathered, len.min(most as u64) as usize)
+    }
+
     /// Appends the records of one commit, for which room was [reserved](Tail::reserve), and lets
     /// readers see the bytes. Returns the location of the first; the others follow back to back.
     ///
@@ -576,7 +586,7 @@ fn write(
     for (index, record) in records.iter().enumerate() {
         let head = head(record, end, index + 1 == records.len());
         end += record.len();
-        if record.value.len() >= GATHER / 4 {
+        if record.value.len() >= GATHERED_VALUE {
             active.write(start, &[gathered, &head, record.value])?;
             gathered.clear();
             start = end;

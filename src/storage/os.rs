@@ -109,7 +109,15 @@ impl Storage for OsStorage {
     fn remove_root(&self) -> io::Result<()> {
         self.check_place()?;
         match uninterrupted(|| fs::remove_dir(&self.root)) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    // The second: by a link to it, which isn't ours, and would lead nowhere.
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Err(error)
+            }
             _ => Ok(()),
         }
     }

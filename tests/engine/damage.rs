@@ -941,6 +941,25 @@ fn what_is_no_regular_file_is_no_data_file() {
 }
 
 #[test]
+fn what_is_destroyed_by_a_link_leaves_the_directory() {
+    let directory = TempDirectory::new();
+    let (path, link) = (
+        directory.path().join("place"),
+        directory.path().join("link"),
+    );
+    fs::create_dir(&path).unwrap();
+    symlink("place", &link).unwrap();
+    for _ in 0..2 {
+        let db = Db::open(&link, &key_value()).unwrap();
+        db.set(1, b"one").unwrap();
+        db.destroy().unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+    Db::open(&path, &key_value()).unwrap().destroy().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
 fn the_highest_number_in_somebody_elses_hands_uses_up_none() {
     let directory = TempDirectory::new();
     let path = directory.path();

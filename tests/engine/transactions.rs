@@ -295,6 +295,44 @@ fn a_clear_conflicts_with_what_was_there() {
 }
 
 #[test]
+fn an_erasure_conflicts_with_what_was_there() {
+    let begin = |read: fn(&mut Txn) -> bool| {
+        let db = with(&[1, 2]);
+        db.delete(2).expect("delete");
+        let mut txn = db.begin().expect("begin");
+        let found = read(&mut txn);
+        txn.set(9, b"nine").expect("set");
+        (db, txn, found)
+    };
+    // Dead before and after.
+    for read in [
+        |txn: &mut Txn| txn.get(2).is_ok(),
+        |txn: &mut Txn| txn.contains(2).expect("contains"),
+        |txn: &mut Txn| txn.delete(2).is_ok(),
+    ] {
+        let (db, txn, found) = begin(read);
+        assert!(!found);
+        db.erase(2).expect("erase");
+        assert!(!conflicts(txn));
+    }
+    // Set and erased since.
+    let (db, txn, _) = begin(|txn| txn.get(2).is_ok());
+    db.set(2, b"again").expect("set");
+    db.erase(2).expect("erase");
+    assert!(conflicts(txn));
+    // What was read is gone, however often it is read again.
+    for again in [false, true] {
+        let (db, txn, found) = begin(|txn| txn.get(1).is_ok());
+        assert!(found);
+        db.erase(1).expect("erase");
+        if again {
+            no_record(txn.get(1), 1);
+        }
+        assert!(conflicts(txn), "read again: {again}");
+    }
+}
+
+#[test]
 fn in_an_incremental_database_what_is_set_must_be_there_still() {
     let db = memory(false);
     let id = db.insert(b"a").expect("insert");
