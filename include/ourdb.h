@@ -498,7 +498,9 @@
  * - ourdb_close() writes a lookup dump, so that the originals can open the directory and read every
  *   value up to 65535 bytes. They must be given the same record_nr_max and record_size_max that the
  *   database has stored, because these decide how wide the dump's entries are. What they write is
- *   noticed by the next open. OURDB_OPEN_NATIVE does without the dump.
+ *   noticed by the next open. OURDB_OPEN_NATIVE does without the dump. In an incremental database
+ *   every id that was given out has an entry in it: where there are a million ids more than the data
+ *   files have room for records, after a compaction, no dump is written.
  *
  *
  * Files

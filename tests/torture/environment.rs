@@ -39,6 +39,23 @@ fn adverse_environments() {
     campaign.end();
 }
 
+/// See `c-tests/torture/memory.c`.
+#[test]
+fn allocations_that_fail() {
+    let campaign = Campaign::begin("allocations_that_fail", "allocations", 100, 100);
+    let scratch = Scratch::new("memory");
+    let program = compile("c-tests/torture/memory.c", Link::Shared, &scratch);
+    let mut command = scratch.command(&program);
+    command.env("TMPDIR", in_memory().unwrap_or(&scratch.path));
+    let output = String::from_utf8(succeed(command).stdout).expect("text");
+    print_skipped(&output);
+    if output.contains("SKIPPED: allocations") {
+        return;
+    }
+    campaign.count(first_number(&output));
+    campaign.end();
+}
+
 fn print_skipped(output: &str) {
     for line in output.lines().filter(|line| line.starts_with("SKIPPED: ")) {
         println!("{line}");
