@@ -499,8 +499,8 @@
  *   value up to 65535 bytes. They must be given the same record_nr_max and record_size_max that the
  *   database has stored, because these decide how wide the dump's entries are. What they write is
  *   noticed by the next open. OURDB_OPEN_NATIVE does without the dump. In an incremental database
- *   every id that was given out has an entry in it: where there are a million ids more than the data
- *   files have room for records, after a compaction, no dump is written.
+ *   every id that was given out has an entry in it: where, after a compaction, there are a million
+ *   ids more than the data files have room for records, no dump is written.
  *
  *
  * Files
