@@ -17,6 +17,7 @@ use super::brake::{Brake, Progress, Rounds};
 use super::deletions::Deletions;
 use super::write::{Stamp, Writer};
 use super::{Db, Shared, World};
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::herolib;
 use crate::history::Chain;
@@ -470,6 +471,7 @@ impl<'a> Compaction<'a> {
             if head.commit > last {
                 return Ok(());
             }
+            reserve(&mut self.pending, 1)?;
             self.pending.push((place, *head));
             if head.last {
                 untold += self.copy_commit(&world)?;

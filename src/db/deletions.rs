@@ -67,13 +67,10 @@ impl Deletions {
             self.waiting.pop_front();
             self.left = self.left.saturating_sub(1);
             match deletion.record {
-                Some((id, location)) => {
-                    // If there was another deletion since, that has its turn.
-                    let newest = lookup.get(id);
-                    if newest.is_live() || newest.location() == location {
-                        lookup.forget(id);
-                    }
-                }
+                // Else there is a version since. If it is put, searches go on meeting the record anyway; and
+                // there may have been another deletion of it before that, which has its turn.
+                Some((id, location)) if lookup.get(id).location() == location => lookup.forget(id),
+                Some(_) => {}
                 None => self.forget_cleared(lookup),
             }
         }
@@ -112,6 +109,55 @@ impl Deletions {
     fn leave_cleared(&self, lookup: &Lookup) {
         if let Some(records) = self.records(self.left) {
             lookup.leave_deleted_to_snapshots(|id| records.contains(&id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Options;
+    use crate::db::Db;
+
+    /// Whatever came over a deletion, and whether a snapshot was of before.
+    #[test]
+    fn nothing_stays_when_nobody_sees_it_any_more() {
+        for over in [
+            "nothing",
+            "an erasure",
+            "a value",
+            "a value and a deletion",
+            "a clear",
+        ] {
+            for with_snapshot in [false, true] {
+                let options = Options {
+                    memory: true,
+                    key_value: true,
+                    ..Options::default()
+                };
+                let db = Db::open("", &options).unwrap();
+                db.set(1, b"one").unwrap();
+                db.set(2, b"two").unwrap();
+                let snapshot = with_snapshot.then(|| db.snapshot().unwrap());
+                db.delete(1).unwrap();
+                match over {
+                    "an erasure" => db.erase(1).unwrap(),
+                    "a clear" => db.clear().unwrap(),
+                    "nothing" => {}
+                    _ => db.set(1, b"again").unwrap(),
+                }
+                if over == "a value and a deletion" {
+                    db.delete(1).unwrap();
+                }
+                drop(snapshot);
+                db.set(2, b"two").unwrap();
+                db.delete(2).unwrap();
+                let lookup = &db.shared.read().lookup;
+                let live = (over == "a value").then_some(1);
+                let what = format!("{over}, with a snapshot: {with_snapshot}");
+                assert_eq!(lookup.at_or_above(0), live, "{what}");
+                assert_eq!(lookup.seen_at_or_above(0, u64::MAX), live, "{what}");
+                assert!(db.shared.writer().deletions.is_empty(), "{what}");
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::erasures::{NoErasure, Turn};
 use super::{Db, Shared, World};
+use crate::bytes::reserve;
 use crate::error::{Error, NotFound, Result};
 use crate::hash::FixedHasher;
 use crate::location::Location;
@@ -327,6 +328,7 @@ fn add_targets(world: &World, id: u32, newest: Location, targets: &mut Vec<Targe
         if head.kind == Kind::Erase {
             break;
         }
+        reserve(targets, 1)?;
         targets.extend(Target::of(segment, next, &head)?);
         next = head.previous;
     }

@@ -93,8 +93,8 @@ impl Erasures {
         NoErasure(self)
     }
 
-    /// Nothing is overwritten as long as this is held. Not for long, and not twice in a thread;
-    /// what is held besides may be the writer lock.
+    /// Nothing is overwritten as long as this is held. Not for long, not twice in a thread, and not while
+    /// waiting for the writer lock or a sync; what is held besides may be the writer lock, taken before.
     pub(super) fn hold_off(&self) -> RwLockReadGuard<'_, ()> {
         self.overwriting
             .read()

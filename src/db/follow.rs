@@ -7,7 +7,7 @@ use super::{Db, Shared, World};
 use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::log::record::Kind;
-use crate::log::recovery::{self, Start};
+use crate::log::recovery::{self, Replayed, Start};
 use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
 use crate::manifest::Manifest;
 use crate::storage::{Access, Replaced};
@@ -115,6 +115,9 @@ impl Shared {
             return Ok(false);
         }
         // What may fail comes first. Else a mark would lead on from behind commits that were not taken in.
+        let deletes = |version: &&Replayed| version.kind != Kind::Put;
+        let deletions = versions.iter().filter(deletes).count();
+        writer.deletions.reserve(deletions)?;
         let (mut grown, mut begun) = (Vec::new(), Vec::new());
         for (index, file) in opening.log_files.iter().enumerate() {
             let Some(end) = opening.log_end_of(index, &outcome) else {

@@ -88,7 +88,7 @@ impl Db {
         }
         let commit = {
             let mut writer = shared.writer_to_commit();
-            let _held_off = shared.erasures.hold_off();
+            let held_off = shared.erasures.hold_off();
             let mut cleared = false;
             since.each(|head| {
                 match head.kind {
@@ -112,7 +112,7 @@ impl Db {
             }
             if changes.is_empty() {
                 let last = writer.commit;
-                drop((world, writer));
+                drop((world, held_off, writer));
                 return shared.answer(last, Ok(()));
             }
             // Before a value is read.

@@ -22,7 +22,7 @@ pub(super) struct Snapshots {
 
 #[derive(Debug)]
 pub(super) struct Open {
-    /// How many of the present at each commit: those see what neighbour searches must find.
+    /// How many of the present at each commit: those see what searches in snapshots must find.
     moments: BTreeMap<u64, u32>,
     /// How many there are, those of the past included.
     count: u64,
@@ -78,6 +78,8 @@ pub(super) struct Snapshot {
     live: Option<u64>,
     /// How many erasures there were when it was opened.
     erasures: u64,
+    /// [`Lookup::lefts`](crate::lookup::Lookup::lefts) of before.
+    lefts: u64,
 }
 
 impl Snapshot {
@@ -105,6 +107,8 @@ impl Snapshot {
         let mut open = shared.snapshots.lock();
         let erasures = shared.erasures.count();
         let world = shared.world.load();
+        // In this order: what was left by then is deleted as of `at`.
+        let lefts = world.lookup.lefts();
         let (at, live, end) = shared.counters.shown();
         if !planted!(snapshot_not_registered) {
             *open.moments.entry(at).or_default() += 1;
@@ -117,6 +121,7 @@ impl Snapshot {
             at,
             live: Some(live),
             erasures,
+            lefts,
         };
         Ok((snapshot, besides))
     }
@@ -142,6 +147,7 @@ impl Snapshot {
             at,
             live: None,
             erasures: 0,
+            lefts: 0,
         })
     }
 
@@ -215,7 +221,7 @@ impl Snapshot {
         if self.is_past() {
             self.world.lookup.known_at_or_above(from)
         } else {
-            self.world.lookup.seen_at_or_above(from)
+            self.world.lookup.seen_at_or_above(from, self.lefts)
         }
     }
 
@@ -224,7 +230,7 @@ impl Snapshot {
         if self.is_past() {
             self.world.lookup.known_at_or_below(from)
         } else {
-            self.world.lookup.seen_at_or_below(from)
+            self.world.lookup.seen_at_or_below(from, self.lefts)
         }
     }
 
@@ -238,7 +244,7 @@ impl Snapshot {
         ids: &mut [u32],
     ) -> usize {
         if !self.is_past() && !reverse {
-            return self.world.lookup.seen_ids(lower, upper, ids);
+            return (self.world.lookup).seen_ids(lower, upper, self.lefts, ids);
         }
         let mut count = 0;
         let mut from = Some(if reverse { upper } else { lower });

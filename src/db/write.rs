@@ -276,17 +276,15 @@ impl Shared {
             self.clear(world, writer, Clear { commit, time_us });
             return;
         }
-        let was_live = world.lookup.get(id).is_live();
+        let before = world.lookup.get(id);
         let entry = Entry::of(kind, location, len);
         world.lookup.publish(id, entry);
         writer.next_id = writer.next_id.max(u64::from(id) + 1);
-        match (was_live, entry.is_live()) {
-            (false, true) => writer.live += 1,
-            (true, false) => {
-                writer.live -= 1;
-                writer.deletions.add(commit, id, location);
-            }
-            _ => {}
+        writer.live += u64::from(entry.is_live());
+        writer.live -= u64::from(before.is_live());
+        // Also over another one, which then is not the newest version any more.
+        if before.is_known() && !entry.is_live() {
+            writer.deletions.add(commit, id, location);
         }
     }
 
@@ -384,11 +382,14 @@ impl Shared {
         }
     }
 
-    /// Gives an answer that makes no commit, after the writer lock is given back. What it rests on is
-    /// `commit`, which may be another thread's that is not as durable yet as asked, nor seen by readers.
+    /// Gives an answer that makes no commit, after all locks are given back. What it rests on is `commit`,
+    /// which may be another thread's that is not as durable yet as asked, nor seen by readers.
     #[cold]
     pub(super) fn answer<T>(&self, commit: u64, answer: Result<T>) -> Result<T> {
-        self.finish(commit)?;
+        // A value that is too long is that whatever there is.
+        if !matches!(answer, Err(Error::RecordTooLarge { .. })) {
+            self.finish(commit)?;
+        }
         answer
     }
 }

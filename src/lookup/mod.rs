@@ -35,8 +35,11 @@ pub(crate) struct Lookup {
     table: Words,
     /// Every id that is live for who reads the present, and perhaps more.
     live: IdSet,
-    /// Ids that are live for a snapshot, and not in the present. Made when there is the first one.
+    /// Ids that are live for a snapshot, and were not in the present: they may be again. Made when there is
+    /// the first one.
     left: OnceLock<IdSet>,
+    /// How often one came in.
+    lefts: AtomicU64,
     /// One bit per block that holds an entry.
     blocks: IdSet,
     /// How many blocks of each region hold an entry.
@@ -107,6 +110,7 @@ impl Lookup {
             table,
             live,
             left: OnceLock::new(),
+            lefts: AtomicU64::new(0),
             blocks,
             regions,
             disk,
@@ -171,7 +175,8 @@ impl Lookup {
     }
 
     /// Publishes the newest version of an id. An id that is live is found by neighbour searches
-    /// from here on; one that is not may still be met by them until [`Lookup::forget`].
+    /// from here on; one that is not may still be met by them until [`Lookup::leave_to_snapshots`], and by
+    /// those in snapshots until [`Lookup::forget`].
     pub(crate) fn publish(&self, id: u32, entry: Entry) {
         let Some(word) = self.table.get(id as usize) else {
             return;
@@ -253,7 +258,24 @@ impl Lookup {
         if let Some(left) = self.left() {
             // In this order, and searches the other way round: so they find it in one of the two.
             left.insert(id);
+            let lefts = self.lefts.load(Ordering::Relaxed) + 1;
+            self.lefts.store(lefts, Ordering::Release);
             self.live.remove(id);
+        }
+    }
+
+    /// How many ids were left to snapshots so far. All of them are deleted by what readers see after they
+    /// asked this: a snapshot that is opened then need not meet them.
+    pub(crate) fn lefts(&self) -> u64 {
+        self.lefts.load(Ordering::Acquire)
+    }
+
+    /// Where searches look besides for who began when there were so many [`Lookup::lefts`]. To be asked
+    /// after they have looked at those in the present.
+    fn left_since(&self, lefts: u64) -> Option<&IdSet> {
+        match self.lefts() == lefts {
+            true => None,
+            false => self.left.get(),
         }
     }
 
@@ -283,25 +305,27 @@ impl Lookup {
         self.live.at_or_below(from)
     }
 
-    /// The lowest id at or above `from` that may be live for some snapshot.
-    pub(crate) fn seen_at_or_above(&self, from: u64) -> Option<u32> {
+    /// The lowest id at or above `from` that may be live for a snapshot of when there were `lefts`.
+    pub(crate) fn seen_at_or_above(&self, from: u64, lefts: u64) -> Option<u32> {
         let live = self.live.at_or_above(from);
-        let left = self.left.get().and_then(|left| left.at_or_above(from));
+        let left = self.left_since(lefts);
+        let left = left.and_then(|left| left.at_or_above(from));
         live.into_iter().chain(left).min()
     }
 
-    /// The highest id at or below `from` that may be live for some snapshot.
-    pub(crate) fn seen_at_or_below(&self, from: u64) -> Option<u32> {
+    /// The highest id at or below `from` that may be live for a snapshot of when there were `lefts`.
+    pub(crate) fn seen_at_or_below(&self, from: u64, lefts: u64) -> Option<u32> {
         let live = self.live.at_or_below(from);
-        let left = self.left.get().and_then(|left| left.at_or_below(from));
+        let left = self.left_since(lefts);
+        let left = left.and_then(|left| left.at_or_below(from));
         live.into_iter().chain(left).max()
     }
 
-    /// The ids in `lower..=upper` that may be live for some snapshot, from the lowest on, as many as `ids`
-    /// has room for; how many.
-    pub(crate) fn seen_ids(&self, lower: u32, upper: u32, ids: &mut [u32]) -> usize {
+    /// The ids in `lower..=upper` that may be live for a snapshot of when there were `lefts`, from the lowest
+    /// on, as many as `ids` has room for; how many.
+    pub(crate) fn seen_ids(&self, lower: u32, upper: u32, lefts: u64, ids: &mut [u32]) -> usize {
         let mut count = self.live.fill(lower, upper, ids);
-        let Some(left) = self.left.get() else {
+        let Some(left) = self.left_since(lefts) else {
             return count;
         };
         let mut next = u64::from(lower);
@@ -493,9 +517,15 @@ mod tests {
         assert!(lookup.live.iter().eq(live.iter().copied()));
         for from in (0..10_000u32).step_by(13).chain([9_999]) {
             let above = seen.iter().copied().find(|&id| id >= from);
-            assert_eq!(lookup.seen_at_or_above(u64::from(from)), above);
+            assert_eq!(lookup.seen_at_or_above(u64::from(from), 0), above);
             let below = seen.iter().copied().rfind(|&id| id <= from);
-            assert_eq!(lookup.seen_at_or_below(u64::from(from)), below);
+            assert_eq!(lookup.seen_at_or_below(u64::from(from), 0), below);
+            // Who began when all had been left already doesn't meet them.
+            let present = live.iter().copied().find(|&id| id >= from);
+            assert_eq!(
+                lookup.seen_at_or_above(u64::from(from), lookup.lefts()),
+                present
+            );
             for room in [1, 2, 64, 200] {
                 let upper = from + room as u32 * 2;
                 let expected = seen
@@ -504,7 +534,7 @@ mod tests {
                     .filter(|id| (from..=upper).contains(id));
                 let expected: Vec<u32> = expected.take(room).collect();
                 let mut ids = vec![0; room];
-                let count = lookup.seen_ids(from, upper, &mut ids);
+                let count = lookup.seen_ids(from, upper, 0, &mut ids);
                 assert_eq!(ids[..count], expected, "{from} to {upper}, {room} at most");
             }
         }

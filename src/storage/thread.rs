@@ -22,6 +22,7 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Joi
             libc::SIGILL,
             libc::SIGFPE,
             libc::SIGTRAP,
+            libc::SIGSYS,
         ] {
             libc::sigdelset(all.as_mut_ptr(), fault);
         }

@@ -1,13 +1,15 @@
 //! Readers beside a writer, and several writers, wherever a database can be: a short form of the
 //! campaign `readers` of tests/torture, and what several writers leave.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::support::TempDirectory;
 use crate::support::readers::{EndOnDrop, Place, Readers};
 use crate::support::script::{Script, stamp_of, stamped};
-use ourdb::{Db, Options, State};
+use ourdb::{Db, Options, State, Sync};
 
 /// Runs a test in each place.
 fn everywhere(key_value: bool, test: impl Fn(&str, &Db)) {
@@ -257,4 +259,53 @@ fn neighbours_are_those_of_one_moment() {
             }
         });
     });
+}
+
+/// Calls that find nothing to do wait for the sync of what others did, with no lock that an erasure, and
+/// so everybody, waits for.
+#[test]
+fn answers_that_wait_for_a_sync_hold_nobody_up() {
+    const TIME: Duration = Duration::from_secs(3);
+    let directory = TempDirectory::new();
+    let options = Options {
+        key_value: true,
+        native: true,
+        record_nr_max: 200,
+        sync: Sync::Commit,
+        ..Options::default()
+    };
+    let db = Arc::new(Db::open(directory.path(), &options).expect("a new database"));
+    db.set(1, b"one").expect("set");
+    let at = db.last_commit().expect("a commit");
+    let calls: [fn(&Db, u64); 4] = [
+        |db, at| drop(db.revert_all(at)),
+        |db, _| {
+            let _ = db.set(9, b"nine");
+            let _ = db.delete(9);
+        },
+        |db, _| {
+            let txn = db.begin().expect("begin");
+            let _ = txn.get(7);
+            txn.commit().expect("nobody writes it");
+        },
+        |db, _| {
+            let _ = db.set(11, b"eleven");
+            let _ = db.erase(11);
+        },
+    ];
+    let (ended, ends) = std::sync::mpsc::channel();
+    for call in calls {
+        let (db, ended) = (Arc::clone(&db), ended.clone());
+        std::thread::spawn(move || {
+            let began = Instant::now();
+            while began.elapsed() < TIME {
+                call(&db, at);
+            }
+            ended.send(()).expect("somebody waits");
+        });
+    }
+    for _ in calls {
+        let end = ends.recv_timeout(Duration::from_secs(60));
+        end.expect("threads wait for each other for ever");
+    }
 }

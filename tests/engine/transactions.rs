@@ -1003,6 +1003,16 @@ fn taking_one_record_after_the_other_beside_a_snapshot_costs_the_same_for_each()
     assert_eq!(before.count().expect("count"), u64::from(COUNT));
     assert_eq!(ids(before.scan(0, u32::MAX, UP).expect("scan")), all);
 
+    // By a transaction each.
+    db.set_many(&all.iter().map(|&id| (id, &b"more"[..])).collect::<Vec<_>>())
+        .expect("set_many");
+    for &id in &all {
+        let mut txn = db.begin().expect("begin");
+        assert_eq!(txn.first().expect("first"), id);
+        txn.delete(id).expect("delete");
+        assert!(!conflicts(txn));
+    }
+
     // And by one commit, beside another one.
     let records: Vec<(u32, &[u8])> = all.iter().map(|&id| (id + 1, &b"two"[..])).collect();
     db.set_many(&records).expect("set_many");

@@ -166,6 +166,51 @@ fn a_snapshot_finds_what_a_writer_deletes_beside_it() {
     });
 }
 
+/// A record that a snapshot sees, deleted twice since, comes back while the snapshot is searched.
+#[test]
+fn a_snapshot_finds_what_comes_back_beside_it() {
+    explore(1500, || {
+        let db = create(&[1]);
+        let older = db.snapshot().expect("snapshot");
+        db.delete(1).expect("delete");
+        db.set(1, b"two").expect("set");
+        let newer = db.snapshot().expect("snapshot");
+        db.delete(1).expect("delete");
+        drop(older);
+        thread::scope(|scope| {
+            let db = &db;
+            scope.spawn(move || db.set(1, b"three").expect("set"));
+            assert_eq!(seen(&newer), [1]);
+        });
+    });
+}
+
+/// One that begins beside a deletion, which then is of before it or after.
+#[test]
+fn a_snapshot_that_begins_beside_a_deletion_finds_what_it_sees() {
+    explore(1500, || {
+        let db = create(&[1, 70]);
+        let older = db.snapshot().expect("snapshot");
+        thread::scope(|scope| {
+            let db = &db;
+            scope.spawn(move || {
+                db.delete(70).expect("delete");
+                db.delete(1).expect("delete");
+            });
+            for _ in 0..2 {
+                let snapshot = db.snapshot().expect("snapshot");
+                let expected: &[u32] = match snapshot.at() {
+                    1 => &[1, 70],
+                    2 => &[1],
+                    _ => &[],
+                };
+                assert_eq!(seen(&snapshot), expected, "as of {}", snapshot.at());
+            }
+            assert_eq!(seen(&older), [1, 70]);
+        });
+    });
+}
+
 /// A transaction that found a record may not commit after a clear; one that writes blindly may.
 #[test]
 fn a_commit_beside_a_clear() {
