@@ -95,8 +95,9 @@ without_membarrier(void)
         CHECK_OK(ourdb_compact(db, &retention, NULL, NULL));
     }
     stop = 1;
-    for (i = 0; i < READERS; i++)
+    for (i = 0; i < READERS; i++) {
         CHECK(pthread_join(readers[i].thread, NULL) == 0);
+    }
     CHECK_OK(ourdb_check(db, NULL, NULL));
     CHECK_COUNT(db, IDS - IDS / 10);
     CHECK_OK(ourdb_close(db));

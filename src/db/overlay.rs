@@ -67,67 +67,46 @@ impl Overlay {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lowest live id at or above `from`, of which `nearest` is that of the snapshot.
-    pub(super) fn at_or_above(
+    /// The nearest live id from `from` on, upwards or downwards, of which `nearest` is that of the snapshot.
+    pub(super) fn nearest(
         &self,
         snapshot: &Snapshot,
         from: u32,
         nearest: Option<u32>,
+        reverse: bool,
     ) -> Result<Option<u32>> {
+        let beyond = |low: u32, high: u32| match reverse {
+            true => low.checked_sub(1),
+            false => high.checked_add(1),
+        };
         let mut known = self.known();
         let mut theirs = nearest;
         let mut next = Some(from);
         while let Some(at) = next {
-            if let Some((_, to, ())) = known.gone.around(at) {
-                next = to.checked_add(1);
+            if let Some((low, high, ())) = known.gone.around(at) {
+                next = beyond(low, high);
                 continue;
             }
-            if theirs.is_some_and(|id| id < at) {
-                theirs = snapshot.at_or_above(u64::from(at))?;
+            let is_behind = |id: u32| if reverse { id > at } else { id < at };
+            if theirs.is_some_and(is_behind) {
+                theirs = match reverse {
+                    true => snapshot.at_or_below(u64::from(at))?,
+                    false => snapshot.at_or_above(u64::from(at))?,
+                };
             }
-            let own = self.writes.range(at..).next();
-            let found = [theirs, own.map(|(&id, _)| id)].into_iter().flatten().min();
-            let Some(id) = found else {
+            let own = match reverse {
+                true => self.writes.range(..=at).next_back(),
+                false => self.writes.range(at..).next(),
+            };
+            let both = theirs.into_iter().chain(own.map(|(&id, _)| id));
+            let Some(id) = (if reverse { both.max() } else { both.min() }) else {
                 break;
             };
             match own {
                 Some((&own, None)) if own == id => {
-                    known.gone.add(at, id, (), |(), ()| ());
-                    next = id.checked_add(1);
-                }
-                _ => return Ok(Some(id)),
-            }
-        }
-        Ok(None)
-    }
-
-    /// The highest live id at or below `from`, of which `nearest` is that of the snapshot.
-    pub(super) fn at_or_below(
-        &self,
-        snapshot: &Snapshot,
-        from: u32,
-        nearest: Option<u32>,
-    ) -> Result<Option<u32>> {
-        let mut known = self.known();
-        let mut theirs = nearest;
-        let mut next = Some(from);
-        while let Some(at) = next {
-            if let Some((start, _, ())) = known.gone.around(at) {
-                next = start.checked_sub(1);
-                continue;
-            }
-            if theirs.is_some_and(|id| id > at) {
-                theirs = snapshot.at_or_below(u64::from(at))?;
-            }
-            let own = self.writes.range(..=at).next_back();
-            let found = [theirs, own.map(|(&id, _)| id)].into_iter().flatten().max();
-            let Some(id) = found else {
-                break;
-            };
-            match own {
-                Some((&own, None)) if own == id => {
-                    known.gone.add(id, at, (), |(), ()| ());
-                    next = id.checked_sub(1);
+                    let (low, high) = (at.min(id), at.max(id));
+                    known.gone.add(low, high, (), |(), ()| ());
+                    next = beyond(low, high);
                 }
                 _ => return Ok(Some(id)),
             }

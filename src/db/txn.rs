@@ -89,16 +89,16 @@ impl Txn {
         &self.snapshot.shared
     }
 
-    /// What it is going to write, if it writes.
-    fn writable(&mut self, action: &'static str) -> Result<&mut Work> {
+    /// What it is going to write, if it writes, and on top of what.
+    fn writable(&mut self, action: &'static str) -> Result<(&mut Work, &Snapshot)> {
         self.snapshot.shared.check_writable(action)?;
-        self.work.as_mut().ok_or(Error::ReadOnly { action })
+        let work = self.work.as_mut().ok_or(Error::ReadOnly { action })?;
+        Ok((work, &self.snapshot))
     }
 
     fn write(&mut self, action: &'static str, id: u32, value: Option<Box<[u8]>>) -> Result<()> {
-        let snapshot = Arc::clone(&self.snapshot);
-        let work = self.writable(action)?;
-        work.overlay.write(&snapshot, id, value)
+        let (work, snapshot) = self.writable(action)?;
+        work.overlay.write(snapshot, id, value)
     }
 
     /// Whether it only reads.
@@ -236,7 +236,7 @@ impl Txn {
         let Some(work) = &self.work else {
             return nearest.ok_or(Error::NotFound(NotFound::Neighbour(direction)));
         };
-        let found = work.overlay.at_or_above(&self.snapshot, from, nearest)?;
+        let found = work.overlay.nearest(&self.snapshot, from, nearest, false)?;
         let to = found.unwrap_or(u32::MAX);
         work.reads()
             .range(from, to, nearest.is_some_and(|id| id <= to));
@@ -249,7 +249,7 @@ impl Txn {
         let Some(work) = &self.work else {
             return nearest.ok_or(Error::NotFound(NotFound::Neighbour(direction)));
         };
-        let found = work.overlay.at_or_below(&self.snapshot, from, nearest)?;
+        let found = work.overlay.nearest(&self.snapshot, from, nearest, true)?;
         let to = found.unwrap_or(0);
         work.reads()
             .range(to, from, nearest.is_some_and(|id| id >= to));

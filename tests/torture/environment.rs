@@ -29,12 +29,7 @@ fn full_disks() {
 #[test]
 fn adverse_environments() {
     let campaign = Campaign::begin("adverse_environments", "situations", 200, 200);
-    let scratch = Scratch::new("environment");
-    let program = compile("c-tests/torture/environment.c", Link::Shared, &scratch);
-    let mut command = scratch.command(&program);
-    command.env("TMPDIR", in_memory().unwrap_or(&scratch.path));
-    let output = String::from_utf8(succeed(command).stdout).expect("text");
-    print_skipped(&output);
+    let output = output_in_memory("environment");
     campaign.count(first_number(&output));
     campaign.end();
 }
@@ -43,17 +38,24 @@ fn adverse_environments() {
 #[test]
 fn allocations_that_fail() {
     let campaign = Campaign::begin("allocations_that_fail", "allocations", 100, 100);
-    let scratch = Scratch::new("memory");
-    let program = compile("c-tests/torture/memory.c", Link::Shared, &scratch);
-    let mut command = scratch.command(&program);
-    command.env("TMPDIR", in_memory().unwrap_or(&scratch.path));
-    let output = String::from_utf8(succeed(command).stdout).expect("text");
-    print_skipped(&output);
+    let output = output_in_memory("memory");
     if output.contains("SKIPPED: allocations") {
         return;
     }
     campaign.count(first_number(&output));
     campaign.end();
+}
+
+/// What a program of `c-tests/torture` prints, with its files in memory where there is room.
+fn output_in_memory(name: &str) -> String {
+    let scratch = Scratch::new(name);
+    let source = format!("c-tests/torture/{name}.c");
+    let program = compile(&source, Link::Shared, &scratch);
+    let mut command = scratch.command(&program);
+    command.env("TMPDIR", in_memory().unwrap_or(&scratch.path));
+    let output = String::from_utf8(succeed(command).stdout).expect("text");
+    print_skipped(&output);
+    output
 }
 
 fn print_skipped(output: &str) {
