@@ -359,17 +359,27 @@ fn not_open<H: Handle>(handle: *const H) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Options;
 
-    fn in_memory() -> Db {
-        Db::open(
-            "",
-            &Options {
-                memory: true,
-                ..Options::default()
-            },
-        )
-        .unwrap()
+    /// A kind of handle that no other test opens meanwhile.
+    struct Own {
+        slot: Slot<()>,
+    }
+
+    impl Handle for Own {
+        type Content = ();
+        const OPEN: u64 = u64::from_be_bytes(*b"OurDB.xx");
+        const NAME: &'static str = "own";
+        const NOT_OPEN: &'static str = "own is not open";
+        const NEW: Own = Own { slot: Slot::NEW };
+
+        fn slot(&self) -> &Slot<()> {
+            &self.slot
+        }
+
+        fn table() -> &'static Table<Own> {
+            static TABLE: Table<Own> = Table::new();
+            &TABLE
+        }
     }
 
     /// One test, because all parts go through all slots.
@@ -378,31 +388,29 @@ mod tests {
         // SAFETY: handles from `issue`, and nothing runs beside.
         unsafe {
             for open in [0, SLOTS - 1, 3 * SLOTS] {
-                let others: Vec<*mut ourdb> = (0..open).map(|_| issue(in_memory())).collect();
-                let stale: *mut ourdb = issue(in_memory());
+                let others: Vec<*mut Own> = (0..open).map(|_| issue(())).collect();
+                let stale: *mut Own = issue(());
                 assert!(borrow(stale).is_ok());
-                drop(retire(stale).unwrap());
+                retire(stale).unwrap();
                 for &other in &others {
-                    drop(retire(other).unwrap());
+                    retire(other).unwrap();
                 }
                 for _ in 1..KEPT {
-                    let other: *mut ourdb = issue(in_memory());
+                    let other: *mut Own = issue(());
                     assert!(borrow(stale).is_err());
                     assert!(retire(stale).is_err());
-                    drop(retire(other).unwrap());
+                    retire(other).unwrap();
                 }
             }
 
-            let handles: Vec<_> = (0..3 * SLOTS)
-                .map(|_| issue::<ourdb>(in_memory()))
-                .collect();
+            let handles: Vec<_> = (0..3 * SLOTS).map(|_| issue::<Own>(())).collect();
             for (index, &handle) in handles.iter().enumerate() {
                 assert!(!handles[..index].contains(&handle));
-                drop(retire(handle).unwrap());
+                retire(handle).unwrap();
             }
             assert!(handles.iter().all(|&handle| borrow(handle).is_err()));
             let blocks = || {
-                let block = &ourdb::table().first;
+                let block = &Own::table().first;
                 std::iter::successors(Some(block), |&block| {
                     block.next.load(Ordering::Relaxed).as_ref()
                 })
