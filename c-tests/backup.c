@@ -165,6 +165,7 @@ on_progress(void *context, uint64_t done, uint64_t total)
     int stops = test_watch_progress(seen, done, total);
 
     CHECK_OK(ourdb_set(seen->db, 20, &seen->calls, sizeof seen->calls));
+    CHECK_CODE(ourdb_close(seen->db), OURDB_BUSY);
     return stops;
 }
 

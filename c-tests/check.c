@@ -36,8 +36,9 @@ on_progress(void *context, uint64_t done, uint64_t total)
     test_watch *seen = context;
 
     CHECK(seen->total == 0 || seen->total == total);
-    /* A callback may use the database. */
+    /* A callback may use the database, but not end it. */
     CHECK_OK(ourdb_contains(seen->db, 1));
+    CHECK_CODE(ourdb_close(seen->db), OURDB_BUSY);
     return test_watch_progress(seen, done, total);
 }
 

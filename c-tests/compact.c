@@ -387,6 +387,9 @@ on_progress(void *context, uint64_t done, uint64_t total)
     /* It may use the database, and one compaction is enough. */
     CHECK_OK(ourdb_set(seen->db, 30, &seen->calls, sizeof seen->calls));
     CHECK_CODE(ourdb_compact(seen->db, &keep, NULL, NULL), OURDB_BUSY);
+    CHECK_CODE(ourdb_close(seen->db), OURDB_BUSY);
+    CHECK_MESSAGE("at work");
+    CHECK_CODE(ourdb_destroy(seen->db), OURDB_BUSY);
     return stops;
 }
 

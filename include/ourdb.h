@@ -917,8 +917,8 @@ int ourdb_open(const char *path, const ourdb_options *options, ourdb **out);
  *
  * @return OURDB_OK, or
  * - OURDB_INVALID_ARGUMENT: db is not an open handle; nothing was done
- * - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
- *   handle stays open
+ * - OURDB_BUSY: transactions, snapshots or iterators of it are open, or this was called by the
+ *   progress function of long work on it; nothing was done, and the handle stays open
  * - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
  *   and nothing on disk was touched
  * - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
@@ -942,8 +942,8 @@ int ourdb_close(ourdb *db);
  * @return OURDB_OK, or
  * - OURDB_INVALID_ARGUMENT: db is NULL or not an open handle; nothing was done
  * - OURDB_READ_ONLY: it was opened for reading only; nothing was done, and the handle stays open
- * - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
- *   handle stays open
+ * - OURDB_BUSY: transactions, snapshots or iterators of it are open, or this was called by the
+ *   progress function of long work on it; nothing was done, and the handle stays open
  * - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
  *   and nothing on disk was touched
  * - OURDB_IO: a file could not be removed; some may be gone already
@@ -1911,7 +1911,8 @@ typedef struct ourdb_retention {
 /**
  * Called now and then during long work, by the thread that asked for it.
  *
- * It may use the database, but not close it. It must return, and not by longjmp or a C++ exception.
+ * It may use the database; to close it is OURDB_BUSY. It must return, and not by longjmp or a C++
+ * exception.
  *
  * @param context  what the caller gave
  * @param done     how much is done, in bytes

@@ -10,6 +10,7 @@
 //!
 //! What belongs to the process and not to a handle is std's always, and so is `Arc`.
 
+use std::sync::LockResult;
 use std::time::Duration;
 
 #[cfg(not(any(ourdb_shuttle, ourdb_tsan)))]
@@ -34,7 +35,7 @@ pub(crate) use seen::OnceLock;
 /// Takes a lock that several threads may take for a moment each, again and again. Who finds it taken
 /// stays away from it, longer each time, before it waits in line: so whoever has it takes it a few
 /// times in a row, and what it changes under it stays in the cache of one processor.
-pub(crate) fn lock_apart<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock_apart<T>(mutex: &Mutex<T>) -> LockResult<MutexGuard<'_, T>> {
     #[cfg(not(any(ourdb_shuttle, ourdb_tsan)))]
     {
         use std::sync::TryLockError;
@@ -43,15 +44,15 @@ pub(crate) fn lock_apart<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
         for turns in (0..ATTEMPTS).map(|attempt| 1 << attempt) {
             match mutex.try_lock() {
-                Ok(guard) => return guard,
-                Err(TryLockError::Poisoned(error)) => return error.into_inner(),
+                Ok(guard) => return Ok(guard),
+                Err(TryLockError::Poisoned(error)) => return Err(error),
                 Err(TryLockError::WouldBlock) => {
                     (0..turns).for_each(|_| std::hint::spin_loop());
                 }
             }
         }
     }
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Gives the lock back until `condvar` is notified, or not quite so long.

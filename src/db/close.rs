@@ -15,7 +15,6 @@ use crate::manifest::{DataFile, FileKind, KnownDump, MANIFEST, Manifest, State};
 use crate::options::Limits;
 use crate::planted::planted;
 use crate::storage::{Storage, remove_if_there};
-use crate::sync::PoisonError;
 
 /// The file that the writer holds locked.
 pub(crate) const LOCK: &str = "LOCK";
@@ -58,7 +57,7 @@ impl Db {
 
 impl Shared {
     fn close(&self) -> Result<()> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
         let writer = &mut *writer;
         if self.read_only || self.volatile {
             return Ok(());

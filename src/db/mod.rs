@@ -21,6 +21,7 @@ mod extent;
 mod find;
 mod follow;
 mod foreign;
+mod idle;
 mod open;
 mod opening;
 mod order;
@@ -93,6 +94,8 @@ struct Shared {
     writer: Mutex<Writer>,
     group: GroupSync,
     is_compacting: AtomicBool,
+    /// How much [`idle::LongWork`] is under way.
+    long_work: AtomicU32,
     /// For so many microseconds each commit waits before it takes the writer lock, while a compaction
     /// is about to overtake the writers.
     pause_us: AtomicU32,
@@ -203,10 +206,18 @@ impl Shared {
         error
     }
 
+    /// The writer lock. Who writes asks [`Shared::check_poison`] under it.
     fn writer(&self) -> MutexGuard<'_, Writer> {
-        // A panic under the lock poisons the handle (see the C boundary); the state that it left
-        // is only read from then on.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        let writer = self.writer.lock();
+        writer.unwrap_or_else(|error| self.after_panic(error))
+    }
+
+    /// The state that a panic under the lock left is only read from then on. The C boundary says so too,
+    /// once it knows of the panic; who waited for the lock has it before.
+    #[cold]
+    fn after_panic<T>(&self, error: PoisonError<T>) -> T {
+        self.poison("a bug in OurDB: a thread panicked while it wrote");
+        error.into_inner()
     }
 
     /// The writer lock for a commit: after a pause, where a compaction asks for one.
@@ -214,7 +225,8 @@ impl Shared {
         if self.pause_us.load(Ordering::Relaxed) != 0 {
             brake::pause(&self.pause_us);
         }
-        lock_apart(&self.writer)
+        let writer = lock_apart(&self.writer);
+        writer.unwrap_or_else(|error| self.after_panic(error))
     }
 
     #[inline]
@@ -267,6 +279,43 @@ impl Db {
         // In a forked child nothing is written anyway.
         if self.shared.is_own_process() {
             self.shared.poison(cause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::{Options, Retention};
+
+    #[test]
+    fn after_a_panic_of_another_thread_under_the_lock_nothing_is_written() {
+        let options = Options {
+            key_value: true,
+            memory: true,
+            ..Options::default()
+        };
+        type Write = fn(&Db) -> Result<()>;
+        let writes: [Write; 5] = [
+            |db| db.set(1, b"two"),
+            |db| db.delete(1),
+            |db| db.clear(),
+            |db| db.erase(1),
+            |db| db.compact(&Retention::default(), |_, _| ControlFlow::Continue(())),
+        ];
+        for write in writes {
+            let db = Db::open("", &options).unwrap();
+            db.set(1, b"one").unwrap();
+            let under_the_lock = || {
+                let _writer = db.shared.writer();
+                panic!("planted");
+            };
+            std::thread::scope(|threads| threads.spawn(under_the_lock).join().unwrap_err());
+            let failure = write(&db).unwrap_err();
+            assert!(matches!(failure, Error::Poisoned { .. }), "{failure}");
+            db.get_with(1, |value| assert_eq!(value, b"one")).unwrap();
         }
     }
 }

@@ -160,6 +160,7 @@ impl<'a> Opening<'a> {
             writer: Mutex::new(writer),
             group,
             is_compacting: AtomicBool::new(false),
+            long_work: AtomicU32::new(0),
             pause_us: AtomicU32::new(0),
             options: self.options.clone(),
             poisoned: OnceLock::new(),

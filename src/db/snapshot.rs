@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::reads::{Since, Succession};
-use super::{Db, Shared, World};
+use super::{Shared, World};
 use crate::error::{Error, NotFound, Result};
 use crate::location::Location;
 use crate::log::record::{Head, Kind};
@@ -325,19 +325,6 @@ impl Drop for Snapshot {
             if *count == 0 {
                 open.moments.remove(&self.at);
             }
-        }
-    }
-}
-
-impl Db {
-    /// Refuses while transactions, snapshots or scans are open, as a close would.
-    pub fn check_idle(&self) -> Result<()> {
-        self.shared.check_process()?;
-        match self.shared.snapshots.count() {
-            0 => Ok(()),
-            count => Err(Error::Busy {
-                what: format!("{count} transactions, snapshots or scans are open").into(),
-            }),
         }
     }
 }

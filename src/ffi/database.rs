@@ -72,8 +72,8 @@ pub unsafe extern "C" fn ourdb_open(
 ///
 /// @return OURDB_OK, or
 /// - OURDB_INVALID_ARGUMENT: db is not an open handle; nothing was done
-/// - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
-///   handle stays open
+/// - OURDB_BUSY: transactions, snapshots or iterators of it are open, or this was called by the
+///   progress function of long work on it; nothing was done, and the handle stays open
 /// - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
 ///   and nothing on disk was touched
 /// - OURDB_POISONED: an earlier write failed, so that no checkpoint could be written
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn ourdb_close(db: *mut ourdb) -> c_int {
     finish("ourdb_close", guarded(close))
 }
 
-/// Refuses to end a database as long as something of it is open. In a forked child that is nothing
+/// Refuses to end a database as long as something of it is open, or at work. In a forked child that is nothing
 /// to wait for: its memory is released.
 fn check_idle(db: &Db) -> Outcome<()> {
     if !db.is_forked() {
@@ -116,8 +116,8 @@ fn check_idle(db: &Db) -> Outcome<()> {
 /// @return OURDB_OK, or
 /// - OURDB_INVALID_ARGUMENT: db is NULL or not an open handle; nothing was done
 /// - OURDB_READ_ONLY: it was opened for reading only; nothing was done, and the handle stays open
-/// - OURDB_BUSY: transactions, snapshots or iterators of it are open; nothing was done, and the
-///   handle stays open
+/// - OURDB_BUSY: transactions, snapshots or iterators of it are open, or this was called by the
+///   progress function of long work on it; nothing was done, and the handle stays open
 /// - OURDB_FORKED: this is a child of the process that opened it: the handle's memory was released,
 ///   and nothing on disk was touched
 /// - OURDB_IO: a file could not be removed; some may be gone already

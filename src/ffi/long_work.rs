@@ -4,15 +4,16 @@ use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
 
 use super::call::{finish, with};
-use super::failure::Failure;
+use super::failure::{Failure, Outcome};
 use super::handle::ourdb;
 use super::pointer;
 use super::sized::{self, Growing};
-use crate::Retention;
+use crate::{Db, Retention};
 
 /// Called now and then during long work, by the thread that asked for it.
 ///
-/// It may use the database, but not close it. It must return, and not by longjmp or a C++ exception.
+/// It may use the database; to close it is OURDB_BUSY. It must return, and not by longjmp or a C++
+/// exception.
 ///
 /// @param context  what the caller gave
 /// @param done     how much is done, in bytes
@@ -36,6 +37,20 @@ unsafe fn tell(
     match progress.map(|progress| unsafe { progress(context, done, total) }) {
         None | Some(0) => ControlFlow::Continue(()),
         Some(_) => ControlFlow::Break(()),
+    }
+}
+
+/// Runs `body`, which calls the caller's function: that can't close the database meanwhile.
+///
+/// # Safety
+/// As of [`with`].
+unsafe fn with_long<T>(db: *const ourdb, body: impl FnOnce(&Db) -> Outcome<T>) -> Outcome<T> {
+    // SAFETY: the caller promises the same.
+    unsafe {
+        with(db, |db| {
+            let _work = db.begin_long_work();
+            body(db)
+        })
     }
 }
 
@@ -118,7 +133,7 @@ pub unsafe extern "C" fn ourdb_compact(
 ) -> c_int {
     // SAFETY: the caller's handle, struct, callback and context.
     finish("ourdb_compact", unsafe {
-        with(db, |db| {
+        with_long(db, |db| {
             let retention = sized::read(retention, "retention")?;
             let retention = Retention {
                 keep_versions: retention.keep_versions,
@@ -164,7 +179,7 @@ pub unsafe extern "C" fn ourdb_backup(
 ) -> c_int {
     // SAFETY: the caller's handle, string, callback and context.
     finish("ourdb_backup", unsafe {
-        with(db, |db| {
+        with_long(db, |db| {
             let destination = pointer::path(destination, "destination")?;
             Ok(db.backup(destination, |done, total| {
                 tell(progress, context, done, total)
@@ -199,7 +214,7 @@ pub unsafe extern "C" fn ourdb_check(
 ) -> c_int {
     // SAFETY: the caller's handle, callback and context.
     finish("ourdb_check", unsafe {
-        with(db, |db| {
+        with_long(db, |db| {
             let report = db.check(|done, total| tell(progress, context, done, total))?;
             if report.is_sound() {
                 Ok(())
