@@ -397,6 +397,36 @@ handles(void)
     CHECK_OK(ourdb_destroy(db));
 }
 
+/* Without a number a list has an end, also where no values fill it. */
+static void
+any_number(void)
+{
+    enum { MANY = 65536, MORE = 100 };
+    static uint32_t ids[MANY + MORE];
+    static ourdb_slice values[MANY + MORE];
+    ourdb_options options = test_options(&test_variants[0], 0);
+    ourdb *db = OPEN(test_path("any-number"), &options);
+    ourdb_records records;
+    ourdb_iter *iter;
+    int keys;
+
+    test_phase("any number");
+    CHECK_OK(ourdb_insert_many(db, values, MANY + MORE, ids));
+    for (keys = 0; keys < 2; keys++) {
+        CHECK_OK(ourdb_iter_open(db, 0, UINT32_MAX, keys ? OURDB_ITER_KEYS : 0, &iter));
+        CHECK_OK(ourdb_iter_next_many(iter, 0, &records));
+        CHECK_NUMBER(records.count, MANY);
+        ourdb_free_records(&records);
+        CHECK_OK(ourdb_iter_next_many(iter, 0, &records));
+        CHECK_NUMBER(records.count, MORE);
+        CHECK_NUMBER(records.items[MORE - 1].id, ids[MANY + MORE - 1]);
+        ourdb_free_records(&records);
+        CHECK_CODE(ourdb_iter_next_many(iter, 0, &records), OURDB_NOT_FOUND);
+        ourdb_iter_close(iter);
+    }
+    CHECK_OK(ourdb_destroy(db));
+}
+
 int
 main(void)
 {
@@ -409,5 +439,6 @@ main(void)
         in_transactions(&test_variants[i]);
     }
     handles();
+    any_number();
     return test_end();
 }

@@ -1839,7 +1839,7 @@ int ourdb_iter_next(ourdb_iter *iter, ourdb_record *out);
  * Goes on to the next records, many at once.
  *
  * @param iter  the iterator
- * @param max   how many at most; 0: any number. A list ends in any case once its values have a
+ * @param max   how many at most; 0: 65,536. A list ends in any case once its values have a
  *     mebibyte, so only OURDB_NOT_FOUND says that no more are left.
  * @param out   receives the records, at least one, to be freed with ourdb_free_records(); zeroed on
  *     failure. They are the caller's, and don't depend on the iterator. What it held before is not

@@ -19,6 +19,9 @@ pub const OURDB_ITER_REVERSE: u32 = 1;
 /// its id is 0.
 pub const OURDB_ITER_KEYS: u32 = 2;
 
+/// What ourdb_iter_next_many() gives who doesn't say how many: ids alone have no bytes that would end it.
+const MANY: usize = 65_536;
+
 /// Opens a scan over the live records of a range of ids, in the order of the ids.
 ///
 /// It sees the database as of this moment, whatever is committed meanwhile. Close it with
@@ -169,7 +172,7 @@ pub unsafe extern "C" fn ourdb_iter_next(iter: *mut ourdb_iter, out: *mut ourdb_
 /// Goes on to the next records, many at once.
 ///
 /// @param iter  the iterator
-/// @param max   how many at most; 0: any number. A list ends in any case once its values have a
+/// @param max   how many at most; 0: 65,536. A list ends in any case once its values have a
 ///     mebibyte, so only OURDB_NOT_FOUND says that no more are left.
 /// @param out   receives the records, at least one, to be freed with ourdb_free_records(); zeroed on
 ///     failure. They are the caller's, and don't depend on the iterator. What it held before is not
@@ -189,7 +192,7 @@ pub unsafe extern "C" fn ourdb_iter_next_many(
     out: *mut ourdb_records,
 ) -> c_int {
     let max = match max {
-        0 => usize::MAX,
+        0 => MANY,
         given => given,
     };
     // SAFETY: the caller's handle and struct.
