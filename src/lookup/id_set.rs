@@ -113,15 +113,10 @@ impl IdSet {
         let mut count = 0;
         let mut from = u64::from(lower);
         while count < ids.len()
-            && let Some(id) = self.at_or_above(from)
-            && id <= upper
+            && let Some((first, mut bits)) = self.word_at_or_above(from)
+            && first <= u64::from(upper)
         {
-            // All of its word at once.
-            let index = u64::from(id) / BITS;
-            let word = self.word(0, index).map_or(0, |w| w.load(Ordering::Acquire));
-            let mut bits = word & u64::MAX << (u64::from(id) % BITS);
-            from = (index + 1) * BITS;
-            let first = index * BITS;
+            from = first + BITS;
             if bits == u64::MAX
                 && first + BITS - 1 <= u64::from(upper)
                 && let Some(ids) = ids.get_mut(count..count + BITS as usize)
@@ -145,13 +140,25 @@ impl IdSet {
         count
     }
 
+    /// The first word that holds an id of at least `from`: its first id, and those bits of it.
+    fn word_at_or_above(&self, from: u64) -> Option<(u64, u64)> {
+        let id = u64::from(self.at_or_above(from)?);
+        let index = id / BITS;
+        let word = self.word(0, index)?.load(Ordering::Acquire);
+        Some((index * BITS, word & u64::MAX << (id % BITS)))
+    }
+
     /// All ids, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        let mut from = 0;
+        let (mut from, mut first, mut bits) = (0, 0, 0u64);
         std::iter::from_fn(move || {
-            let id = self.at_or_above(from)?;
-            from = u64::from(id) + 1;
-            Some(id)
+            while bits == 0 {
+                (first, bits) = self.word_at_or_above(from)?;
+                from = first + BITS;
+            }
+            let id = first + u64::from(bits.trailing_zeros());
+            bits &= bits - 1;
+            Some(id as u32)
         })
     }
 

@@ -213,12 +213,15 @@ impl Lookup {
     /// Makes every live entry a deleted one. Those that are met by neighbour searches until then
     /// may be until [`Lookup::forget_deleted`].
     pub(crate) fn clear(&self) {
-        for block in self.used_blocks() {
-            for word in self.block(block) {
-                let entry = Entry::from_word(word.load(Ordering::Relaxed));
-                if entry.is_live() {
-                    word.store(entry.cleared().to_word(), Ordering::Release);
-                }
+        // Not all that were ever used: few may be live of many.
+        for word in self
+            .live
+            .iter()
+            .filter_map(|id| self.table.get(id as usize))
+        {
+            let entry = Entry::from_word(word.load(Ordering::Relaxed));
+            if entry.is_live() {
+                word.store(entry.cleared().to_word(), Ordering::Release);
             }
         }
     }
