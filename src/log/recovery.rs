@@ -194,7 +194,7 @@ pub(crate) fn replay(
             file: file.number,
             position: FILE_HEADER as u32,
         });
-        let nothing = !is_first && outcome.end == end;
+        let nothing = outcome.end == end;
         instead = nothing.then_some(file.header.and_then(|header| header.after));
         expected = outcome.end;
         index += 1;

@@ -151,6 +151,9 @@ impl Active {
 #[derive(Debug)]
 pub(crate) struct Tail {
     active: Option<Active>,
+    /// Nothing is appended to it any more: a data file that goes on from its end could not be begun for
+    /// good, and is there still, or was when a reader looked.
+    sealed: bool,
     /// Number of the next data file; 65,536 when none is left.
     next_file: u32,
     /// Data files may be made up to here before it is asked again which numbers are kept.
@@ -233,6 +236,7 @@ impl Tail {
     pub(crate) fn new(next_file: u32, file_size: u32) -> Tail {
         Tail {
             active: None,
+            sealed: false,
             next_file,
             asked_to: 0,
             unsynced: Vec::new(),
@@ -273,7 +277,7 @@ impl Tail {
         check_commit_len(len)?;
         self.clear_remains(log)?;
         let fits = |a: &Active| a.end < self.file_size && a.end + len <= LONGEST_FILE;
-        if !self.active.as_ref().is_some_and(fits) {
+        if self.sealed || !self.active.as_ref().is_some_and(fits) {
             self.roll_over(log, commit)?;
         }
         let Some(active) = self.active.as_mut() else {
@@ -353,6 +357,7 @@ impl Tail {
         let segment = log.add(Segment::of_log(number, log, view));
         let end = FILE_HEADER as u64;
         self.active = Some(Active::new(segment, file, end, true));
+        self.sealed = false;
         self.directory_unsynced = true;
         Ok(())
     }
@@ -400,13 +405,14 @@ impl Tail {
                     Ok((number, file, view))
                 }
                 Err(error) => {
-                    // Should it stay, recovery passes over it: the next file begins where this
-                    // one does.
                     let removed = remove_if_there(&*log.storage, &name);
-                    // However often it is tried on a full disk, that uses up no numbers. A file with a
-                    // header may have been opened by a reader that follows.
                     if removed.is_ok() && !has_header {
+                        // However often it is tried on a full disk, that uses up no numbers.
                         self.next_file = u32::from(number);
+                    } else {
+                        // Should it stay, recovery passes over it, because the next file begins where
+                        // this one does. It may have been opened by a reader that follows.
+                        self.sealed = true;
                     }
                     Err(failed(error))
                 }
@@ -468,7 +474,9 @@ impl Tail {
     /// Notes in the log that it was on disk up to `end`. Costs no commit. The mark is a proof
     /// more and not a promise: where it can't be written it is left out.
     pub(crate) fn mark_synced(&mut self, log: &Log, end: LogEnd, commit: u64, time_us: u64) {
-        let Some(active) = self.active.as_mut().filter(|active| !active.remains) else {
+        let sealed = self.sealed;
+        let active = self.active.as_mut();
+        let Some(active) = active.filter(|active| !active.remains && !sealed) else {
             return;
         };
         let needed = active.end + HEAD as u64;

@@ -587,3 +587,69 @@ fn a_full_disk_uses_up_no_data_file_numbers() {
     numbers.sort_unstable();
     assert_eq!(numbers, (0..numbers.len() as u16).collect::<Vec<_>>());
 }
+
+/// Each call that begins a new data file fails, and so does everything that would undo it. What is
+/// appended afterwards, marks of syncs among it, is found by who opens the database and by who follows it.
+#[test]
+fn a_data_file_that_could_not_be_begun_and_stays_hides_nothing() {
+    let options = Options {
+        key_value: true,
+        ..options(Sync::Os, 200)
+    };
+    for (syncs_before, syncs_after) in [(false, false), (true, false), (false, true), (true, true)]
+    {
+        for failing in 0.. {
+            let what = format!("call {failing}, syncs {syncs_before} and {syncs_after}");
+            let storage = storage(Disk::new(), true);
+            let db = open(&storage, &options, false).expect("a new database opens");
+            db.set(1, &[1; 200]).expect("the first data file is full");
+            let reader = Db::open_on(
+                Arc::new(storage.clone()),
+                &Options {
+                    read_only: true,
+                    ..Options::default()
+                },
+            );
+            let reader = reader.expect("a reader");
+            storage.fail(Some(Fault {
+                calls: Calls::Changing,
+                after: storage.calls(Calls::Changing) + failing,
+                errno: Errno::Io,
+                sticky: true,
+                partly: failing % 2 == 1,
+                pages: Pages::Dirty,
+            }));
+            let outcome = db.set(2, b"two");
+            storage.fail(None);
+            if outcome.is_ok() {
+                break;
+            }
+            reader.refresh().expect(&what);
+            if syncs_before && db.sync().is_err() {
+                continue;
+            }
+            let mut last = 1;
+            for id in 3..9 {
+                match db.set(id, &id.to_le_bytes()) {
+                    Ok(()) => last = id,
+                    Err(Error::Poisoned { .. }) => break,
+                    Err(error) => panic!("{what}: {error}"),
+                }
+                reader.refresh().expect(&what);
+                assert!(last == 1 || reader.contains(last).expect(&what), "{what}");
+                if syncs_after && id % 2 == 0 {
+                    db.sync().expect(&what);
+                }
+            }
+            let commits = db.last_commit().expect(&what);
+            let left = SimStorage::new(storage.disk(), true, 8);
+            let again = open(&left, &options, true).expect(&what);
+            assert_eq!(again.last_commit().expect(&what), commits, "{what}");
+            for id in [1].into_iter().chain(3..=last) {
+                assert!(again.contains(id).expect(&what), "{what}: id {id}");
+            }
+            let report = again.check(|_, _| ControlFlow::Continue(())).expect(&what);
+            assert!(report.is_sound(), "{what}: {report:?}");
+        }
+    }
+}

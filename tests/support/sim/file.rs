@@ -163,6 +163,12 @@ impl File for SimFile {
     }
 
     fn view(&self, _reserve: u64) -> io::Result<View> {
+        // Nothing is mapped, but that can fail.
+        let call = match self.writable {
+            true => Call::Changing,
+            false => Call::Reading,
+        };
+        self.storage.world().call(call, |_| "map".to_owned())?;
         Ok(View::unmapped())
     }
 
