@@ -688,7 +688,7 @@ impl<'a> Compaction<'a> {
             true => (checkpoint::NEXT_TABLE, checkpoint::TABLE),
             false => (checkpoint::NEXT_INDEX, checkpoint::INDEX),
         };
-        // Both can be made again from the log.
+        // Where that fails, the next opening makes both again from the log.
         if !shared.volatile {
             let _ = storage.rename(place.0, place.1);
         }

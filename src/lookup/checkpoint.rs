@@ -284,12 +284,13 @@ pub(crate) fn empty(
     }
 }
 
-/// Makes the file for the next table on disk, empty.
+/// Makes the file for the next table on disk. One of that name is no longer there but stays as it is: it
+/// may be the table in use, which could not be given its own name.
 pub(crate) fn new_table(storage: &dyn Storage, limit: u32) -> Result<Lookup> {
     let path = storage.describe(NEXT_TABLE);
-    let file = storage
-        .open(NEXT_TABLE, Access::Truncate)
-        .map_err(|error| Error::from_io("make", path.clone(), error))?;
+    let made = remove_if_there(storage, NEXT_TABLE)
+        .and_then(|_| storage.open(NEXT_TABLE, Access::CreateNew));
+    let file = made.map_err(|error| Error::from_io("make", path.clone(), error))?;
     Lookup::on_disk(limit, file, &path)
 }
 

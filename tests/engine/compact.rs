@@ -573,3 +573,50 @@ fn what_herolib_wrote_to_a_file_that_stayed_is_taken_over() {
     go_on_after_herolib(open);
     assert!(!left.exists(), "nothing is in it any more");
 }
+
+/// The next compaction makes its table beside it, under the name that this one has kept.
+#[test]
+fn a_table_that_could_not_be_given_its_name_is_left_alone() {
+    const KEPT: Retention = Retention {
+        keep_versions: 100,
+        keep_since_us: 0,
+        keep_since_commit: 0,
+    };
+    for stops in [false, true] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            key_value: true,
+            lookup: LookupKind::Disk,
+            ..Options::default()
+        };
+        let db = Db::open(directory.path(), &options).expect("a new database");
+        let set_all = |value: u8| {
+            (0..9).for_each(|id| db.set(id, &[value]).expect("a set"));
+        };
+        let check = |db: &Db, versions: usize| {
+            (0..9).for_each(|id| assert_eq!(history(db, id).len(), versions));
+            let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+            assert!(report.is_sound(), "{report}");
+        };
+        set_all(1);
+        // A directory with something in it, which no file replaces.
+        let table = directory.path().join("lookup");
+        fs::remove_file(&table).expect("a table");
+        fs::create_dir_all(table.join("taken")).expect("a directory");
+        compact(&db, KEPT);
+        fs::remove_dir_all(&table).expect("the directory");
+        set_all(2);
+        let goes_on = match stops {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let second = db.compact(&KEPT, |_, _| goes_on);
+        assert_eq!(second.is_err(), stops);
+        check(&db, 2);
+        set_all(3);
+        check(&db, 3);
+        db.close().expect("a close");
+        let db = Db::open(directory.path(), &options).expect("it opens");
+        check(&db, 3);
+    }
+}
