@@ -28,8 +28,8 @@ pub(crate) fn name(generation: u64) -> String {
 
 /// Whether a file of this name is the base of some generation.
 pub(crate) fn is_base(name: &str) -> bool {
-    name.strip_prefix("base.")
-        .is_some_and(|generation| generation.parse::<u64>().is_ok())
+    let generation = name.strip_prefix("base.").and_then(|it| it.parse().ok());
+    generation.is_some_and(|generation| self::name(generation) == name)
 }
 
 const MAGIC: &[u8; 8] = b"OURDBBAS";

@@ -151,7 +151,15 @@ impl Opening<'_> {
         ))
     }
 
-    /// Removes what a compaction has left behind, which nobody reads any more. Only a failed sync is
+    /// The bases of other generations than this one.
+    pub(super) fn other_bases(&self) -> Vec<String> {
+        let own = base::name(self.manifest.generation);
+        let mut names = self.storage.list("").unwrap_or_default();
+        names.retain(|name| base::is_base(name) && *name != own);
+        names
+    }
+
+    /// Removes what a compaction or a takeover has left behind, which nobody reads any more. Only a failed sync is
     /// a failure: after it the kernel may not try the names of other files again either.
     pub(super) fn remove_leftovers(&mut self) -> Result<()> {
         let storage = &**self.storage;
@@ -160,10 +168,8 @@ impl Opening<'_> {
             let _ = remove_if_there(storage, &name(number));
         }
         checkpoint::remove_next(storage);
-        for name in storage.list("").unwrap_or_default() {
-            if base::is_base(&name) && name != base::name(self.manifest.generation) {
-                let _ = remove_if_there(storage, &name);
-            }
+        for name in self.other_bases() {
+            let _ = remove_if_there(storage, &name);
         }
         let left = doomed_files(storage, &self.manifest.doomed);
         if left == self.manifest.doomed {

@@ -85,13 +85,13 @@ impl<'a> Opening<'a> {
         // What is refused is left as it was found: so all that can be wrong comes first.
         self.check_lengths(outcome)?;
         recovered.table.keep()?;
-        // That a compaction has replaced the manifest may not be on disk yet. If it never gets there,
-        // the earlier one is found, which names what is going to be removed.
+        // That a compaction or a takeover has replaced the manifest may not be on disk yet. If it never
+        // gets there, the earlier one is found, which names what is going to be removed.
         let was_open = self.manifest.state != State::Clean && !self.manifest.backup;
         let mut files = self.manifest.files.iter();
         let compacted = was_open && files.any(|file| file.kind == FileKind::Compacted);
-        let replaced =
-            (compacted || !self.leftovers.is_empty()) && !planted!(leftovers_removed_at_once);
+        let replaced = (compacted || !self.leftovers.is_empty() || !self.other_bases().is_empty())
+            && !planted!(leftovers_removed_at_once);
         if (self.outdated || replaced) && !self.read_only {
             self.manifest.write(&*storage)?;
         }

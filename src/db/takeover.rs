@@ -11,7 +11,7 @@ use crate::lookup::Entry;
 use crate::lookup::checkpoint::INDEX;
 use crate::manifest::{DataFile, FileKind, KnownDump, Manifest};
 use crate::options::{Limits, Options};
-use crate::storage::{Storage, remove_if_there};
+use crate::storage::{Access, Storage, remove_if_there};
 
 /// A directory that is being taken over: what its manifest will be, and the lookup to begin with.
 pub(super) struct Adoption {
@@ -20,8 +20,9 @@ pub(super) struct Adoption {
 }
 
 impl Adoption {
-    /// Makes it durable: the base first, then the manifest that names it.
+    /// Makes it durable: what it builds upon first, then the manifest that names it.
     pub(super) fn write_new(mut self, storage: &dyn Storage) -> Result<Manifest> {
+        sync_frozen(storage, &self.manifest)?;
         self.manifest.base = Some(base::write(
             storage,
             self.manifest.generation,
@@ -34,6 +35,20 @@ impl Adoption {
         self.manifest.write(storage)?;
         Ok(self.manifest)
     }
+}
+
+/// Makes durable what others wrote, who may not have done so: a data file that got shorter by a loss of
+/// power would be damaged. Its name is with that of the base.
+fn sync_frozen(storage: &dyn Storage, manifest: &Manifest) -> Result<()> {
+    let frozen = |file: &&DataFile| matches!(file.kind, FileKind::Frozen { .. });
+    for file in manifest.files.iter().filter(frozen) {
+        let name = name(file.number);
+        let failed = |action, error| Error::from_io(action, storage.describe(&name), error);
+        let opened = storage.open(&name, Access::Read);
+        let file = opened.map_err(|error| failed("open", error))?;
+        file.sync().map_err(|error| failed("sync", error))?;
+    }
+    Ok(())
 }
 
 /// Takes over a directory of herolib's.

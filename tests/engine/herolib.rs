@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::support::TempDirectory;
 use crate::support::herolib::{Herolib, Port, Settings, record};
-use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage, Unsynced};
+use ourdb::storage::{Access, Storage};
 use ourdb::{Db, Error, Options, Retention, State};
 
 /// Per id all values, newest first.
@@ -1011,6 +1012,77 @@ fn contents(path: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
         match entry.file_type().unwrap().is_dir() {
             true => contents(&entry.path(), &format!("{name}/"), files),
             false => drop(files.insert(name, fs::read(entry.path()).unwrap())),
+        }
+    }
+}
+
+/// herolib's files are on disk, or but their names are. A kill within the takeover, an opening, a write that
+/// is on disk, and a loss of power at any moment.
+#[test]
+fn a_takeover_is_on_disk_before_anything_is_built_upon_it() {
+    let settings = Settings::DEFAULT.key_value();
+    for (takeovers, is_on_disk) in [(1, false), (1, true), (2, false), (2, true)] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let mut herolib = Herolib::open(path, settings, Port::V).unwrap();
+        (1..=5).for_each(|id| herolib.set(id, &[7; 50]).unwrap());
+        herolib.close();
+        if takeovers == 2 {
+            let db = open(path);
+            db.set(100, b"ours").unwrap();
+            db.close().unwrap();
+            let mut herolib = Herolib::open(path, settings, Port::V).unwrap();
+            herolib.set(6, &[7; 50]).unwrap();
+            herolib.close();
+        }
+        let mut files = BTreeMap::new();
+        contents(path, "", &mut files);
+        let before = match is_on_disk {
+            true => Disk::holding(&files),
+            false => {
+                let names = files.keys().map(|name| (name.clone(), Vec::new()));
+                let storage = SimStorage::new(Disk::holding(&names.collect()), true, 1);
+                for (name, bytes) in &files {
+                    let file = storage.open(name, Access::Write).unwrap();
+                    file.write_at(0, &[bytes]).unwrap();
+                }
+                storage.disk()
+            }
+        };
+        let taken_over = |storage: &SimStorage| {
+            let db = Db::open_on(Arc::new(storage.clone()), &Options::default()).expect("it opens");
+            db.set(300, b"on disk").unwrap();
+            db.sync().unwrap();
+            drop(db);
+        };
+        let storage = SimStorage::new(before, true, 2);
+        taken_over(&storage);
+        let history = storage.history();
+        for killed in 0..=history.events.len() {
+            let storage = SimStorage::new(history.after(killed), true, 3);
+            taken_over(&storage);
+            let again = storage.history();
+            for lost in 0..=again.events.len() {
+                let disk = again.after(lost);
+                let unsynced = Unsynced::of(&disk);
+                let is_synced = lost == again.events.len();
+                for kept in unsynced.ways(7).into_iter().take(20) {
+                    let what = format!("{takeovers}, {is_on_disk}, {killed}, {lost}: {kept:?}");
+                    let storage = SimStorage::new(disk.keep(&unsynced, &kept), true, 4);
+                    let db = match Db::open_on(Arc::new(storage), &Options::default()) {
+                        Ok(db) => db,
+                        // herolib's own files may not be there before the takeover is.
+                        Err(_) if !is_on_disk && !is_synced && killed < history.events.len() => {
+                            continue;
+                        }
+                        Err(error) => panic!("{what}: {error}"),
+                    };
+                    if is_synced {
+                        assert!(db.contains(300).unwrap(), "{what}");
+                        assert_eq!(db.get(5).unwrap(), [7; 50], "{what}");
+                    }
+                }
+            }
         }
     }
 }
