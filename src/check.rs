@@ -647,8 +647,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         if entry.location() == expected.location() {
             // By a clear that came since: asked for after the entry was read, because one may come at
             // any time, and is in the list before it is in the lookup.
-            let cleared =
-                !entry.is_live() && self.world.clear_between(extent.commit, None).is_some();
+            let cleared = !entry.is_live() && self.world.is_cleared_after(extent.commit);
             let mut matches = cleared || entry.is_live() == expected.is_live();
             if !matches && self.db.is_read_only() {
                 let kind = self.kind_of(id, entry.location());

@@ -19,7 +19,7 @@ pub(crate) struct Chain<'a> {
     id: u32,
     next: Location,
     /// The version returned last.
-    newer: Option<Head>,
+    newer: Option<(Location, Head)>,
     /// The version that a clear deleted, when that deletion was returned last.
     cleared: Option<(Location, Head)>,
     /// Brent's cycle detection, for the part that herolib wrote: nothing in it says which version
@@ -57,8 +57,8 @@ impl<'a> Chain<'a> {
         let segment = self.world.log.segment_of(location)?;
         let head = segment.head(location, self.id)?;
         // Of ours each version is of an earlier commit; herolib's have none, and may stand anywhere.
-        let newer = self.newer.replace(head);
-        let older = newer.is_none_or(|newer| head.commit < newer.commit || newer.commit == 0);
+        let newer = self.newer.replace((location, head));
+        let older = newer.is_none_or(|(_, newer)| head.commit < newer.commit || newer.commit == 0);
         if !older || location == self.tortoise {
             return Err(segment.corrupt(
                 u64::from(location.position),
@@ -78,9 +78,9 @@ impl<'a> Chain<'a> {
             Kind::Erase => Location::NONE,
             _ => head.previous,
         };
-        let newer = newer.map(|newer| newer.commit);
+        let newer = newer.as_ref().map(|(location, head)| (*location, head));
         if head.kind == Kind::Put
-            && let Some(clear) = self.world.clear_between(head.commit, newer)
+            && let Some(clear) = self.world.clear_between((location, &head), newer)
         {
             self.cleared = Some((location, head));
             let deletion = Head {

@@ -4,8 +4,8 @@
 //! ```text
 //!  0   8  "OURDBMAN"
 //!  8   4  format version, 1
-//! 12   4  features that a reader must know: bit 0 = has what begins with "oldest" below; an unknown
-//!         one refuses to open
+//! 12   4  features that a reader must know: bit 0 = has what begins with "oldest" below, bit 1 = has
+//!         what was taken over; an unknown one refuses to open
 //! 16  16  database uuid
 //! 32   8  generation
 //! 40   1  mode: 0 incremental, 1 key-value
@@ -34,6 +34,9 @@
 //! +    4  number of clears m
 //! +    4  0
 //! + 16 m  clears, ascending: commit u64, time u64
+//! +    4  with bit 1: number k of entries
+//! +    4  0
+//! + 16 k  what was taken over, ascending: data file u16, 2 bytes 0, end u32, commit u64
 //! +    4  CRC32 of everything before
 //! ```
 
@@ -55,15 +58,26 @@ const MAGIC: &[u8; 8] = b"OURDBMAN";
 const FORMAT: u32 = 1;
 const HEADER: usize = 112;
 const FILE_ENTRY: usize = 16;
-const EXTENSION: usize = 24;
-const CLEAR_ENTRY: usize = 16;
+const EXTENSION: usize = 16;
+/// A list begins with so many bytes, and has entries of this length.
+const LIST: usize = 8;
+const LIST_ENTRY: usize = 16;
 /// After so many clears the next one that is made here deletes record by record.
 pub(crate) const MOST_CLEARS: usize = 4096;
 /// Those of another database are applied as they are, as many as this.
 pub(crate) const MOST_LISTED_CLEARS: usize = 1 << 24;
-const LONGEST: u64 =
-    (HEADER + FILE_ENTRY * MOST_FILES + EXTENSION + CLEAR_ENTRY * MOST_LISTED_CLEARS + 4) as u64;
+/// At a takeover each data file is named once at most that others have added to.
+const MOST_TAKEN_OVER: usize = 1 << 24;
+const LONGEST: u64 = (HEADER
+    + FILE_ENTRY * MOST_FILES
+    + EXTENSION
+    + LIST
+    + LIST_ENTRY * MOST_LISTED_CLEARS
+    + LIST
+    + LIST_ENTRY * MOST_TAKEN_OVER
+    + 4) as u64;
 const FEATURE_EXTENDED: u32 = 1;
+const FEATURE_TAKEN_OVER: u32 = 2;
 /// In place of the kind of a data file that is to be removed.
 const DOOMED: u16 = 3;
 const FLAG_NATIVE: u8 = 1;
@@ -141,6 +155,17 @@ pub(crate) struct Clear {
     pub(crate) time_us: u64,
 }
 
+/// What was in a data file when the log began anew behind it, and until when. Others have written to the
+/// directory since, and clears came between the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TakenOver {
+    pub(crate) file: u16,
+    /// Versions below this ...
+    pub(crate) end: u32,
+    /// ... that have no commit were there at this one.
+    pub(crate) commit: u64,
+}
+
 /// The manifest's contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
@@ -174,6 +199,8 @@ pub(crate) struct Manifest {
     /// Commits that deleted every record, as far as the log was on disk when this was written;
     /// ascending.
     pub(crate) clears: Vec<Clear>,
+    /// Ascending. What else has no commit was there at the last one before the log.
+    pub(crate) taken_over: Vec<TakenOver>,
 }
 
 impl Manifest {
@@ -198,6 +225,7 @@ impl Manifest {
             oldest: 0,
             base_time_us: 0,
             clears: Vec::new(),
+            taken_over: Vec::new(),
         }
     }
 
@@ -258,8 +286,13 @@ impl Manifest {
         let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * files.len() + 4);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        let extended = self.oldest != 0 || self.base_time_us != 0 || !self.clears.is_empty();
-        let features = if extended { FEATURE_EXTENDED } else { 0 };
+        let has_taken_over = !self.taken_over.is_empty();
+        let is_extended = self.oldest != 0 || self.base_time_us != 0 || !self.clears.is_empty();
+        let features = match (is_extended, has_taken_over) {
+            (false, false) => 0,
+            (true, false) => FEATURE_EXTENDED,
+            (_, true) => FEATURE_EXTENDED | FEATURE_TAKEN_OVER,
+        };
         bytes.extend_from_slice(&features.to_le_bytes());
         bytes.extend_from_slice(&self.uuid);
         bytes.extend_from_slice(&self.generation.to_le_bytes());
@@ -289,7 +322,7 @@ impl Manifest {
             bytes.extend_from_slice(&own_until.to_le_bytes());
             bytes.extend_from_slice(&file.map_or(0, |file| file.len).to_le_bytes());
         }
-        if extended {
+        if features & FEATURE_EXTENDED != 0 {
             bytes.extend_from_slice(&self.oldest.to_le_bytes());
             bytes.extend_from_slice(&self.base_time_us.to_le_bytes());
             bytes.extend_from_slice(&(self.clears.len() as u32).to_le_bytes());
@@ -297,6 +330,16 @@ impl Manifest {
             for clear in &self.clears {
                 bytes.extend_from_slice(&clear.commit.to_le_bytes());
                 bytes.extend_from_slice(&clear.time_us.to_le_bytes());
+            }
+        }
+        if has_taken_over {
+            bytes.extend_from_slice(&(self.taken_over.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&0u32.to_le_bytes());
+            for taken_over in &self.taken_over {
+                bytes.extend_from_slice(&taken_over.file.to_le_bytes());
+                bytes.extend_from_slice(&0u16.to_le_bytes());
+                bytes.extend_from_slice(&taken_over.end.to_le_bytes());
+                bytes.extend_from_slice(&taken_over.commit.to_le_bytes());
             }
         }
         let crc = crc32fast::hash(&bytes);
@@ -322,12 +365,19 @@ impl Manifest {
             ));
         }
         let features = u32_at(bytes, 12);
-        if u32_at(bytes, 8) != FORMAT || features & !FEATURE_EXTENDED != 0 {
+        let known = FEATURE_EXTENDED | FEATURE_TAKEN_OVER;
+        if u32_at(bytes, 8) != FORMAT || features & !known != 0 {
             return Err(Error::incompatible(format!(
                 "{path} has format {} with features {features:#x}, and this library knows format \
-                 {FORMAT} with {FEATURE_EXTENDED:#x}: the database was written by a newer version",
+                 {FORMAT} with {known:#x}: the database was written by a newer version",
                 u32_at(bytes, 8),
             )));
+        }
+        if features == FEATURE_TAKEN_OVER {
+            return Err(damaged(
+                12,
+                "there is no such feature without the one before",
+            ));
         }
         let flags = bytes[41];
         let state = match bytes[42] {
@@ -355,32 +405,42 @@ impl Manifest {
             return Err(damaged(100, "there can't be so many data files"));
         }
         let files_end = HEADER + FILE_ENTRY * count;
-        let (oldest, base_time_us, clears, end) = if features & FEATURE_EXTENDED == 0 {
-            (0, 0, 0, files_end)
-        } else if files_end + EXTENSION > body {
-            (0, 0, 0, usize::MAX)
-        } else {
-            let clears = u32_at(bytes, files_end + 16) as usize;
-            if clears > MOST_LISTED_CLEARS {
-                return Err(damaged(files_end as u64, "there can't be so many clears"));
-            }
-            let end = files_end + EXTENSION + CLEAR_ENTRY * clears;
-            let (oldest, time_us) = (u64_at(bytes, files_end), u64_at(bytes, files_end + 8));
-            (oldest, time_us, clears, end)
+        let misfit = || {
+            let what = "the number of data files or clears does not fit the manifest's length";
+            damaged(100, what)
         };
+        let mut end = files_end;
+        let (mut oldest, mut base_time_us) = (0, 0);
+        let (mut clears, mut taken_over) = (Vec::new(), Vec::new());
+        if features & FEATURE_EXTENDED != 0 {
+            let counters = bytes.get(end..end + EXTENSION).ok_or_else(misfit)?;
+            (oldest, base_time_us) = (u64_at(counters, 0), u64_at(counters, 8));
+            let listed = list(&bytes[..body], end + EXTENSION, MOST_LISTED_CLEARS);
+            let listed = listed.ok_or_else(misfit)?;
+            end += EXTENSION + LIST + LIST_ENTRY * listed.len();
+            clears.extend(listed.iter().map(|entry| Clear {
+                commit: u64_at(entry, 0),
+                time_us: u64_at(entry, 8),
+            }));
+        }
+        if features & FEATURE_TAKEN_OVER != 0 {
+            let listed = list(&bytes[..body], end, MOST_TAKEN_OVER).ok_or_else(misfit)?;
+            end += LIST + LIST_ENTRY * listed.len();
+            taken_over.extend(listed.iter().map(|entry| TakenOver {
+                file: u16_at(entry, 0),
+                end: u32_at(entry, 4),
+                commit: u64_at(entry, 8),
+            }));
+        }
         if body != end {
+            return Err(misfit());
+        }
+        if !taken_over.is_sorted() {
             return Err(damaged(
-                100,
-                "the number of data files or clears does not fit the manifest's length",
+                files_end as u64,
+                "what was taken over is not in order",
             ));
         }
-        let clears: Vec<_> = (0..clears)
-            .map(|index| files_end + EXTENSION + CLEAR_ENTRY * index)
-            .map(|at| Clear {
-                commit: u64_at(bytes, at),
-                time_us: u64_at(bytes, at + 8),
-            })
-            .collect();
         if !clears
             .windows(2)
             .all(|pair| pair[0].commit < pair[1].commit)
@@ -445,6 +505,7 @@ impl Manifest {
             oldest,
             base_time_us,
             clears,
+            taken_over,
         })
     }
 
@@ -468,6 +529,15 @@ impl Manifest {
         replace(storage, MANIFEST, &[&self.encode()])
             .map_err(|error| Error::from_io("write", storage.describe(MANIFEST), error))
     }
+}
+
+/// The entries of a list: their number u32, 4 bytes 0, and so many times 16 bytes. `None` if they don't end
+/// before `bytes` do, or are more than there can be.
+fn list(bytes: &[u8], at: usize, most: usize) -> Option<&[[u8; LIST_ENTRY]]> {
+    let (header, rest) = bytes.get(at..)?.split_at_checked(LIST)?;
+    let count = u32_at(header, 0) as usize;
+    let entries = rest.get(..LIST_ENTRY * count)?;
+    (count <= most).then_some(entries.as_chunks().0)
 }
 
 /// The generation that comes after `generation` in the database `uuid`: one that no data file has, of
@@ -554,12 +624,26 @@ mod tests {
         manifest
     }
 
+    fn taken_over() -> Manifest {
+        let taken_over = |file, end, commit| TakenOver { file, end, commit };
+        Manifest {
+            taken_over: vec![
+                taken_over(0, 90, 3),
+                taken_over(0, 854, 32),
+                taken_over(7, 600, 3),
+            ],
+            ..extended()
+        }
+    }
+
     #[test]
     fn it_reads_back_as_written() {
         let bytes = sample().encode();
         assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), sample());
         let bytes = extended().encode();
         assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), extended());
+        let bytes = taken_over().encode();
+        assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), taken_over());
         let plain = Manifest::new([1; 16], false, false, Limits::DEFAULT);
         assert_eq!(
             Manifest::decode(&plain.encode(), "m").expect("valid"),
@@ -579,7 +663,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_other_length_is_refused() {
-        for bytes in [sample().encode(), extended().encode()] {
+        for bytes in [sample(), extended(), taken_over()].map(|manifest| manifest.encode()) {
             refused_if_changed(&bytes);
         }
     }

@@ -647,6 +647,8 @@ impl<'a> Compaction<'a> {
             manifest.oldest = *oldest;
             manifest.base_time_us = base.time_us;
             manifest.clears = std::mem::take(clears);
+            // What clears deleted of it before the log begins, records say now.
+            manifest.taken_over.clear();
         })
     }
 
@@ -693,7 +695,14 @@ impl<'a> Compaction<'a> {
             let _ = storage.rename(place.0, place.1);
         }
         let clears = &writer.manifest.clears;
-        let world = World::new(log, lookup, clears, self.start.commit, self.oldest);
+        let world = World::new(
+            log,
+            lookup,
+            clears,
+            self.start.commit,
+            Vec::new(),
+            self.oldest,
+        );
         let world = Arc::new(world);
         let tail = std::mem::replace(&mut writer.tail, tail);
         writer.tally = self.tally;

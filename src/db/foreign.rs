@@ -13,7 +13,7 @@ use crate::log::recovery::{self, Start};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, name};
 use crate::lookup::{Entry, Lookup};
-use crate::manifest::{DataFile, FileKind, Manifest, State, next_generation};
+use crate::manifest::{DataFile, FileKind, Manifest, State, TakenOver, next_generation};
 use crate::reader::Reader;
 use crate::storage::{Access, Storage};
 
@@ -149,6 +149,31 @@ impl Opening<'_> {
         Ok(has_zeroed)
     }
 
+    /// Where clears came since the log began, notes what they found: the log begins anew behind them.
+    fn date_taken_over(&self, manifest: &mut Manifest) {
+        let commit = self.base_commit();
+        let last = manifest.clears.last();
+        if last.is_none_or(|last| last.commit <= commit) {
+            return;
+        }
+        let known = &manifest.taken_over;
+        let is_known = |file: &DataFile| {
+            let place = (file.number, file.len);
+            let found = known.binary_search_by_key(&place, |part| (part.file, part.end));
+            found.is_ok()
+        };
+        let files = manifest.files.iter();
+        let new = files.filter(|file| file.kind != FileKind::Log && !is_known(file));
+        let new = new.map(|file| TakenOver {
+            file: file.number,
+            end: file.len,
+            commit,
+        });
+        let new: Vec<_> = new.collect();
+        manifest.taken_over.extend(new);
+        manifest.taken_over.sort_unstable();
+    }
+
     /// Freezes all data files that are there, for the log to begin anew beside them.
     fn freeze_data_files(&self, manifest: &mut Manifest, entries: &[(u32, Entry)]) -> Result<()> {
         let storage = &**self.storage;
@@ -157,6 +182,7 @@ impl Opening<'_> {
             let mut entries = entries.iter();
             entries.any(|(_, entry)| entry.is_live() && entry.location().file == number)
         };
+        self.date_taken_over(manifest);
         let old = std::mem::take(&mut manifest.files);
         let files = herolib::data_files(storage)?;
         for file in &files {

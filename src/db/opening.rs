@@ -143,8 +143,11 @@ impl<'a> Opening<'a> {
             commit: self.base_commit(),
             time_us: self.manifest.base_time_us,
         };
-        let oldest = self.manifest.oldest;
-        let world = World::new(log, recovered.lookup, &recovered.clears, base, oldest);
+        let Manifest {
+            oldest, taken_over, ..
+        } = self.manifest;
+        let (lookup, clears) = (recovered.lookup, &recovered.clears);
+        let world = World::new(log, lookup, clears, base, taken_over, oldest);
         let shared = Arc::new(Shared {
             storage,
             world: Swap::new(Arc::new(world)),

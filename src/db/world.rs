@@ -16,7 +16,7 @@ use crate::log::kept::KeptIndex;
 use crate::log::record::{Head, Kind};
 use crate::log::segment::name;
 use crate::lookup::{Entry, Lookup};
-use crate::manifest::Clear;
+use crate::manifest::{Clear, TakenOver};
 use crate::storage::{fork, remove_if_there};
 use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +29,10 @@ pub(crate) struct World {
     /// Ascending. A record that was live then is deleted since, without a record that says so.
     clears: Clears,
     /// The last commit before the log: versions without a commit, which herolib wrote, are from
-    /// before the first clear after it.
+    /// before the first clear after it, ...
     base: Stamp,
+    /// ... or after an earlier one. Ascending.
+    taken_over: Vec<TakenOver>,
     /// From this commit on every version is kept. Beyond the last commit in the middle of a
     /// difference that is being applied, which ends with it.
     oldest: AtomicU64,
@@ -57,6 +59,7 @@ impl World {
         lookup: Lookup,
         clears: &[Clear],
         base: Stamp,
+        taken_over: Vec<TakenOver>,
         oldest: u64,
     ) -> World {
         World {
@@ -64,6 +67,7 @@ impl World {
             lookup,
             clears: Clears::new(clears),
             base,
+            taken_over,
             oldest: AtomicU64::new(oldest),
             kept: KeptIndex::default(),
             doomed: OnceLock::new(),
@@ -85,23 +89,40 @@ impl World {
         self.oldest.fetch_max(oldest, Ordering::Release);
     }
 
-    /// The first clear after commit `commit` and before commit `newer`.
-    pub(crate) fn clear_between(&self, commit: u64, newer: Option<u64>) -> Option<Clear> {
-        let base = self.base.commit;
-        let commit = if commit == 0 { base } else { commit };
+    /// The first clear after a version of a record, and before the next newer one, if there is one.
+    pub(crate) fn clear_between(
+        &self,
+        (location, head): (Location, &Head),
+        newer: Option<(Location, &Head)>,
+    ) -> Option<Clear> {
+        let commit = match head.commit {
+            0 => self.was_there_at(location),
+            commit => commit,
+        };
         let clear = self.clears.first_after(commit)?;
         // What herolib wrote on top of ours is newer than any clear before it, and older than any
         // after it.
-        let newer = newer.map(|newer| {
-            if newer == 0 {
-                base.saturating_add(1)
-            } else {
-                newer
-            }
+        let newer = newer.map(|(location, head)| match head.commit {
+            0 => self.was_there_at(location).saturating_add(1),
+            commit => commit,
         });
         newer
             .is_none_or(|newer| clear.commit < newer)
             .then_some(clear)
+    }
+
+    /// The last commit of which it is known that a version without a commit came before the next one.
+    fn was_there_at(&self, location: Location) -> u64 {
+        let Location { file, position } = location;
+        let after = |part: &TakenOver| (part.file, part.end) <= (file, position);
+        let part = self.taken_over.get(self.taken_over.partition_point(after));
+        part.filter(|part| part.file == file)
+            .map_or(self.base.commit, |part| part.commit)
+    }
+
+    /// Whether there is a clear after commit `commit`.
+    pub(crate) fn is_cleared_after(&self, commit: u64) -> bool {
+        self.clears.first_after(commit).is_some()
     }
 
     /// The clears, ascending.

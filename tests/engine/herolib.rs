@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::support::TempDirectory;
 use crate::support::herolib::{Herolib, Port, Settings, record};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage, Unsynced};
+use crate::support::{Random, TempDirectory};
 use ourdb::storage::{Access, Storage};
 use ourdb::{Db, Error, Options, Retention, State};
 
@@ -169,6 +169,14 @@ fn listing(path: &Path) -> Vec<String> {
 
 fn open(path: &Path) -> Db {
     Db::open(path, &Options::default()).unwrap()
+}
+
+fn open_for_reading(path: &Path) -> Db {
+    let options = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    Db::open(path, &options).unwrap()
 }
 
 fn adopting() -> Options {
@@ -1124,4 +1132,85 @@ fn a_read_that_fails_while_taking_over_loses_nothing() {
         assert_eq!(db.history(2, 0).unwrap().len(), 2, "{hit}");
         assert_eq!(db.get_version(2, 3).unwrap(), b"two", "{hit}");
     }
+}
+
+/// Turns of V and of ours, with clears and compactions among ours. What a record was is known from what
+/// was done: its versions, newest first, `None` for a deletion.
+#[test]
+fn a_clear_between_what_v_writes_deletes_what_was_there_before() {
+    let settings = Settings::DEFAULT.key_value();
+    for seed in 0..60 {
+        let mut random = Random::new(seed);
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let mut model = Versions::new();
+        for turn in 0..8u32 {
+            let mut herolib = Herolib::open(path, settings, Port::V).unwrap();
+            for number in 0..random.below(4) {
+                let id = 1 + random.below(6) as u32;
+                let value = format!("V {turn} {number}").into_bytes();
+                herolib.set(id, &value).unwrap();
+                let versions = model.entry(id).or_default();
+                // What was deleted is not in its lookup, and so not before what it writes.
+                if versions.first().is_some_and(Option::is_none) {
+                    versions.clear();
+                }
+                versions.insert(0, Some(value));
+            }
+            herolib.close();
+            if turn > 0 {
+                let what = format!("seed {seed}, turn {turn}, a reader");
+                check_versions(&open_for_reading(path), &model, &what);
+            }
+            let db = open(path);
+            for number in 0..random.below(6) {
+                match random.below(6) {
+                    0 => {
+                        db.clear().unwrap();
+                        let live = model.values_mut().filter(|versions| versions[0].is_some());
+                        live.for_each(|versions| versions.insert(0, None));
+                    }
+                    1 => {
+                        let keep = Retention {
+                            keep_versions: 1000,
+                            ..Retention::default()
+                        };
+                        db.compact(&keep, |_, _| ControlFlow::Continue(())).unwrap();
+                    }
+                    _ => {
+                        let id = 1 + random.below(6) as u32;
+                        let value = format!("ours {turn} {number}").into_bytes();
+                        db.set(id, &value).unwrap();
+                        model.entry(id).or_default().insert(0, Some(value));
+                    }
+                }
+            }
+            check_versions(&db, &model, &format!("seed {seed}, turn {turn}"));
+            db.close().unwrap();
+            let what = format!("seed {seed}, turn {turn}, reopened");
+            check_versions(&open(path), &model, &what);
+        }
+    }
+}
+
+type Versions = BTreeMap<u32, Vec<Option<Vec<u8>>>>;
+
+/// Everything that asks for a record's versions answers from these.
+fn check_versions(db: &Db, model: &Versions, what: &str) {
+    let snapshot = db.snapshot().unwrap();
+    for (&id, versions) in model {
+        let history = db.history(id, 0).unwrap();
+        let found = history.iter().map(|record| match record.state {
+            State::Live => Some(record.value.to_vec()),
+            _ => None,
+        });
+        assert_eq!(&found.collect::<Vec<_>>(), versions, "{what}: id {id}");
+        for found in [db.get(id), snapshot.get(id), db.get_version(id, u64::MAX)] {
+            assert_eq!(found.ok(), versions[0], "{what}: id {id}");
+        }
+    }
+    let live = model.values().filter(|versions| versions[0].is_some());
+    assert_eq!(db.count().unwrap(), live.count() as u64, "{what}");
+    let report = db.check(|_, _| ControlFlow::Continue(())).unwrap();
+    assert!(report.is_sound(), "{what}: {report}");
 }
