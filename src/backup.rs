@@ -618,8 +618,13 @@ impl<'a> Plan<'a> {
     fn finish(self, lock: Box<dyn Lock>) -> Result<()> {
         let copy = open_copy(self.destination, self.wanted.clone(), lock)?;
         let opened = copy.extent()?;
+        // Beside a reader the writer may erase what was live as of its moment.
+        let erased = match self.db.is_read_only() {
+            true => erased_alone(&opened)?,
+            false => 0,
+        };
         let (there, here) = (
-            (opened.commit, opened.live, opened.next_id),
+            (opened.commit, opened.live + erased, opened.next_id),
             (self.extent.commit, self.extent.live, self.extent.next_id),
         );
         if there != here {
@@ -705,6 +710,19 @@ fn is_same_version(one: &Head, other: &Head) -> bool {
     // A clock that went back with the power may have given a lost commit's time to another one.
     identity(one) == identity(other)
         && (content(one) == content(other) || is_erased(one) || is_erased(other))
+}
+
+/// How many records have an erased version as their newest, without the record of the erasure above it:
+/// that came later.
+fn erased_alone(copy: &Extent) -> Result<u64> {
+    let world = &copy.world;
+    let mut erased = 0;
+    for (id, entry) in world.lookup.entries().filter(|(_, entry)| !entry.is_live()) {
+        let location = entry.location();
+        let head = world.log.segment_of(location)?.head(location, id)?;
+        erased += u64::from(head.kind == Kind::Erased);
+    }
+    Ok(erased)
 }
 
 /// Whether a backup, the first or a later one, was begun in this directory and not finished.

@@ -1169,3 +1169,45 @@ fn a_backup_begun_twice_is_finished_where_commits_are_lost() {
         }
     }
 }
+
+#[test]
+fn a_reader_backs_up_what_its_writer_has_erased_since() {
+    for (lives, is_set_again) in [(true, false), (true, true), (false, false), (false, true)] {
+        let what = format!("live {lives}, set again {is_set_again}");
+        let (directory, target) = (TempDirectory::new(), TempDirectory::new());
+        let options = Options {
+            key_value: true,
+            file_size: 300,
+            ..Options::default()
+        };
+        let writer = Db::open(directory.path(), &options).expect("a new database");
+        for number in 0..30u32 {
+            let value = number.to_le_bytes();
+            writer.set(number % 10, &value).expect("a set");
+        }
+        if !lives {
+            writer.delete(3).expect("a deletion");
+        }
+        let reader = Db::open(directory.path(), &read_only()).expect("a reader");
+        writer.erase(3).expect("an erasure");
+        if is_set_again {
+            writer.set(3, b"again").expect("a set");
+        }
+        let commit = reader.last_commit().expect("a number");
+        reader.backup(target.path(), on).expect(&what);
+        let copy = Db::open(target.path(), &read_only()).expect(&what);
+        assert_eq!(copy.last_commit().expect(&what), commit, "{what}");
+        assert_eq!(copy.count().expect(&what), 9, "{what}");
+        assert!(copy.get(3).is_err(), "{what}");
+        assert!(copy.check(on).expect(&what).is_sound(), "{what}");
+        drop(copy);
+        for from in [&reader, &writer] {
+            from.refresh().expect(&what);
+            from.backup(target.path(), on).expect(&what);
+            let copy = Db::open(target.path(), &read_only()).expect(&what);
+            let value = copy.get(3).ok();
+            assert_eq!(value, is_set_again.then(|| b"again".to_vec()), "{what}");
+            assert!(copy.check(on).expect(&what).is_sound(), "{what}");
+        }
+    }
+}
