@@ -56,30 +56,28 @@ impl Reads {
         }
     }
 
-    /// Whether a change concerns what was read.
-    fn concerns(&self, head: &Head) -> bool {
+    /// Whether a change concerns what was read. `found_live` says of an erasure whether it is one.
+    fn concerns(&self, head: &Head, found_live: impl FnOnce() -> Result<bool>) -> Result<bool> {
         if head.kind == Kind::Clear {
             // It changed what was there.
             let mut ranges = self.ranges.values();
-            if planted!(clear_not_checked) {
-                return false;
-            }
-            return self.points.values().any(|&found| found) || ranges.any(|found| found);
+            let found = self.points.values().any(|&found| found) || ranges.any(|found| found);
+            return Ok(found && !planted!(clear_not_checked));
         }
         if head.kind == Kind::Empty {
-            return false;
+            return Ok(false);
         }
-        match self.points.get(&head.id) {
+        let is_read = self.points.contains_key(&head.id)
+            || (self.ranges.around(head.id).is_some() && !planted!(ranges_not_checked));
+        match head.kind {
             // What was not there isn't there after an erasure either.
-            Some(false) if head.kind == Kind::Erase => {}
-            Some(_) => return true,
-            None => {}
+            Kind::Erase if is_read => found_live(),
+            _ => Ok(is_read),
         }
-        self.ranges.around(head.id).is_some() && !planted!(ranges_not_checked)
     }
 
     /// Refuses if anything that was read was changed by a commit after `since`, and moves `since`
-    /// to the end of what was looked through.
+    /// to the end of what was looked through. Nothing may be overwritten meanwhile.
     pub(super) fn check(&mut self, since: &mut Since) -> Result<()> {
         for (from, to, found) in std::mem::take(&mut self.scans).into_iter().flatten() {
             self.range(from, to, found);
@@ -87,8 +85,8 @@ impl Reads {
         if self.is_empty() {
             return Ok(());
         }
-        since.each(|head| {
-            if !self.concerns(head) {
+        since.each(|world, place, head| {
+            if !self.concerns(head, || world.found_live(place.location(), head))? {
                 return Ok(());
             }
             let what = match head.kind {
@@ -130,12 +128,18 @@ pub(super) struct Since {
 }
 
 impl Since {
-    /// Calls `f` with the head of every version from here to the present end, and goes there.
-    pub(super) fn each(&mut self, mut f: impl FnMut(&Head) -> Result<()>) -> Result<()> {
+    /// Calls `f` with the world, place and head of every version from here to the present end, and goes
+    /// there.
+    pub(super) fn each(
+        &mut self,
+        mut f: impl FnMut(&World, LogEnd, &Head) -> Result<()>,
+    ) -> Result<()> {
         loop {
             // In this order: when there is a next world, nothing comes any more in this one.
             let next = self.succession.0.get().cloned();
-            self.end = self.world.log.each_since(self.end, |_, head| f(head))?;
+            let world = &*self.world;
+            let each = |place: LogEnd, head: &Head| f(world, place, head);
+            self.end = world.log.each_since(self.end, each)?;
             let Some(next) = next else {
                 return Ok(());
             };
@@ -163,12 +167,17 @@ mod tests {
         }
     }
 
+    fn is_concerned(reads: &Reads, kind: Kind, id: u32) -> bool {
+        let no_erasure = || unreachable!("it is no erasure");
+        reads.concerns(&head(kind, id), no_erasure).unwrap()
+    }
+
     #[test]
     fn a_change_in_a_range_that_was_read_concerns() {
         let mut reads = Reads::default();
         reads.range(2, 40, true);
         for (id, concerned) in [(1, false), (2, true), (40, true), (41, false)] {
-            assert_eq!(reads.concerns(&head(Kind::Put, id)), concerned, "{id}");
+            assert_eq!(is_concerned(&reads, Kind::Put, id), concerned, "{id}");
         }
     }
 
@@ -177,9 +186,22 @@ mod tests {
         let mut reads = Reads::default();
         reads.point(7, false).unwrap();
         reads.range(1, 5, false);
-        assert!(!reads.concerns(&head(Kind::Clear, 0)));
-        assert!(reads.concerns(&head(Kind::Delete, 7)) && !reads.concerns(&head(Kind::Put, 6)));
+        assert!(!is_concerned(&reads, Kind::Clear, 0));
+        assert!(is_concerned(&reads, Kind::Delete, 7) && !is_concerned(&reads, Kind::Put, 6));
         reads.point(8, true).unwrap();
-        assert!(reads.concerns(&head(Kind::Clear, 0)));
+        assert!(is_concerned(&reads, Kind::Clear, 0));
+    }
+
+    #[test]
+    fn an_erasure_concerns_who_has_read_what_was_there() {
+        let mut reads = Reads::default();
+        reads.point(7, false).unwrap();
+        reads.range(1, 5, false);
+        for (id, is_read) in [(7, true), (3, true), (6, false)] {
+            for is_live in [false, true] {
+                let concerned = reads.concerns(&head(Kind::Erase, id), || Ok(is_live));
+                assert_eq!(concerned.unwrap(), is_read && is_live, "{id}");
+            }
+        }
     }
 }

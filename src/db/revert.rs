@@ -90,7 +90,7 @@ impl Db {
             let mut writer = shared.writer_to_commit();
             let held_off = shared.erasures.hold_off();
             let mut cleared = false;
-            since.each(|head| {
+            since.each(|_, _, head| {
                 match head.kind {
                     Kind::Clear => cleared = true,
                     Kind::SyncMark | Kind::Empty => {}

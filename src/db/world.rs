@@ -120,6 +120,18 @@ impl World {
             .map_or(self.base.commit, |part| part.commit)
     }
 
+    /// Whether the erasure at `location` found its record live. Nothing may be overwritten meanwhile.
+    pub(super) fn found_live(&self, location: Location, erasure: &Head) -> Result<bool> {
+        let Head { id, previous, .. } = *erasure;
+        if previous.is_none() {
+            return Ok(false);
+        }
+        let head = self.log.segment_of(previous)?.head(previous, id)?;
+        let had_value = matches!(head.kind, Kind::Put | Kind::Erased);
+        let clear = self.clear_between((previous, &head), Some((location, erasure)));
+        Ok(had_value && clear.is_none())
+    }
+
     /// Whether there is a clear after commit `commit`.
     pub(crate) fn is_cleared_after(&self, commit: u64) -> bool {
         self.clears.first_after(commit).is_some()

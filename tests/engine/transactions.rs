@@ -296,39 +296,55 @@ fn a_clear_conflicts_with_what_was_there() {
 
 #[test]
 fn an_erasure_conflicts_with_what_was_there() {
-    let begin = |read: fn(&mut Txn) -> bool| {
-        let db = with(&[1, 2]);
-        db.delete(2).expect("delete");
-        let mut txn = db.begin().expect("begin");
-        let found = read(&mut txn);
-        txn.set(9, b"nine").expect("set");
-        (db, txn, found)
-    };
-    // Dead before and after.
-    for read in [
-        |txn: &mut Txn| txn.get(2).is_ok(),
-        |txn: &mut Txn| txn.contains(2).expect("contains"),
-        |txn: &mut Txn| txn.delete(2).is_ok(),
-    ] {
-        let (db, txn, found) = begin(read);
-        assert!(!found);
-        db.erase(2).expect("erase");
-        assert!(!conflicts(txn));
-    }
-    // Set and erased since.
-    let (db, txn, _) = begin(|txn| txn.get(2).is_ok());
-    db.set(2, b"again").expect("set");
-    db.erase(2).expect("erase");
-    assert!(conflicts(txn));
-    // What was read is gone, however often it is read again.
-    for again in [false, true] {
-        let (db, txn, found) = begin(|txn| txn.get(1).is_ok());
-        assert!(found);
-        db.erase(1).expect("erase");
-        if again {
-            no_record(txn.get(1), 1);
+    /// How record 2 came to be as it is when the transaction begins, and whether it is live.
+    const STATES: [(&str, bool, fn(&Db)); 4] = [
+        ("set", true, |_| {}),
+        ("deleted", false, |db| db.delete(2).expect("delete")),
+        ("cleared", false, |db| db.clear().expect("clear")),
+        ("set again", true, |db| {
+            db.clear().expect("clear");
+            db.set(2, b"again").expect("set");
+        }),
+    ];
+    const READS: [(&str, fn(&mut Txn)); 7] = [
+        ("get", |txn| drop(txn.get(2))),
+        ("contains", |txn| drop(txn.contains(2).expect("contains"))),
+        ("delete", |txn| drop(txn.delete(2))),
+        ("above", |txn| drop(txn.above(1))),
+        ("below", |txn| drop(txn.below(4))),
+        ("count", |txn| drop(txn.count().expect("count"))),
+        ("scan", |txn| {
+            let scan = txn.scan(0, u32::MAX, Order::default());
+            drop({ scan.expect("scan") }.next_many(9).expect("next_many"));
+        }),
+    ];
+    for (state, is_live, make) in STATES {
+        for (name, read) in READS {
+            // Read before, afterwards, before and afterwards; and where it was set again before that.
+            for (before, after, is_set) in [
+                (true, false, false),
+                (false, true, false),
+                (true, true, false),
+                (true, false, true),
+            ] {
+                let what = format!("{state}, {name}, {before}, {after}, {is_set}");
+                let db = with(&[1, 2]);
+                make(&db);
+                let mut txn = db.begin().expect("begin");
+                txn.set(9, b"nine").expect("set");
+                if before {
+                    read(&mut txn);
+                }
+                if is_set {
+                    db.set(2, b"now").expect("set");
+                }
+                db.erase(2).expect("erase");
+                if after {
+                    read(&mut txn);
+                }
+                assert_eq!(conflicts(txn), is_live || is_set, "{what}");
+            }
         }
-        assert!(conflicts(txn), "read again: {again}");
     }
 }
 
