@@ -594,10 +594,12 @@ impl<'a> Compaction<'a> {
                         .map_err(|error| Error::from_io("remove", name(segment.number), error))?;
                 }
             }
+            // All that can fail comes before the old files are not the database any more.
+            let tail = self.open_log(&log)?;
             if let Err(error) = self.write_generation(writer) {
                 return Err(self.settle(error));
             }
-            self.go_over(writer, log)?
+            self.go_over(writer, log, tail)
         };
         // Not under the lock: it waits for those who still read in the old files, and gives back what
         // may be gigabytes.
@@ -669,20 +671,14 @@ impl<'a> Compaction<'a> {
         }
     }
 
-    /// Lets readers and the writer go over to the new generation, which is on disk: to `log`, in which
-    /// the data files of the base are. Returns what is not needed any more.
-    fn go_over(&mut self, writer: &mut Writer, log: Log) -> Result<Left> {
+    /// Lets readers and the writer go over to the new generation, which is on disk: to `log`, and to its
+    /// end. Returns what is not needed any more.
+    fn go_over(&mut self, writer: &mut Writer, log: Log, tail: Tail) -> Left {
         let shared = self.shared;
         let storage = &shared.storage;
         let old = &self.start.world;
-        let empty = || Copy::new(&old.log, self.start.generation, 0, false);
-        std::mem::replace(&mut self.base, empty()).keep();
-        let copied = std::mem::replace(&mut self.log, empty()).keep();
-        let mut tail = Tail::new(self.numbers.next(), shared.limits.file_size);
-        // From here on the old files are not the database any more: whatever fails, this handle
-        // must not write to them.
-        let opened = self.open_log(&log, &mut tail, copied);
-        opened.map_err(|error| shared.poison_with(error))?;
+        self.base.leave();
+        self.log.leave();
         let Some(lookup) = self.lookup.take() else {
             unreachable!("it is handed on once")
         };
@@ -718,11 +714,11 @@ impl<'a> Compaction<'a> {
         drop(snapshots);
         // All of it is on disk.
         shared.group.synced(writer.commit);
-        Ok(Left {
+        Left {
             _world: replaced,
             _tail: tail,
             _deletions: deletions,
-        })
+        }
     }
 
     /// The log of the new generation, with the data files of the base.
@@ -743,21 +739,20 @@ impl<'a> Compaction<'a> {
             .inspect(|view| view.extend_to(file.end))
     }
 
-    fn open_log(&self, log: &Log, tail: &mut Tail, copied: Vec<Copied>) -> Result<()> {
-        let last = copied.len().saturating_sub(1);
-        for (index, file) in copied.into_iter().enumerate() {
-            let reserve = if index == last {
-                LONGEST_FILE + 1
-            } else {
-                file.end
-            };
-            let view = self.view(&file, reserve)?;
+    /// Adds the data files that were copied of the old log; where the new one goes on.
+    fn open_log(&self, log: &Log) -> Result<Tail> {
+        let mut tail = Tail::new(self.numbers.next(), self.shared.limits.file_size);
+        let copied = self.log.files();
+        for (index, file) in copied.iter().enumerate() {
+            let is_last = index + 1 == copied.len();
+            let reserve = if is_last { LONGEST_FILE + 1 } else { file.end };
+            let view = self.view(file, reserve)?;
             let segment = log.add(Segment::of_log(file.number, log, view));
-            if index == last {
+            if is_last {
                 tail.resume(segment, file.open(&*log.storage)?, file.end, false);
             }
         }
-        Ok(())
+        Ok(tail)
     }
 }
 

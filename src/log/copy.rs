@@ -102,7 +102,7 @@ impl Copied {
     }
 }
 
-/// Data files that follow one another. Dropped before it is [kept](Copy::keep), it removes them.
+/// Data files that follow one another. Dropped without having been [left](Copy::leave), it removes them.
 #[derive(Debug)]
 pub(crate) struct Copy {
     storage: Arc<dyn Storage>,
@@ -369,15 +369,9 @@ impl Copy {
         &self.files
     }
 
-    /// They stay, whatever becomes of them.
+    /// They stay: they belong to the database from here on, or may.
     pub(crate) fn leave(&mut self) {
         self.kept = true;
-    }
-
-    /// They belong to the database from here on.
-    pub(crate) fn keep(mut self) -> Vec<Copied> {
-        self.kept = true;
-        std::mem::take(&mut self.files)
     }
 
     /// What room a version takes.

@@ -653,3 +653,60 @@ fn a_data_file_that_could_not_be_begun_and_stays_hides_nothing() {
         }
     }
 }
+
+/// All that can fail comes before the old files are not the database any more.
+#[test]
+fn a_call_that_fails_in_a_compaction_stops_no_writing() {
+    for calls in [Calls::Reading, Calls::Changing] {
+        fail_each_of_a_compaction(calls);
+    }
+}
+
+fn fail_each_of_a_compaction(calls: Calls) {
+    let options = options(Sync::Os, 300);
+    let go_on = |_: u64, _: u64| ControlFlow::Continue(());
+    for failing in 0.. {
+        let what = format!("{calls:?} {failing}");
+        let storage = storage(Disk::new(), true);
+        let db = open(&storage, &options, false).expect("a new database opens");
+        for value in 0..30u8 {
+            db.insert(&[value; 20]).expect("an insert");
+        }
+        db.delete(3).expect("a deletion");
+        let mut is_first = true;
+        let outcome = db.compact(&Retention::default(), |_, _| {
+            if std::mem::take(&mut is_first) {
+                for value in 0..30u8 {
+                    db.insert(&[value; 20]).expect("an insert meanwhile");
+                }
+                storage.fail(Some(Fault {
+                    calls,
+                    after: storage.calls(calls) + failing,
+                    errno: Errno::Io,
+                    sticky: false,
+                    partly: false,
+                    pages: Pages::Dirty,
+                }));
+            }
+            ControlFlow::Continue(())
+        });
+        storage.fail(None);
+        db.set(4, b"goes on").expect(&what);
+        assert!(db.check(go_on).expect(&what).is_sound(), "{what}");
+        if storage.hit_count() == 0 {
+            assert!(failing > 5, "there is something that can fail");
+            break;
+        }
+        let generation = || storage.disk().read("MANIFEST").map(|manifest| manifest[32]);
+        assert_eq!(
+            generation() == Some(1),
+            outcome.is_ok(),
+            "{what}: {outcome:?}"
+        );
+        db.compact(&Retention::default(), go_on).expect(&what);
+        drop(db);
+        let again = open(&SimStorage::new(storage.disk(), true, 8), &options, true).expect(&what);
+        assert_eq!(again.count().expect(&what), 59, "{what}");
+        assert!(again.check(go_on).expect(&what).is_sound(), "{what}");
+    }
+}
