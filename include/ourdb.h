@@ -304,8 +304,9 @@
  * transaction that wrote nothing makes no commit, but conflicts like any other: to read only, take
  * a snapshot, which never does.
  *
- * A transaction costs the others nothing while it is open, but for the space that a compaction
- * can't give back. Do keep it short: the longer it is, the likelier is a conflict.
+ * A transaction costs the others nothing while it is open, but for the space that compactions can't
+ * give back: a snapshot keeps the files that it reads in, any other transaction those of each
+ * compaction since it began, too. Do keep it short: the longer it is, the likelier is a conflict.
  *
  *
  * Snapshots and the past
@@ -468,7 +469,9 @@
  * Such a handle sees the moment in which it was opened. ourdb_refresh() takes it to the present, as
  * often as one likes; it reads only what is new. It sees what the writer has committed, whether
  * that is on disk yet or not. The writer may compact meanwhile: the reader keeps its moment, and is
- * taken to the new files by its next ourdb_refresh().
+ * taken to the new files by its next ourdb_refresh(). Where it can't map files, or with
+ * OURDB_IO_FILE, it holds some 128 data files open: with more of them a read after a compaction may
+ * be OURDB_INCOMPATIBLE until ourdb_refresh().
  *
  *
  * Statistics
@@ -1701,7 +1704,8 @@ int ourdb_txn_contains(const ourdb_txn *txn, uint32_t id);
  *
  * @return as ourdb_first()
  *
- * Cost: as ourdb_first(); in a snapshot of the past one look at each id that was not live then.
+ * Cost: as ourdb_first(); one look more at each id on the way that was inserted since
+ * the transaction or snapshot began; in a snapshot of the past at each that was not live then.
  */
 int ourdb_txn_first(const ourdb_txn *txn, uint32_t *out_id);
 

@@ -297,7 +297,8 @@ pub unsafe extern "C" fn ourdb_txn_contains(txn: *const ourdb_txn, id: u32) -> c
 ///
 /// @return as ourdb_first()
 ///
-/// Cost: as ourdb_first(); in a snapshot of the past one look at each id that was not live then.
+/// Cost: as ourdb_first(); one look more at each id on the way that was inserted since
+/// the transaction or snapshot began; in a snapshot of the past at each that was not live then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_txn_first(txn: *const ourdb_txn, out_id: *mut u32) -> c_int {
     // SAFETY: the caller's handle and id.
