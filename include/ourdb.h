@@ -496,8 +496,10 @@
  * - The originals keep the ids in a lookup dump, which they write at close, and mostly do not
  *   write. A directory that lacks it is OURDB_INCOMPATIBLE, never an empty database. With
  *   OURDB_OPEN_ADOPT the ids of an incremental database are reconstructed from its data files;
- *   where deletions leave them uncertain it is OURDB_CORRUPT. In key-value mode no file has the
- *   ids, and it stays OURDB_INCOMPATIBLE.
+ *   where deletions leave them uncertain it is OURDB_CORRUPT. Two things are believed that the bytes
+ *   can't prove: 12 zeros are an empty value that is there; and the zeros of one deleted record were
+ *   the first version of an id, where there are but first versions before them and right behind. In
+ *   key-value mode no file has the ids, and it stays OURDB_INCOMPATIBLE.
  * - ourdb_close() writes a lookup dump, so that the originals can open the directory and read every
  *   value up to 65535 bytes. They must be given the same record_nr_max and record_size_max that the
  *   database has stored, because these decide how wide the dump's entries are. What they write is
@@ -769,8 +771,9 @@ typedef struct ourdb_txn ourdb_txn;
 #define OURDB_OPEN_MEMORY 16
 
 /**
- * Open what can be read of a damaged database, for reading only; what can't be read is missing or
- * OURDB_CORRUPT. To rescue what is there; never the normal way to open.
+ * Open what can be read of a damaged database, for reading only; what can't be read is missing,
+ * OURDB_CORRUPT, or, where the disk fails, OURDB_IO. No file is mapped then. To rescue what is
+ * there; never the normal way to open.
  */
 #define OURDB_OPEN_SALVAGE 32
 

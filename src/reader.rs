@@ -15,9 +15,15 @@ pub(crate) struct Reader {
     len: u64,
     /// At least so much is read at a time, where there is so much.
     piece: u64,
+    /// What can't be read counts as zeros.
+    salvages: bool,
     buffer: Vec<u8>,
     start: u64,
 }
+
+/// Where something can't be read, what lies around is read in pieces of this length: those of the kernel's
+/// cache.
+const PAGE: usize = 4096;
 
 impl Reader {
     /// Opens `name`, to be read front to back: in pieces of 256 KiB.
@@ -41,6 +47,7 @@ impl Reader {
                 path,
                 len,
                 piece,
+                salvages: false,
                 buffer: Vec::new(),
                 start: 0,
             }),
@@ -51,6 +58,13 @@ impl Reader {
     /// The same, as if the file ended at `len` if it doesn't end before.
     pub(crate) fn up_to(mut self, len: u64) -> Reader {
         self.len = self.len.min(len);
+        self
+    }
+
+    /// The same, where `salvages`, as if there were zeros where it can't be read: a failing disk has the
+    /// rest all the same.
+    pub(crate) fn salvaging(mut self, salvages: bool) -> Reader {
+        self.salvages = salvages;
         self
     }
 
@@ -100,12 +114,29 @@ impl Reader {
         reserve(&mut self.buffer, more)?;
         self.buffer.resize(len as usize, 0);
         self.start = position;
-        self.file
-            .read_at(position, &mut self.buffer)
-            .map_err(|error| {
-                self.buffer.clear();
-                Error::from_io("read", self.path.as_str(), error)
-            })
+        let read = self.file.read_at(position, &mut self.buffer);
+        if read.is_err() && self.salvages {
+            self.fill_with_what_is_there();
+            return Ok(());
+        }
+        read.map_err(|error| {
+            self.buffer.clear();
+            Error::from_io("read", self.path.as_str(), error)
+        })
+    }
+
+    /// Reads the piece in memory page by page.
+    fn fill_with_what_is_there(&mut self) {
+        let (mut at, mut rest) = (self.start, &mut self.buffer[..]);
+        while !rest.is_empty() {
+            let to_next = PAGE - at as usize % PAGE;
+            let (page, behind) = rest.split_at_mut(to_next.min(rest.len()));
+            if self.file.read_at(at, page).is_err() {
+                page.fill(0);
+            }
+            at += page.len() as u64;
+            rest = behind;
+        }
     }
 
     /// The bytes from `position` on that are in memory.

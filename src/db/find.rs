@@ -41,7 +41,7 @@ impl Opening<'_> {
                     if matches!(known.kind, FileKind::Frozen { .. }) {
                         continue;
                     }
-                    let header = FileHeader::of(storage, file.number)?;
+                    let header = self.header_of(file.number)?;
                     // Where a checkpoint stands for it nobody reads further.
                     let is_its_own =
                         |header: FileHeader| header.number == file.number && self.is_ours(&header);
@@ -62,7 +62,7 @@ impl Opening<'_> {
                 None => {
                     // Begun after the manifest was written, if it is ours. Without a header it may
                     // still be: a crash has left it so, or it is damaged.
-                    let header = FileHeader::of(storage, file.number)?;
+                    let header = self.header_of(file.number)?;
                     let ours = header.is_some_and(|header| self.is_ours(&header));
                     let later = last_listed.is_none_or(|last| file.number > last);
                     let doomed = self.manifest.doomed.contains(&file.number) && !ours;
@@ -82,7 +82,9 @@ impl Opening<'_> {
                              before the database was last taken over",
                         ));
                     }
-                    let unknown = header.is_none() && self.manifest.state != State::Clean;
+                    // To be salvaged it must be the database's for sure.
+                    let unknown =
+                        header.is_none() && self.manifest.state != State::Clean && !self.salvage();
                     if !(later && (ours || unknown)) {
                         continue;
                     }
@@ -106,6 +108,14 @@ impl Opening<'_> {
         let last = self.log_files.last().map(|file| file.number);
         self.next_file = last.max(last_listed).map_or(0, |last| u32::from(last) + 1);
         Ok(())
+    }
+
+    /// The header of a data file; of what is salvaged it need not be readable.
+    fn header_of(&self, number: u16) -> Result<Option<FileHeader>> {
+        match FileHeader::of(&**self.storage, number) {
+            Err(_) if self.salvage() => Ok(None),
+            header => header,
+        }
     }
 
     fn is_ours(&self, header: &FileHeader) -> bool {

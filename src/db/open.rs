@@ -14,7 +14,7 @@ use crate::herolib::{self, Presence};
 use crate::log::erasure;
 use crate::log::segment::{FileHeader, name};
 use crate::manifest::{MANIFEST, Manifest, State};
-use crate::options::{Limits, Options};
+use crate::options::{IoMode, Limits, Options};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::os::OsStorage;
 use crate::storage::{Storage, fork, grace, remove_if_there};
@@ -48,7 +48,13 @@ impl Db {
         // The process may change its working directory while the database is open.
         let absolute = std::path::absolute(path)
             .map_err(|error| Error::from_io("find", path.to_string_lossy(), error))?;
-        Db::open_on(Arc::new(OsStorage::new(absolute, options.io)), options)
+        // What can't be read is an error then, and not the end of the process.
+        let io = if options.salvage {
+            IoMode::File
+        } else {
+            options.io
+        };
+        Db::open_on(Arc::new(OsStorage::new(absolute, io)), options)
     }
 
     /// Opens or makes the database in a storage.

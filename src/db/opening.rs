@@ -233,7 +233,10 @@ impl<'a> Opening<'a> {
             let last = outcome.end.is_some_and(|end| end.file == file.number);
             let active = last && !self.read_only;
             let access = if active { Access::Write } else { Access::Read };
-            let opened = open(file.number, access)?;
+            let opened = match open(file.number, access) {
+                Err(_) if self.salvage() => continue,
+                opened => opened?,
+            };
             let reserve = if last { LONGEST_FILE + 1 } else { end };
             let view = view(&*opened, file.number, reserve)?;
             view.extend_to(end);

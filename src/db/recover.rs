@@ -233,7 +233,7 @@ impl<'a> Opening<'a> {
                 Err(_) if self.salvage() => continue,
                 reader => reader?,
             };
-            let mut reader = reader.up_to(u64::from(file.len));
+            let mut reader = reader.up_to(u64::from(file.len)).salvaging(self.salvage());
             let mut at = FILE_HEADER as u64;
             while at < reader.len() {
                 let head = match reader.record(at, seed)? {

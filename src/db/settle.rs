@@ -126,7 +126,7 @@ impl Opening<'_> {
     pub(super) fn log_end_of(&self, index: usize, outcome: &Outcome) -> Option<u64> {
         let file = &self.log_files[index];
         let end = outcome.end?;
-        if end.file < file.number || file.header.is_none() {
+        if end.file < file.number || (file.header.is_none() && !self.salvage()) {
             return None;
         }
         if end.file == file.number {

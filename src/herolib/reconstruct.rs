@@ -185,7 +185,10 @@ impl<'a> Walk<'a> {
     }
 
     fn file(&mut self, number: u16, is_last: bool) -> Result<()> {
-        let reader = Reader::sequential(self.storage, &data_file_name(number))?;
+        let reader = match Reader::sequential(self.storage, &data_file_name(number)) {
+            Err(_) if self.salvage => return Ok(()),
+            reader => reader?.salvaging(self.salvage),
+        };
         let mut current = Current {
             number,
             is_last,

@@ -93,7 +93,10 @@ pub(crate) fn replay(
         read: 0,
         torn: false,
         behind: Vec::new(),
-        unfinished: unfinished(storage, uuid, files)?,
+        unfinished: match start.salvage {
+            true => Vec::new(),
+            false => unfinished(storage, uuid, files)?,
+        },
     };
     let mut replay = Replay {
         storage,
@@ -131,10 +134,10 @@ pub(crate) fn replay(
                     || Some(header.after) == instead
                     || planted!(gaps_between_data_files_ignored))
         });
-        if file.header.is_none() && !is_first {
+        if file.header.is_none() && !is_first && !start.salvage {
             // A file that was just being made, or somebody else's: unless it proves to be part of
             // the log, the log goes on without it.
-            if !start.salvage && find_sync_mark(storage, uuid, file, 0, outcome.end)?.is_some() {
+            if find_sync_mark(storage, uuid, file, 0, outcome.end)?.is_some() {
                 broken = Some((
                     index,
                     0,
@@ -174,6 +177,10 @@ pub(crate) fn replay(
             Some(from) if is_first => u64::from(from.position),
             _ => FILE_HEADER as u64,
         };
+        if from > file.len && start.salvage {
+            index += 1;
+            continue;
+        }
         if from > file.len {
             broken = Some((index, file.len, "the data file is shorter than its header"));
             break;
@@ -288,7 +295,10 @@ impl Replay<'_> {
         apply: &mut impl FnMut(&[Replayed]) -> Result<()>,
     ) -> Result<Option<(u64, &'static str)>> {
         let seed = Seed::new(self.uuid, file.number);
-        let mut reader = reader(self.storage, file)?;
+        let mut reader = match reader(self.storage, file) {
+            Err(_) if self.salvage => return Ok(None),
+            reader => reader?.salvaging(self.salvage),
+        };
         let mut at = from;
         let broke = loop {
             if at == file.len {

@@ -1219,3 +1219,61 @@ fn a_checkpoint_is_used_only_where_its_data_files_are_listed() {
         assert!(matches!(opened, Err(Error::Corrupt { .. })), "{opened:?}");
     }
 }
+
+/// A disk that fails in places: everything else is there, and what lies in those places is an error or missing.
+#[test]
+fn what_can_be_read_of_a_failing_disk_is_salvaged() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        file_size: 20_000,
+        ..Options::default()
+    };
+    for is_compacted in [false, true] {
+        let storage = SimStorage::new(Disk::new(), true, 3);
+        let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+        for id in 0..200u32 {
+            db.set(id, &[id as u8; 300]).expect("a set");
+        }
+        if is_compacted {
+            db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+                .expect("a compaction");
+        }
+        db.close().expect("a close");
+        let disk = storage.disk();
+        let files = disk
+            .files()
+            .into_iter()
+            .filter(|name| name.ends_with(".db"));
+        for name in files {
+            let len = disk.read(&name).expect("a data file").len();
+            for lost in [0..len, 0..1, 5000..5001, len - 1..len] {
+                let what = format!("{is_compacted}: {lost:?} of {name}");
+                let storage = SimStorage::new(disk.clone(), true, 4);
+                storage.lose_bytes(&name, lost.clone());
+                let salvage = Options {
+                    salvage: true,
+                    ..Options::default()
+                };
+                let db = Db::open_on(Arc::new(storage), &salvage).expect(&what);
+                let mut missing = 0;
+                for id in 0..200u32 {
+                    match db.get(id) {
+                        Ok(value) => assert_eq!(value, [id as u8; 300], "{what}"),
+                        Err(_) => missing += 1,
+                    }
+                }
+                // The header alone, nothing at all but that, or a page, with what reaches into it.
+                let (least, most) = match lost.start {
+                    0 if lost.len() == 1 => (0, 0),
+                    0 => (1, len / 300),
+                    _ => (1, 14),
+                };
+                let is_right = (least..=most).contains(&missing);
+                assert!(is_right, "{what}: {missing} are missing");
+                let report = db.check(|_, _| ControlFlow::Continue(())).expect(&what);
+                assert!(!report.is_sound(), "{what}");
+            }
+        }
+    }
+}

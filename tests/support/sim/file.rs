@@ -1,12 +1,13 @@
 //! An open file of the simulated storage.
 
 use std::io;
+use std::ops::Range;
 use std::sync::MutexGuard;
 
 use ourdb::storage::{File, View, Words};
 
 use super::disk::{Disk, Event};
-use super::fault::Call;
+use super::fault::{Call, Errno};
 use super::{SimStorage, World};
 
 #[derive(Debug)]
@@ -66,6 +67,13 @@ impl File for SimFile {
         world.call(Call::Reading, |_| {
             format!("read {} bytes at {position}", buffer.len())
         })?;
+        let from = usize::try_from(position).unwrap_or(usize::MAX);
+        let asked = from..from.saturating_add(buffer.len());
+        let meets = |lost: &Range<usize>| lost.start < asked.end && asked.start < lost.end;
+        let mut lost = world.unreadable.iter();
+        if lost.any(|(inode, lost)| *inode == self.inode && meets(lost)) {
+            return Err(Errno::Io.error());
+        }
         let cache = &world.disk.inodes[self.inode].cache;
         let bytes = usize::try_from(position)
             .ok()

@@ -20,6 +20,7 @@ mod loss;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ourdb::storage::{Access, File, Lock, Storage, parent};
@@ -48,6 +49,8 @@ struct World {
     quiet: bool,
     hits: Vec<Hit>,
     capacity: Option<usize>,
+    /// Bytes of files that can't be read.
+    unreadable: Vec<(usize, Range<usize>)>,
     reserves: bool,
     locks: BTreeSet<String>,
     /// Files that are open now, and as many as were at any time.
@@ -175,6 +178,7 @@ impl SimStorage {
             quiet: false,
             hits: Vec::new(),
             capacity: None,
+            unreadable: Vec::new(),
             reserves,
             locks: BTreeSet::new(),
             open: 0,
@@ -247,6 +251,15 @@ impl SimStorage {
     /// How many files were open at the same time, at most.
     pub fn most_open(&self) -> usize {
         self.world().most_open
+    }
+
+    /// From now on these bytes of a file can't be read.
+    pub fn lose_bytes(&self, name: &str, bytes: Range<usize>) {
+        let mut world = self.world();
+        let Some(&Entry::File(inode)) = world.disk.names.get(name) else {
+            panic!("there is no file {name}");
+        };
+        world.unreadable.push((inode, bytes));
     }
 
     /// Limits the disk to so many bytes, or lifts the limit.
