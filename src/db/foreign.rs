@@ -6,8 +6,10 @@
 
 use super::opening::Opening;
 use super::takeover::{Adoption, entries_of, frozen_len, known_dump};
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
-use crate::herolib::{self, Presence};
+use crate::herolib::{self, Appended, Presence};
+use crate::location::Location;
 use crate::log::record::{HEAD, HEROLIB_HEADER, Head, Seed};
 use crate::log::recovery::{self, Start};
 use crate::log::scan::{Found, ReadRecord};
@@ -246,24 +248,21 @@ impl Opening<'_> {
             .entries()
             .filter(|(id, entry)| entry.is_live() && !is_there(id));
         let mut log_is_whole = None;
+        let mut is_deleted = |place| self.is_deleted(&files, place, &mut log_is_whole);
+        let mut deleted_since = None;
         for (id, entry) in gone {
-            let place = entry.location();
-            let mut zeroed = is_zeroed(storage, place.file, place.position)?;
-            // In V it may be that place of another data file that gets zeroed. Zeros that are part
-            // of a log without damage are none of herolib's.
-            for file in &files {
-                if zeroed || !is_zeroed(storage, file.number, place.position)? {
-                    continue;
-                }
-                let is_log = self.log_files.iter().any(|log| log.number == file.number);
-                if is_log && log_is_whole.is_none() {
-                    log_is_whole = Some(self.log_is_whole()?);
-                }
-                zeroed = !is_log || log_is_whole == Some(false);
+            if is_deleted(entry.location())? {
+                continue;
             }
-            if !zeroed {
+            // It stays where herolib wrote a newer one and zeroed that.
+            let left = match deleted_since {
+                Some(left) => left,
+                None => self.deleted_since(&files, entries, &mut is_deleted)?,
+            };
+            if left == 0 {
                 return Err(damaged(format!("the dump lacks id {id}")));
             }
+            deleted_since = Some(left - 1);
         }
         let grown = files.iter().any(|file| {
             let known = self.manifest.file(file.number);
@@ -273,6 +272,70 @@ impl Opening<'_> {
             return Err(damaged(format!("the next id went up to {next_id}")));
         }
         Ok(())
+    }
+
+    /// Whether herolib has zeroed the record at `place`.
+    fn is_deleted(
+        &self,
+        files: &[herolib::DataFile],
+        place: Location,
+        log_is_whole: &mut Option<bool>,
+    ) -> Result<bool> {
+        let storage = &**self.storage;
+        if is_zeroed(storage, place.file, place.position)? {
+            return Ok(true);
+        }
+        // In V it may be that place of another data file that gets zeroed. Zeros that are part of a
+        // log without damage are none of herolib's.
+        for file in files {
+            if !is_zeroed(storage, file.number, place.position)? {
+                continue;
+            }
+            let is_log = self
+                .log_files
+                .iter()
+                .any(|log| log.number == file.number && u64::from(place.position) < log.len);
+            if is_log && log_is_whole.is_none() {
+                *log_is_whole = Some(self.log_is_whole()?);
+            }
+            if !is_log || *log_is_whole == Some(false) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many of the records that herolib has appended it may have deleted again.
+    fn deleted_since(
+        &self,
+        files: &[herolib::DataFile],
+        entries: &[(u32, Entry)],
+        mut is_deleted: impl FnMut(Location) -> Result<bool>,
+    ) -> Result<u64> {
+        let storage = &**self.storage;
+        let known_len = |number| self.manifest.file(number).map_or(1, |known| known.len);
+        let mut live = Vec::new();
+        for &(_, entry) in entries {
+            let place = entry.location();
+            if place.position >= known_len(place.file) {
+                reserve(&mut live, 1)?;
+                live.push(place);
+            }
+        }
+        live.sort_unstable();
+        let mut count = 0;
+        for file in files {
+            let from = known_len(file.number);
+            herolib::appended(storage, files, file.number, from, &live, |found| {
+                let is_one = match found {
+                    Appended::Zeros => true,
+                    Appended::Gone(place) => is_deleted(place)?,
+                };
+                count += u64::from(is_one);
+                Ok(())
+            })?;
+        }
+        Ok(count)
     }
 
     /// Whether nothing in the log, as it was closed, is damaged.

@@ -21,6 +21,7 @@
 //! believes nothing that it reads. A location that it hands out may still lie outside of its data
 //! file, or point at a record that doesn't match its CRC: whoever reads there must check.
 
+mod appended;
 mod dump;
 mod reader;
 mod reconstruct;
@@ -34,6 +35,7 @@ use std::io;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::{Access, Storage};
+pub(crate) use appended::{Appended, appended};
 pub(crate) use dump::{
     DumpStamp, Presence, dump_modified_ns, presence, read_dump, remove_dump, stamp, write_dump,
 };

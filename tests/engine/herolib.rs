@@ -689,6 +689,216 @@ fn damage_to_dump_and_log_is_not_taken_for_what_herolib_does() {
     assert_eq!(open(path).count().unwrap(), contents.len() as u64 + 3);
 }
 
+/// A database whose ids 1 to 4 are live, made here or by herolib, for herolib to write to.
+fn four_records(path: &Path, settings: Settings, port: Port, taken_over: bool) -> Written {
+    let mut contents = Contents::new();
+    let values: Vec<Vec<u8>> = (1..=4).map(|id| format!("value {id}").into()).collect();
+    if taken_over {
+        let mut written = Written::new(path, settings, port);
+        for (id, value) in (1..).zip(&values) {
+            match settings.incremental {
+                true => drop(written.insert(value)),
+                false => written.set(id, value),
+            }
+        }
+        contents = written.contents;
+        written.db.close();
+    }
+    let options = Options {
+        key_value: !settings.incremental,
+        ..Options::default()
+    };
+    let db = Db::open(path, &options).unwrap();
+    if taken_over {
+        db.set(1, b"ours").unwrap();
+        contents.get_mut(&1).unwrap().insert(0, b"ours".to_vec());
+    } else {
+        for (id, value) in (1..).zip(&values) {
+            match settings.incremental {
+                true => assert_eq!(db.insert(value).unwrap(), id),
+                false => db.set(id, value).unwrap(),
+            }
+            contents.insert(id, vec![value.clone()]);
+        }
+    }
+    db.close().unwrap();
+    Written {
+        db: Herolib::open(path, settings, port).unwrap(),
+        contents,
+    }
+}
+
+#[test]
+fn what_herolib_deletes_of_what_it_wrote_itself_is_deleted() {
+    type Change = fn(&mut Written);
+    fn delete(written: &mut Written, id: u32) {
+        written.db.delete(id).unwrap();
+        written.contents.remove(&id);
+    }
+    let changes: [(&str, Change); 6] = [
+        ("set, delete", |v| {
+            v.set(2, b"new");
+            delete(v, 2);
+        }),
+        ("set twice, delete", |v| {
+            v.set(2, b"new");
+            v.set(2, b"newer");
+            delete(v, 2);
+        }),
+        ("empty", |v| {
+            v.set(2, b"");
+            delete(v, 2);
+        }),
+        ("zeros", |v| {
+            v.set(2, &[0; 300]);
+            delete(v, 2);
+            v.set(3, &[0; 256]);
+        }),
+        ("side by side", |v| {
+            v.set(4, b"");
+            v.set(3, b"new");
+            v.set(2, b"");
+            delete(v, 3);
+            delete(v, 2);
+            delete(v, 4);
+        }),
+        ("all", |v| {
+            for id in 1..=4 {
+                v.set(id, &[b'x'; 250]);
+                v.set(id, b"");
+                v.set(id, &[id as u8; 256]);
+            }
+            for id in [3, 2, 4, 1] {
+                v.delete(id);
+            }
+        }),
+    ];
+    let in_key_value: [(&str, Change); 4] = [
+        ("delete, set, delete", |v| {
+            v.delete(2);
+            v.set(2, b"new");
+            delete(v, 2);
+        }),
+        ("set, delete, set", |v| {
+            v.set(2, b"new");
+            delete(v, 2);
+            v.set(2, b"again");
+        }),
+        ("set, delete, set, delete", |v| {
+            v.set(2, b"new");
+            delete(v, 2);
+            v.set(2, b"again");
+            delete(v, 2);
+        }),
+        ("set, delete, and an empty one beside", |v| {
+            v.set(2, b"new");
+            v.set(9, b"");
+            delete(v, 2);
+        }),
+    ];
+    for port in [Port::V, Port::Go] {
+        for (incremental, taken_over, one_record_each) in [
+            (true, true, false),
+            (true, false, false),
+            (true, false, true),
+            (false, true, false),
+            (false, false, false),
+            (false, false, true),
+        ] {
+            let mut settings = Settings {
+                incremental,
+                ..Settings::DEFAULT
+            };
+            let more = if incremental { &[][..] } else { &in_key_value };
+            for &(name, change) in changes.iter().chain(more) {
+                println!("{port:?}, {settings:?}, taken over: {taken_over}, {name}");
+                let directory = TempDirectory::new();
+                let path = directory.path();
+                if one_record_each {
+                    // 1.db and so on are new: 0.db is full.
+                    settings = settings.file_size(1);
+                }
+                let mut written = four_records(path, settings, port, taken_over);
+                change(&mut written);
+                let Written { db, mut contents } = written;
+                let next_id = db.next_id().ok();
+                db.close();
+                for _ in 0..2 {
+                    let db = open(path);
+                    check(&db, &contents);
+                    assert_eq!(db.next_id().ok(), next_id);
+                    db.close().unwrap();
+                }
+                let db = open(path);
+                let id = if incremental {
+                    db.insert(b"one more").unwrap()
+                } else {
+                    db.set(8, b"one more").unwrap();
+                    8
+                };
+                contents.insert(id, vec![b"one more".to_vec()]);
+                check(&db, &contents);
+            }
+        }
+    }
+}
+
+/// Its record stays whole then, and one of ours is damaged.
+#[test]
+fn what_v_deletes_of_what_it_wrote_itself_in_the_wrong_file_is_deleted() {
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    drop(four_records(path, Settings::DEFAULT, Port::V, true));
+    let db = open(path);
+    db.set(3, &[b'-'; 100]).unwrap();
+    db.set(4, b"read by V before it deletes").unwrap();
+    db.close().unwrap();
+    let ours = data_files(path).remove("1.db");
+    let mut v = Herolib::open(path, Settings::DEFAULT, Port::V).unwrap();
+    v.set(2, b"new").unwrap();
+    assert_eq!((v.place(2).0, v.place(4).0), (0, 1));
+    v.get(4).unwrap();
+    v.delete(2).unwrap();
+    v.close();
+    assert!(data_files(path).remove("1.db") != ours);
+    let db = open(path);
+    assert!(matches!(db.get(2), Err(Error::NotFound(_))));
+    assert_eq!(db.count().unwrap(), 3);
+}
+
+#[test]
+fn a_dump_that_lacks_more_than_herolib_deleted_is_refused() {
+    for port in [Port::V, Port::Go] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let settings = Settings::DEFAULT.key_value();
+        let mut written = four_records(path, settings, port, false);
+        written.set(2, b"new");
+        // Zeros that are a value, and a record of zeros that is live.
+        written.set(1, &[0; 100]);
+        written.set(9, b"");
+        written.set(3, b"newer");
+        written.db.delete(2).unwrap();
+        written.db.close();
+        let dump = path.join("lookup_dump.db/data");
+        let whole = fs::read(&dump).unwrap();
+        let cut: Vec<u8> = whole
+            .chunks(10)
+            .filter(|entry| entry[0] != 4)
+            .flatten()
+            .copied()
+            .collect();
+        assert_eq!(cut.len() + 10, whole.len());
+        fs::write(&dump, cut).unwrap();
+        match Db::open(path, &Options::default()) {
+            Err(Error::Corrupt { what, .. }) => assert!(what.contains("lacks id 4"), "{what}"),
+            other => panic!("{:?}", other.err()),
+        }
+        fs::write(&dump, whole).unwrap();
+        assert_eq!(open(path).count().unwrap(), 4);
+    }
+}
+
 #[test]
 fn versions_that_lead_in_a_circle_are_an_error() {
     let directory = TempDirectory::new();

@@ -1,0 +1,72 @@
+//! What herolib has appended to a data file, and what it has deleted of that again.
+
+use super::reader::ReadRecord;
+use super::record::HEADER;
+use super::{DataFile, data_file_name};
+use crate::error::Result;
+use crate::location::Location;
+use crate::reader::Reader;
+use crate::storage::Storage;
+
+/// What [`appended`] finds.
+pub(crate) enum Appended {
+    /// As many zeros as the shortest record has bytes, between records.
+    Zeros,
+    /// A record that is not live: there is a newer one, or V has zeroed its place in another file.
+    Gone(Location),
+}
+
+/// Goes over what stands from `from` on, where a record begins, in data file `number`, one of `files`.
+/// The records at the places in `live`, which ascend, are live.
+///
+/// A record that holds may have zeros in its value, and a live one may be nothing but zeros: those are
+/// not found. What is no record is looked at byte by byte: the next one may begin anywhere in it.
+pub(crate) fn appended(
+    storage: &dyn Storage,
+    files: &[DataFile],
+    number: u16,
+    from: u32,
+    live: &[Location],
+    mut found: impl FnMut(Appended) -> Result<()>,
+) -> Result<()> {
+    let mut reader = Reader::sequential(storage, &data_file_name(number))?;
+    let (mut at, mut zeros) = (u64::from(from), 0);
+    while at < reader.len()
+        && let Ok(position) = u32::try_from(at)
+    {
+        let place = Location {
+            file: number,
+            position,
+        };
+        let is_live = || live.binary_search(&place).is_ok();
+        let header = reader.header(at)?;
+        if let Some(header) = header.filter(|header| is_there(files, header.previous)) {
+            if (header.size > 0 || is_live()) && reader.value_holds(at, &header)? {
+                if !is_live() {
+                    found(Appended::Gone(place))?;
+                }
+                at += header.record_len();
+                zeros = 0;
+                continue;
+            }
+            // Maybe an empty value: too little tells it by to pass over it.
+            if header.describes(b"") && !header.previous.is_none() {
+                found(Appended::Gone(place))?;
+            }
+        }
+        let is_zero = reader.bytes(at, 1)? == [0];
+        zeros = if is_zero { zeros + 1 } else { 0 };
+        if zeros == HEADER {
+            found(Appended::Zeros)?;
+            zeros = 0;
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+/// Whether a record can have `previous` before it; not to compute the CRC of whatever follows a byte.
+fn is_there(files: &[DataFile], previous: Location) -> bool {
+    let file = files.binary_search_by_key(&previous.file, |file| file.number);
+    previous.is_none() || file.is_ok_and(|index| u64::from(previous.position) < files[index].len)
+}
