@@ -496,7 +496,7 @@
  * - The originals keep the ids in a lookup dump, which they write at close, and mostly do not
  *   write. A directory that lacks it is OURDB_INCOMPATIBLE, never an empty database. With
  *   OURDB_OPEN_ADOPT the ids of an incremental database are reconstructed from its data files;
- *   where deletions leave them uncertain it is OURDB_CORRUPT. Two things are believed that the bytes
+ *   where deletions leave them uncertain it is OURDB_CORRUPT. Two things are believed that bytes
  *   can't prove: 12 zeros are an empty value that is there; and the zeros of one deleted record were
  *   the first version of an id, where there are but first versions before them and right behind. In
  *   key-value mode no file has the ids, and it stays OURDB_INCOMPATIBLE.
