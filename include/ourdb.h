@@ -497,9 +497,9 @@
  *   write. A directory that lacks it is OURDB_INCOMPATIBLE, never an empty database. With
  *   OURDB_OPEN_ADOPT the ids of an incremental database are reconstructed from its data files;
  *   where deletions leave them uncertain it is OURDB_CORRUPT. Two things are believed that bytes
- *   can't prove: 12 zeros are an empty value that is there; and the zeros of one deleted record were
- *   the first version of an id, where there are but first versions before them and right behind. In
- *   key-value mode no file has the ids, and it stays OURDB_INCOMPATIBLE.
+ *   can't prove: 12 zeros are an empty value that is there; and the zeros of one deleted record
+ *   were the first version of an id, where there are but first versions before them and right
+ *   behind. In key-value mode no file has the ids, and it stays OURDB_INCOMPATIBLE.
  * - ourdb_close() writes a lookup dump, so that the originals can open the directory and read every
  *   value up to 65535 bytes. They must be given the same record_nr_max and record_size_max that the
  *   database has stored, because these decide how wide the dump's entries are. What they write is

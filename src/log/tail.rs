@@ -413,6 +413,18 @@ impl Tail {
                         // Should it stay, recovery passes over it, because the next file begins where
                         // this one does. It may have been opened by a reader that follows.
                         self.sealed = true;
+                        // Who finds its header takes it for a part of the log.
+                        if has_header && removed.is_err() {
+                            let end = FILE_HEADER as u64;
+                            self.directory_unsynced = true;
+                            self.unsynced.push(Unsynced {
+                                number,
+                                file,
+                                from: 0,
+                                end,
+                                length: Length::new(end),
+                            });
+                        }
                     }
                     Err(failed(error))
                 }
