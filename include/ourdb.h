@@ -471,7 +471,8 @@
  * that is on disk yet or not. The writer may compact meanwhile: the reader keeps its moment, and is
  * taken to the new files by its next ourdb_refresh(). Where it can't map files, or with
  * OURDB_IO_FILE, it holds some 128 data files open: with more of them a read after a compaction may
- * be OURDB_INCOMPATIBLE until ourdb_refresh().
+ * be OURDB_INCOMPATIBLE until ourdb_refresh(). What the writer erases is gone for a reader at once,
+ * as not found; of a value that herolib wrote it sees zeros until ourdb_refresh().
  *
  *
  * Statistics

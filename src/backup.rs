@@ -720,7 +720,8 @@ fn erased_alone(copy: &Extent) -> Result<u64> {
     for (id, entry) in world.lookup.entries().filter(|(_, entry)| !entry.is_live()) {
         let location = entry.location();
         let head = world.log.segment_of(location)?.head(location, id)?;
-        erased += u64::from(head.kind == Kind::Erased);
+        let is_cleared = || world.clear_between((location, &head), None).is_some();
+        erased += u64::from(head.kind == Kind::Erased && !is_cleared());
     }
     Ok(erased)
 }

@@ -536,8 +536,8 @@ impl Manifest {
 fn list(bytes: &[u8], at: usize, most: usize) -> Option<&[[u8; LIST_ENTRY]]> {
     let (header, rest) = bytes.get(at..)?.split_at_checked(LIST)?;
     let count = u32_at(header, 0) as usize;
-    let entries = rest.get(..LIST_ENTRY * count)?;
-    (count <= most).then_some(entries.as_chunks().0)
+    let entries = rest.as_chunks().0;
+    (count <= most).then(|| entries.get(..count))?
 }
 
 /// The generation that comes after `generation` in the database `uuid`: one that no data file has, of

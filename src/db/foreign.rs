@@ -64,6 +64,7 @@ impl Opening<'_> {
             None => self.recover()?.lookup.entries().collect(),
             Some(dump) => self.entries_after(dump, &mut manifest)?,
         };
+        self.date_taken_over(&mut manifest);
         self.freeze_data_files(&mut manifest, &entries)?;
         manifest.backup = false;
         manifest.dump = known_dump(storage)?;
@@ -184,7 +185,6 @@ impl Opening<'_> {
             let mut entries = entries.iter();
             entries.any(|(_, entry)| entry.is_live() && entry.location().file == number)
         };
-        self.date_taken_over(manifest);
         let old = std::mem::take(&mut manifest.files);
         let files = herolib::data_files(storage)?;
         for file in &files {

@@ -90,10 +90,12 @@ impl<'a> Opening<'a> {
         let was_open = self.manifest.state != State::Clean && !self.manifest.backup;
         let mut files = self.manifest.files.iter();
         let compacted = was_open && files.any(|file| file.kind == FileKind::Compacted);
-        let replaced = (compacted || !self.leftovers.is_empty() || !self.other_bases().is_empty())
-            && !planted!(leftovers_removed_at_once);
-        if (self.outdated || replaced) && !self.read_only {
-            self.manifest.write(&*storage)?;
+        if !self.read_only {
+            let others = !self.leftovers.is_empty() || !self.other_bases().is_empty();
+            let replaced = (compacted || others) && !planted!(leftovers_removed_at_once);
+            if self.outdated || replaced {
+                self.manifest.write(&*storage)?;
+            }
         }
         if !self.read_only
             && let Err(error) = self

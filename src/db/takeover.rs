@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::herolib;
 use crate::log::segment::{LONGEST_FILE, name};
 use crate::lookup::Entry;
-use crate::lookup::checkpoint::INDEX;
+use crate::lookup::checkpoint::{self, INDEX};
 use crate::manifest::{DataFile, FileKind, KnownDump, Manifest};
 use crate::options::{Limits, Options};
 use crate::storage::{Access, Storage, remove_if_there};
@@ -29,9 +29,12 @@ impl Adoption {
             &self.entries,
         )?);
         // Should the manifest be an old one that was put back, there may be a checkpoint of what
-        // is now another generation of that number.
-        remove_if_there(storage, INDEX)
-            .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+        // is now another generation of that number. The one of the generation before stays until
+        // then: the next opening may begin anew, where herolib has zeroed what is in the log.
+        if checkpoint::is_there(storage, &self.manifest.uuid, self.manifest.generation)? {
+            remove_if_there(storage, INDEX)
+                .map_err(|error| Error::from_io("remove", storage.describe(INDEX), error))?;
+        }
         self.manifest.write(storage)?;
         Ok(self.manifest)
     }

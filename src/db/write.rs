@@ -457,7 +457,7 @@ impl Db {
     }
 
     /// Deletes every record, in one commit. Their versions stay, and their ids are not given out
-    /// again. Writes one record, however many there are, and walks once over the lookup.
+    /// again. Writes one record, however many there are, and walks once over those that are live.
     pub fn clear(&self) -> Result<()> {
         let shared = &*self.shared;
         shared.check_writable("clear")?;

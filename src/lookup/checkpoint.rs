@@ -327,6 +327,11 @@ pub(crate) fn load<'a>(
     }
 }
 
+/// Whether the last checkpoint is of this database and generation.
+pub(crate) fn is_there(storage: &dyn Storage, uuid: &[u8; 16], generation: u64) -> Result<bool> {
+    Ok(open(storage, uuid, generation)?.is_some())
+}
+
 /// Whether the last checkpoint is of this database and generation, and of a log that ended no later.
 pub(crate) fn is_of(
     storage: &dyn Storage,

@@ -1172,8 +1172,15 @@ fn a_backup_begun_twice_is_finished_where_commits_are_lost() {
 
 #[test]
 fn a_reader_backs_up_what_its_writer_has_erased_since() {
-    for (lives, is_set_again) in [(true, false), (true, true), (false, false), (false, true)] {
-        let what = format!("live {lives}, set again {is_set_again}");
+    for (made, is_set_again) in [
+        ("live", false),
+        ("live", true),
+        ("deleted", false),
+        ("deleted", true),
+        ("cleared", false),
+        ("cleared", true),
+    ] {
+        let what = format!("{made}, set again: {is_set_again}");
         let (directory, target) = (TempDirectory::new(), TempDirectory::new());
         let options = Options {
             key_value: true,
@@ -1185,8 +1192,13 @@ fn a_reader_backs_up_what_its_writer_has_erased_since() {
             let value = number.to_le_bytes();
             writer.set(number % 10, &value).expect("a set");
         }
-        if !lives {
-            writer.delete(3).expect("a deletion");
+        match made {
+            "deleted" => writer.delete(3).expect("a deletion"),
+            "cleared" => {
+                writer.clear().expect("a clear");
+                (10..19).for_each(|id| writer.set(id, b"after").expect("a set"));
+            }
+            _ => {}
         }
         let reader = Db::open(directory.path(), &read_only()).expect("a reader");
         writer.erase(3).expect("an erasure");
