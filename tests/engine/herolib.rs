@@ -1344,6 +1344,46 @@ fn a_read_that_fails_while_taking_over_loses_nothing() {
     }
 }
 
+/// The next opening begins the takeover anew, and reads what was before from the checkpoint: in the log V
+/// has zeroed a record.
+#[test]
+fn a_takeover_that_is_killed_keeps_the_history_of_what_we_deleted() {
+    let settings = Settings::DEFAULT.key_value();
+    let directory = TempDirectory::new();
+    let path = directory.path();
+    Herolib::open(path, settings, Port::V).unwrap().close();
+    let db = open(path);
+    for id in 1..=4 {
+        db.set(id, b"ours").unwrap();
+    }
+    db.delete(1).unwrap();
+    db.close().unwrap();
+    let mut herolib = Herolib::open(path, settings, Port::V).unwrap();
+    herolib.get(3).unwrap();
+    herolib.delete(3).unwrap();
+    herolib.set(4, b"V's").unwrap();
+    herolib.close();
+    let mut files = BTreeMap::new();
+    contents(path, "", &mut files);
+    let storage = SimStorage::new(Disk::holding(&files), true, 1);
+    let open = |storage: &SimStorage| {
+        Db::open_on(Arc::new(storage.clone()), &Options::default()).expect("it opens")
+    };
+    drop(open(&storage));
+    let history = storage.history();
+    for killed in 0..=history.events.len() {
+        let storage = SimStorage::new(history.after(killed), true, 2);
+        let db = open(&storage);
+        let states: Vec<State> = (db.history(1, 0).unwrap().iter())
+            .map(|record| record.state)
+            .collect();
+        assert_eq!(states, [State::Deleted, State::Live], "{killed}");
+        assert_eq!(db.get(2).unwrap(), b"ours", "{killed}");
+        assert!(db.get(3).is_err(), "{killed}");
+        assert_eq!(db.get(4).unwrap(), b"V's", "{killed}");
+    }
+}
+
 /// Turns of V and of ours, with clears and compactions among ours. What a record was is known from what
 /// was done: its versions, newest first, `None` for a deletion.
 #[test]
