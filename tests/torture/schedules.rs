@@ -64,7 +64,7 @@ fn any_history(seed: u64) -> Workload {
 
 #[test]
 fn histories_with_all_faults() {
-    let campaign = Campaign::begin("histories_with_all_faults", "histories", 8000, 1_000_000);
+    let campaign = Campaign::begin("histories_with_all_faults", "histories", 20_000, 1_000_000);
     let watch = Watch::start("histories_with_all_faults");
     campaign.run(|seed| {
         watch.begin(seed);

@@ -84,7 +84,7 @@ const BUGS: &[(&str, &str)] = &[
         "manifest_checksum_ignored",
         "every_bit_of_a_closed_database",
     ),
-    ("manifest_stays_clean", "changes_that_fail"),
+    ("manifest_stays_clean", "images_that_a_crash_leaves"),
     ("marked_before_synced", "images_that_a_crash_leaves"),
     ("names_of_copies_not_synced", "images_that_a_crash_leaves"),
     ("new_data_file_not_synced", "images_that_a_crash_leaves"),
