@@ -169,8 +169,8 @@ impl Opening<'_> {
         names
     }
 
-    /// Removes what a compaction or a takeover has left behind, which nobody reads any more. Only a failed sync is
-    /// a failure: after it the kernel may not try the names of other files again either.
+    /// Removes what a compaction or a takeover has left behind, which nobody reads any more. Only a
+    /// failed sync is a failure: after it the kernel may not try the names of other files again either.
     pub(super) fn remove_leftovers(&mut self) -> Result<()> {
         let storage = &**self.storage;
         // What can't be removed now is left to the next opening.

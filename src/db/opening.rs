@@ -96,17 +96,14 @@ impl<'a> Opening<'a> {
             if self.outdated || replaced {
                 self.manifest.write(&*storage)?;
             }
-        }
-        if !self.read_only
-            && let Err(error) = self
-                .remove_leftovers()
-                .and_then(|()| self.settle_log(outcome))
-        {
-            // A sync may have failed: then what the kernel holds must be written again. If this
-            // can't be noted, a short log is written again all the same.
-            self.manifest.state = State::SyncFailed;
-            let _ = self.manifest.write(&*storage);
-            return Err(error);
+            let settled = self.remove_leftovers();
+            if let Err(error) = settled.and_then(|()| self.settle_log(outcome)) {
+                // A sync may have failed: then what the kernel holds must be written again. If this
+                // can't be noted, a short log is written again all the same.
+                self.manifest.state = State::SyncFailed;
+                let _ = self.manifest.write(&*storage);
+                return Err(error);
+            }
         }
         let limits = self.limits();
         if limits != self.manifest.limits && !self.read_only {

@@ -95,29 +95,29 @@ impl World {
         (location, head): (Location, &Head),
         newer: Option<(Location, &Head)>,
     ) -> Option<Clear> {
-        let commit = match head.commit {
-            0 => self.was_there_at(location),
-            commit => commit,
-        };
+        let commit = self.dated(location, head).unwrap_or(head.commit);
         let clear = self.clears.first_after(commit)?;
         // What herolib wrote on top of ours is newer than any clear before it, and older than any
         // after it.
-        let newer = newer.map(|(location, head)| match head.commit {
-            0 => self.was_there_at(location).saturating_add(1),
-            commit => commit,
+        let newer = newer.map(|(location, head)| match self.dated(location, head) {
+            Some(commit) => commit.saturating_add(1),
+            None => head.commit,
         });
         newer
             .is_none_or(|newer| clear.commit < newer)
             .then_some(clear)
     }
 
-    /// The last commit of which it is known that a version without a commit came before the next one.
-    fn was_there_at(&self, location: Location) -> u64 {
+    /// The commit at which a version that has none is known to have been there.
+    fn dated(&self, location: Location, head: &Head) -> Option<u64> {
+        if head.commit != 0 {
+            return None;
+        }
         let Location { file, position } = location;
         let after = |part: &TakenOver| (part.file, part.end) <= (file, position);
         let part = self.taken_over.get(self.taken_over.partition_point(after));
-        part.filter(|part| part.file == file)
-            .map_or(self.base.commit, |part| part.commit)
+        let part = part.filter(|part| part.file == file);
+        Some(part.map_or(self.base.commit, |part| part.commit))
     }
 
     /// Whether the erasure at `location` found its record live. Nothing may be overwritten meanwhile.

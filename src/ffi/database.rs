@@ -95,8 +95,8 @@ pub unsafe extern "C" fn ourdb_close(db: *mut ourdb) -> c_int {
     finish("ourdb_close", guarded(close))
 }
 
-/// Refuses to end a database as long as something of it is open, or at work. In a forked child that is nothing
-/// to wait for: its memory is released.
+/// Refuses to end a database as long as something of it is open, or at work. In a forked child that is
+/// nothing to wait for: its memory is released.
 fn check_idle(db: &Db) -> Outcome<()> {
     if !db.is_forked() {
         db.check_idle()?;

@@ -177,11 +177,11 @@ pub(crate) fn replay(
             Some(from) if is_first => u64::from(from.position),
             _ => FILE_HEADER as u64,
         };
-        if from > file.len && start.salvage {
-            index += 1;
-            continue;
-        }
         if from > file.len {
+            if start.salvage {
+                index += 1;
+                continue;
+            }
             broken = Some((index, file.len, "the data file is shorter than its header"));
             break;
         }

@@ -284,8 +284,8 @@ pub(crate) fn empty(
     }
 }
 
-/// Makes the file for the next table on disk. One of that name is no longer there but stays as it is: it
-/// may be the table in use, which could not be given its own name.
+/// Makes the file for the next table on disk. Should there be one of that name, that loses the name and
+/// is not touched: it may be the table in use, which could not be given its own.
 pub(crate) fn new_table(storage: &dyn Storage, limit: u32) -> Result<Lookup> {
     let path = storage.describe(NEXT_TABLE);
     let made = remove_if_there(storage, NEXT_TABLE)
