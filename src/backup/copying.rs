@@ -1,0 +1,350 @@
+//! Carries a backup out: what the destination doesn't have is copied, then the engine opens the copy.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::plan::{Plan, is_interrupted, list};
+use crate::base;
+use crate::db::{Extent, Part, open_copy, remove_leftovers};
+use crate::error::{Error, FailedSync, Result};
+use crate::herolib;
+use crate::log::erasure;
+use crate::log::record::Kind;
+use crate::log::segment::{FILE_HEADER, name};
+use crate::lookup::checkpoint::{INDEX, TABLE};
+use crate::manifest::{DataFile, FileKind, Manifest, State};
+use crate::planted::planted;
+use crate::storage::{Access, File, Lock, remove_if_there, sync_directory};
+
+/// Bytes are copied so many at a time.
+const PIECE: u64 = 2 << 20;
+
+impl Plan<'_> {
+    /// So many bytes of a data file are in the destination already.
+    fn kept(&self, number: u16) -> u64 {
+        let earlier = self.earlier.as_ref();
+        let file = earlier
+            .filter(|earlier| self.extends(earlier))
+            .and_then(|earlier| earlier.file(number));
+        file.map_or(0, |file| u64::from(file.len))
+    }
+
+    /// Makes the backup in the destination, which is locked.
+    pub(super) fn carry_out(
+        mut self,
+        lock: Box<dyn Lock>,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let new = |part: &Part| part.end - self.kept(part.segment.number).min(part.end);
+        let total = self.extent.parts.iter().map(new).sum();
+        let mut done = 0;
+        let mut tell = |more: u64| {
+            done += more;
+            match progress(done, total) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::Cancelled),
+            }
+        };
+        tell(0)?;
+        if self.is_done() {
+            // Whoever made it may have died before its manifest was durable.
+            return self.sync_names();
+        }
+        // Of a backup that was interrupted at its end. What it overwrites may be copied anew.
+        let interrupted = self.earlier.as_ref().unwrap_or(&self.wanted);
+        erasure::redo(
+            &**self.destination,
+            &interrupted.uuid,
+            interrupted.generation,
+        )?;
+        if let Some(earlier) = &self.earlier
+            && self.is_overwriting
+            && self.extends(earlier)
+        {
+            self.check_history(earlier)?;
+        }
+        let before = self.begin()?;
+        for part in &self.extent.parts {
+            self.copy(part, &mut tell)?;
+        }
+        self.write_base()?;
+        self.sync_names()?;
+        if before.state == State::Unfinished || !self.extends(&before) {
+            // All of it is on disk, and from here on it is this backup or none.
+            let copied = Manifest {
+                state: State::Unfinished,
+                files: with_files_of(self.wanted.files.clone(), Some(&before)),
+                ..self.wanted.clone()
+            };
+            copied.write(&**self.destination)?;
+            self.remove_derived()?;
+        }
+        remove_leftovers(&**self.destination, &before, &self.wanted)?;
+        self.remove_old_bases()?;
+        self.sync_names()?;
+        self.finish(lock)
+    }
+
+    /// Whether the destination has all there is, and was left in order.
+    fn is_done(&self) -> bool {
+        self.earlier.as_ref().is_some_and(|earlier| {
+            let base = self.wanted.base.or(earlier.base);
+            let same = Manifest {
+                state: State::Clean,
+                dump: earlier.dump,
+                time_us: earlier.time_us,
+                base,
+                ..self.wanted.clone()
+            };
+            self.extends(earlier) && *earlier == same
+        })
+    }
+
+    /// Notes durably, before anything is changed, what the destination is until the backup is done;
+    /// the manifest that says so.
+    fn begin(&self) -> Result<Manifest> {
+        let is_interrupted = self.earlier.as_ref().is_some_and(is_interrupted);
+        let has_lost_ids =
+            (self.earlier.as_ref()).is_some_and(|earlier| earlier.next_id > self.wanted.next_id);
+        if (is_interrupted && !planted!(checkpoint_of_interrupted_backup)) || has_lost_ids {
+            // It may be that of the one that was interrupted, with commits that the database has lost
+            // since, or ids that transactions had taken and nobody has used.
+            self.remove(INDEX)?;
+        }
+        let replaced = |earlier: &Manifest| {
+            // Of a file that both have, the bytes would be overwritten.
+            let beside = |file: &DataFile| earlier.file(file.number).is_none();
+            !self.extends(earlier) && !self.wanted.files.iter().all(beside)
+        };
+        let begun = match &self.earlier {
+            Some(earlier) if earlier.state == State::Unfinished && self.extends(earlier) => {
+                let files = with_files_of(earlier.files.clone(), Some(&self.wanted));
+                if files.len() == earlier.files.len() {
+                    // Whoever wrote it may have died before it was durable.
+                    self.sync_names()?;
+                    return Ok(earlier.clone());
+                }
+                Manifest {
+                    files,
+                    ..earlier.clone()
+                }
+            }
+            Some(earlier) if earlier.state != State::Unfinished && !replaced(earlier) => {
+                // Should it end here, they are known to be the backup's even if they are damaged.
+                let mut doomed = earlier.doomed.clone();
+                let new = self.wanted.files.iter().map(|file| file.number);
+                doomed.extend(new.filter(|&number| earlier.file(number).is_none()));
+                doomed.sort_unstable();
+                doomed.dedup();
+                Manifest {
+                    state: State::Extending,
+                    doomed,
+                    ..earlier.clone()
+                }
+            }
+            earlier => {
+                let mut files = with_files_of(self.wanted.files.clone(), earlier.as_ref());
+                files.iter_mut().for_each(|file| file.len = 0);
+                Manifest {
+                    state: State::Unfinished,
+                    files,
+                    ..self.wanted.clone()
+                }
+            }
+        };
+        match planted!(backup_done_before_copied) {
+            true => self.wanted.write(&**self.destination)?,
+            false => begun.write(&**self.destination)?,
+        }
+        if begun.state == State::Unfinished {
+            self.remove_derived()?;
+        }
+        Ok(begun)
+    }
+
+    /// Copies what the destination doesn't have of a data file, and syncs it.
+    fn copy(&self, part: &Part, tell: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let number = part.segment.number;
+        let name = name(number);
+        let mut at = self.kept(number);
+        if planted!(backup_file_known_by_name) && self.open(number, Access::Read).is_ok() {
+            return Ok(());
+        }
+        let file = if at > 0 {
+            let file = self.open(number, Access::Write)?;
+            let len = file.len().map_err(|e| self.failed("open", &name, e))?;
+            if len < at {
+                return Err(Error::corrupt(
+                    self.destination.describe(&name),
+                    len,
+                    format!("the data file of the backup ends here, and it had {at} bytes"),
+                ));
+            }
+            if len == part.end && at == part.end {
+                return Ok(());
+            }
+            // What an interrupted backup has left behind the end may not be whole.
+            if len > at {
+                let cut = file.set_len(at);
+                cut.map_err(|error| self.failed("cut", &name, error))?;
+            }
+            file
+        } else {
+            // Not emptied but made anew: somebody may be reading the one of before.
+            self.remove(&name)?;
+            self.open(number, Access::CreateNew)?
+        };
+        let mut source = self.whole_source(part);
+        while at < part.end {
+            let copied = match &source {
+                Some(source) => file
+                    .copy_from(&**source, at, part.end - at)
+                    .map_err(|error| self.failed("write", &name, error))?,
+                None => 0,
+            };
+            let copied = if copied > 0 {
+                copied
+            } else {
+                source = None;
+                let len = (part.end - at).min(PIECE);
+                let bytes = part.segment.bytes(at, len as usize)?;
+                file.write_at(at, &[&bytes])
+                    .map_err(|error| self.failed("write", &name, error))?;
+                len
+            };
+            at += copied;
+            tell(copied)?;
+        }
+        if planted!(backup_not_synced) {
+            return Ok(());
+        }
+        file.sync()
+            .map_err(|error| self.failed("sync", &name, FailedSync::mark(error)))
+    }
+
+    /// The file that a data file of the database is read from, for a copy that doesn't pass through
+    /// here. Under the name there may be another one by now; then the bytes come from the mapping.
+    fn whole_source(&self, part: &Part) -> Option<Arc<dyn File>> {
+        if self.extent.volatile {
+            return None;
+        }
+        let storage = self.db.storage();
+        let file = storage
+            .open(&name(part.segment.number), Access::Read)
+            .ok()?;
+        let header = part.end.min(FILE_HEADER as u64);
+        let same = self.is_same(&*file, part, 0, header).ok()?;
+        (same && file.len().ok()? >= part.end).then_some(file)
+    }
+
+    /// Writes what the log builds upon.
+    fn write_base(&mut self) -> Result<()> {
+        let generation = self.wanted.generation;
+        let frozen = |part: &Part| matches!(part.kind, FileKind::Frozen { .. });
+        let entries = match self.wanted.base {
+            Some(stamp) => base::read(self.db.storage(), generation, stamp)?,
+            // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
+            None if self.extent.parts.iter().any(frozen) => {
+                self.extent.world.lookup.entries().collect()
+            }
+            None => return Ok(()),
+        };
+        let earlier = self.earlier.as_ref();
+        let there = earlier.filter(|earlier| {
+            self.extends(earlier)
+                && earlier.base.is_some()
+                && earlier.base == self.wanted.base
+                && earlier.state != State::Unfinished
+        });
+        if there.is_none() {
+            self.wanted.base = Some(base::write(&**self.destination, generation, &entries)?);
+        }
+        Ok(())
+    }
+
+    /// Removes what the engine makes again by itself, and herolib's dump of what is no more.
+    fn remove_derived(&self) -> Result<()> {
+        for name in [INDEX, TABLE, erasure::JOURNAL] {
+            self.remove(name)?;
+        }
+        herolib::remove_dump(&**self.destination)
+    }
+
+    fn remove_old_bases(&self) -> Result<()> {
+        let current = self.wanted.base.map(|_| base::name(self.wanted.generation));
+        for name in list(&**self.destination)? {
+            if base::is_base(&name) && Some(&name) != current.as_ref() {
+                self.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        match remove_if_there(&**self.destination, name) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failed("remove", name, error)),
+        }
+    }
+
+    fn sync_names(&self) -> Result<()> {
+        sync_directory(&**self.destination, "").map_err(|error| self.failed("sync", "", error))
+    }
+
+    /// Opens the copy, which reads all that is new and verifies it, and closes it, which makes it a
+    /// database closed cleanly.
+    fn finish(self, lock: Box<dyn Lock>) -> Result<()> {
+        let copy = open_copy(self.destination, self.wanted.clone(), lock)?;
+        let opened = copy.extent()?;
+        // Beside a reader the writer may erase what was live as of its moment.
+        let erased = match self.db.is_read_only() {
+            true => erased_alone(&opened)?,
+            false => 0,
+        };
+        let (there, here) = (
+            (opened.commit, opened.live + erased, opened.next_id),
+            (self.extent.commit, self.extent.live, self.extent.next_id),
+        );
+        if there != here {
+            return Err(Error::corrupt(
+                self.destination.describe(""),
+                0,
+                format!(
+                    "the copy has (last commit, live records, next id) {there:?}, and the database \
+                     {here:?}"
+                ),
+            ));
+        }
+        copy.close()
+    }
+}
+
+/// The data files of a backup, and with no length those of another one, which was there before or comes
+/// after it: named, they are known to be the backup's until they are removed, whatever comes in between.
+fn with_files_of(mut files: Vec<DataFile>, other: Option<&Manifest>) -> Vec<DataFile> {
+    if let Some(other) = other {
+        files.extend((other.files.iter()).map(|file| DataFile { len: 0, ..*file }));
+        files.extend((other.doomed.iter()).map(|&number| DataFile {
+            number,
+            kind: FileKind::Log,
+            len: 0,
+        }));
+    }
+    files.sort_by_key(|file| file.number);
+    files.dedup_by_key(|file| file.number);
+    files
+}
+
+/// How many records have an erased version as their newest, without the record of the erasure above it:
+/// that came later.
+fn erased_alone(copy: &Extent) -> Result<u64> {
+    let world = &copy.world;
+    let mut erased = 0;
+    for (id, entry) in world.lookup.entries().filter(|(_, entry)| !entry.is_live()) {
+        let location = entry.location();
+        let head = world.log.segment_of(location)?.head(location, id)?;
+        let is_cleared = || world.clear_between((location, &head), None).is_some();
+        erased += u64::from(head.kind == Kind::Erased && !is_cleared());
+    }
+    Ok(erased)
+}
