@@ -467,8 +467,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             let from = at;
             // What verifies is well, whenever it was read.
             db.unchanged(|_| {
-                // More may have been written since.
-                let most = (reader.len() - at).min(PIECE as u64) as usize;
+                let most = reader.left(at).min(PIECE as u64) as usize;
                 let mut piece = view.loaded(at, most).unwrap_or(reader.at_hand(at));
                 // Goes ahead, so that places in the table are on their way when their records come.
                 let mut scout = piece;

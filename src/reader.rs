@@ -91,6 +91,12 @@ impl Reader {
         self.len
     }
 
+    /// How many bytes the file has by now from `position` on; none where that can't be told.
+    pub(crate) fn left(&self, position: u64) -> u64 {
+        let len = self.file.len().unwrap_or(0).min(self.len);
+        len.saturating_sub(position)
+    }
+
     /// `len` bytes from `position`, or fewer where the file ends.
     pub(crate) fn bytes(&mut self, position: u64, len: u64) -> Result<&[u8]> {
         let position = position.min(self.len);

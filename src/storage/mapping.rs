@@ -165,6 +165,27 @@ impl Mapping {
         self.populate(from - from % page_size(), to, libc::MADV_POPULATE_READ)
     }
 
+    /// Whether all pages of `[from, to)` of a [`Backing::Read`] mapping are in memory, so that none has to
+    /// be asked for: much less work for the kernel than to populate them again. It says so of all pages to
+    /// who neither owns the file nor may write to it, and of some that a file had that is shorter by now.
+    pub(super) fn is_resident(&self, from: usize, to: usize) -> bool {
+        let mut from = from - from % page_size();
+        let to = to.min(self.len());
+        while from < to {
+            let mut pages = [0u8; 64];
+            let len = (to - from).min(pages.len() * page_size());
+            // SAFETY: the range lies within this mapping, and there is a byte for each of its pages.
+            let told =
+                unsafe { libc::mincore(self.base().add(from).cast(), len, pages.as_mut_ptr()) };
+            let pages = &pages[..len.div_ceil(page_size())];
+            if told != 0 || pages.iter().any(|page| page & 1 == 0) {
+                return false;
+            }
+            from += len;
+        }
+        true
+    }
+
     /// `from` is a multiple of the page size.
     fn populate(&self, from: usize, to: usize, advice: libc::c_int) -> io::Result<()> {
         let Some(len) = to.min(self.len()).checked_sub(from).filter(|&len| len > 0) else {
@@ -200,4 +221,34 @@ pub(super) fn page_size() -> usize {
     let size = usize::try_from(size).unwrap_or(4096);
     SIZE.store(size, Ordering::Relaxed);
     size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_that_nobody_has_read_is_not_resident() {
+        let path = std::env::temp_dir().join(format!("ourdb-resident-{}", std::process::id()));
+        let (page, written) = (page_size(), 200 * page_size());
+        std::fs::write(&path, vec![7u8; written]).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.set_len(2 * written as u64).unwrap();
+        let mapping = Mapping::new(2 * written, Backing::Read(&file, 0)).unwrap();
+        // Mapped or not: it is in memory since it was written.
+        assert!(mapping.is_resident(0, written));
+        assert!(mapping.is_resident(5, written - 5));
+        mapping.populate_for_reading(0, 100 * page).unwrap();
+        assert!(mapping.is_resident(0, written));
+        for (from, to) in [
+            (written - 1, written + 1),
+            (0, 2 * written),
+            (2 * written - 5, 2 * written),
+        ] {
+            assert!(!mapping.is_resident(from, to), "{from} to {to}");
+        }
+        // Past the mapping there is nothing to look at.
+        assert!(mapping.is_resident(2 * written, 3 * written));
+    }
 }

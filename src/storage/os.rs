@@ -38,6 +38,12 @@ pub struct OsStorage {
 }
 
 /// What tells a file or a directory from all others.
+/// Who this process acts as.
+fn user() -> u32 {
+    // SAFETY: the call has no preconditions.
+    unsafe { libc::geteuid() }
+}
+
 fn identity(metadata: &fs::Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
@@ -597,6 +603,7 @@ impl File for OsFile {
                 Ok(View::mapped(
                     Arc::new(mapping),
                     metadata.as_ref().map(identity),
+                    metadata.is_some_and(|metadata| metadata.uid() == user()),
                 ))
             }
             Err(error) if self.io == IoMode::Map => Err(error),

@@ -18,6 +18,8 @@ pub struct View {
     mapping: Option<Arc<Mapping>>,
     /// What tells the file that is mapped from all others, if anything does.
     identity: Option<Identity>,
+    /// The file is this user's own.
+    is_own: bool,
     /// Where the mapping begins, at hand for who reads.
     base: Option<NonNull<u8>>,
     /// The mark, or the end of the mapping if that comes before; 0 without one.
@@ -37,17 +39,19 @@ impl View {
         View {
             mapping: None,
             identity: None,
+            is_own: false,
             base: None,
             readable: AtomicU64::new(0),
             end: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn mapped(mapping: Arc<Mapping>, identity: Option<Identity>) -> View {
+    pub(super) fn mapped(mapping: Arc<Mapping>, identity: Option<Identity>, is_own: bool) -> View {
         View {
             base: NonNull::new(mapping.base()),
             mapping: Some(mapping),
             identity,
+            is_own,
             readable: AtomicU64::new(0),
             end: AtomicU64::new(0),
         }
@@ -105,18 +109,17 @@ impl View {
         self.from(position)?.get(..len)
     }
 
-    /// Up to `len` bytes from `position`, all of which are in memory: to read them is no page fault,
-    /// nor a SIGBUS as in a file that ends earlier by now or over a bad sector. Nothing where that can't
-    /// be had, which the file may have to tell more of.
+    /// Up to `len` bytes from `position`, which the file has just been seen to have, and all of which are
+    /// in memory: to read them is no SIGBUS, as over a bad sector. Nothing where that can't be had,
+    /// which the file may have to tell more of.
     pub(crate) fn loaded(&self, position: u64, len: usize) -> Option<&[u8]> {
         let bytes = self.from(position)?;
         let bytes = &bytes[..len.min(bytes.len())];
         let from = position as usize;
+        let to = from + bytes.len();
         let mapping = self.mapping.as_ref()?;
-        mapping
-            .populate_for_reading(from, from + bytes.len())
-            .ok()?;
-        Some(bytes)
+        let is_there = self.is_own && mapping.is_resident(from, to);
+        (is_there || mapping.populate_for_reading(from, to).is_ok()).then_some(bytes)
     }
 
     /// Begins to load `len` bytes from `position` into the processor's cache. Where there are none, it
