@@ -297,8 +297,9 @@ impl Plan<'_> {
         let copy = open_copy(self.destination, self.wanted.clone(), lock)?;
         let opened = copy.extent()?;
         // Beside a reader the writer may erase what was live as of its moment.
-        let erased = match self.db.is_read_only() {
-            true => erased_alone(&opened)?,
+        let missing = self.extent.live.saturating_sub(opened.live);
+        let erased = match missing > 0 && self.db.is_read_only() {
+            true => missing.min(erased_alone(&opened)?),
             false => 0,
         };
         let (there, here) = (
@@ -336,7 +337,7 @@ fn with_files_of(mut files: Vec<DataFile>, other: Option<&Manifest>) -> Vec<Data
 }
 
 /// How many records have an erased version as their newest, without the record of the erasure above it:
-/// that came later.
+/// that came later, or comes with the next changes of another database.
 fn erased_alone(copy: &Extent) -> Result<u64> {
     let world = &copy.world;
     let mut erased = 0;

@@ -1223,3 +1223,32 @@ fn a_reader_backs_up_what_its_writer_has_erased_since() {
         }
     }
 }
+
+/// Half of what its sender has of an erasure: a version without a value, which nothing has erased yet.
+#[test]
+fn a_reader_backs_up_what_is_erased_by_changes_to_come() {
+    let options = Options {
+        key_value: true,
+        ..options()
+    };
+    let sender = Db::open_on(Arc::new(MemoryStorage::new()), &options).unwrap();
+    sender.set(1, b"one").unwrap();
+    sender.set(2, b"two").unwrap();
+    sender.erase(1).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let copy = Db::open_on(Arc::clone(&storage), &options).unwrap();
+    let mut since = 0;
+    while since < 2 {
+        let (changes, upto) = sender.changes(since, 1).unwrap();
+        copy.apply(&changes).unwrap();
+        since = upto;
+    }
+    let reader = Db::open_on(storage, &read_only()).unwrap();
+    for from in [&copy, &reader] {
+        let target: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        from.backup_to(Arc::clone(&target), on).unwrap();
+        let backup = Db::open_on(target, &read_only()).unwrap();
+        assert_eq!(backup.count().unwrap(), 1);
+        assert_eq!(backup.get(2).unwrap(), b"two");
+    }
+}
