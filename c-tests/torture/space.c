@@ -255,6 +255,62 @@ on_a_small_disk(const char *kind, unsigned long rounds)
     }
 }
 
+/* A record that came after a compaction: the table on disk that a snapshot of before still reads has no
+ * space for it. Runs in a process of its own. */
+static void
+erase_beside_a_snapshot(const char *disk)
+{
+    const char *path = test_join(disk, "db");
+    const char *ballast = test_join(disk, "ballast");
+    ourdb_options options;
+    ourdb_retention retention;
+    ourdb_txn *snapshot;
+    uint32_t id = 15000000;
+    ourdb *db;
+    int code;
+
+    CHECK_OK(ourdb_options_init(&options, sizeof options));
+    CHECK_OK(ourdb_retention_init(&retention, sizeof retention));
+    options.flags = OURDB_OPEN_KEY_VALUE;
+    options.lookup = OURDB_LOOKUP_DISK;
+    db = OPEN(path, &options);
+    CHECK_OK(ourdb_set(db, 1, "one", 3));
+    CHECK_OK(ourdb_txn_begin(db, OURDB_TXN_READ_ONLY, &snapshot));
+    CHECK_OK(ourdb_compact(db, &retention, NULL, NULL));
+    CHECK_OK(ourdb_set(db, id, "new", 3));
+    fill_up(ballast, 0);
+    check_full("an erasure", ourdb_erase(db, id));
+    CHECK_CODE(ourdb_contains(db, id), OURDB_NOT_FOUND);
+    CHECK_CODE(ourdb_txn_contains(snapshot, id), OURDB_NOT_FOUND);
+    CHECK_OK(ourdb_txn_contains(snapshot, 1));
+    ourdb_txn_abort(snapshot);
+    code = ourdb_close(db);
+    CHECK(code == OURDB_POISONED);
+    CHECK(unlink(ballast) == 0);
+    db = OPEN(path, &options);
+    CHECK_CODE(ourdb_contains(db, id), OURDB_NOT_FOUND);
+    CHECK_OK(ourdb_contains(db, 1));
+    CHECK_OK(ourdb_close(db));
+    _exit(0);
+}
+
+static void
+erase_on_a_small_disk(void)
+{
+    const char *disk = test_path("disk");
+    pid_t child;
+
+    test_phase("an erasure beside a snapshot");
+    mount_tmpfs(disk);
+    child = test_fork();
+    if (child == 0) {
+        erase_beside_a_snapshot(disk);
+    }
+    test_wait(child);
+    unmount(disk);
+    test_remove(disk);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -271,6 +327,7 @@ main(int argc, char **argv)
         printf("SKIPPED: a full disk: mounting is not allowed: %s\n0\n", strerror(errno));
         return test_end();
     }
+    erase_on_a_small_disk();
     on_a_small_disk("tmpfs", rounds);
     on_a_small_disk("ext4", rounds);
     found = dlsym(RTLD_DEFAULT, "inject_use");

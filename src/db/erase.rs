@@ -197,7 +197,11 @@ impl Shared {
     /// A record's erasure is in the log: hides it in the worlds before as well. Under the writer lock.
     pub(super) fn hide_erased(&self, id: u32, unreadable: &Unreadable) {
         for world in &unreadable.replaced {
-            world.lookup.publish(id, Entry::NONE);
+            // One that never knew the record may be a table on disk without space for its entry, where a
+            // store on a full disk is a signal.
+            if world.lookup.get(id).is_known() {
+                world.lookup.publish(id, Entry::NONE);
+            }
         }
         self.erasures.count.fetch_add(1, Ordering::Release);
     }
