@@ -19,7 +19,15 @@ pub(crate) struct Reader {
     salvages: bool,
     buffer: Vec<u8>,
     start: u64,
+    /// How many bytes were read for values that they are not, and where the last such value ends since
+    /// they are too many.
+    in_vain: u64,
+    passed_over: u64,
 }
+
+/// So many times as many bytes as the file has may be read for values that they are not. Records may stand
+/// in what should be the value of another, where it was written over; but not one in the other for long.
+const MOST_IN_VAIN: u64 = 8;
 
 /// Where something can't be read, what lies around is read in pieces of this length: those of the kernel's
 /// cache.
@@ -50,6 +58,8 @@ impl Reader {
                 salvages: false,
                 buffer: Vec::new(),
                 start: 0,
+                in_vain: 0,
+                passed_over: 0,
             }),
             Err(error) => Err(Error::from_io("open", path, error)),
         }
@@ -66,6 +76,20 @@ impl Reader {
     pub(crate) fn salvaging(mut self, salvages: bool) -> Reader {
         self.salvages = salvages;
         self
+    }
+
+    /// Notes that the `len` bytes from `position` on are not the value that they should be.
+    pub(crate) fn note_in_vain(&mut self, position: u64, len: u64) {
+        self.in_vain += len;
+        if self.in_vain / MOST_IN_VAIN > self.len {
+            self.passed_over = position + len;
+        }
+    }
+
+    /// No record is to be looked for before this place, or of values that lie one in the other each would
+    /// be read.
+    pub(crate) fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     /// Forgets the piece in memory: the file was changed.
