@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::base;
+use crate::bytes::reserve_exact;
 use crate::db::{Db, Extent, Part, World, superseded};
 use crate::error::{Error, Result};
 use crate::history::Chain;
@@ -19,7 +20,7 @@ use crate::log::record::{Head, Kind};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
 use crate::log::sequence::Sequence;
-use crate::lookup::Entry;
+use crate::lookup::{BLOCK_IDS, Entry};
 use crate::manifest::{FileKind, MANIFEST, Manifest};
 use crate::reader::Reader;
 use crate::storage::{Access, Storage, Words, prefetch, prefetch_ahead};
@@ -139,6 +140,9 @@ struct Check<'a, P> {
     next_step: u64,
     /// The newest version of each id, as read so far.
     table: Words,
+    /// A bit for each block of ids of which one came since the last clear: none is live in the others.
+    /// Else a clear of a few records would take as long as one of all ids there are.
+    blocks: Vec<u64>,
     known: u64,
     live: u64,
     next_id: u64,
@@ -159,6 +163,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let table = Words::zeroed(limit).map_err(|_| Error::OutOfMemory {
             what: format!("a table of {limit} ids for the check").into(),
         })?;
+        let mut blocks = Vec::new();
+        let words = limit.div_ceil(BLOCK_IDS * 64);
+        reserve_exact(&mut blocks, words)?;
+        blocks.resize(words, 0);
         if extent.live >= extent.next_id / 2 {
             table.is_dense(0, limit.min(extent.next_id as usize));
         }
@@ -170,6 +178,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             total: extent.parts.iter().map(|part| part.end).sum(),
             next_step: 0,
             table,
+            blocks,
             known: 0,
             live: 0,
             next_id: 1,
@@ -583,13 +592,17 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     }
 
     fn clear(&mut self) {
-        // Ids may lie far apart. What the lookup lacks is told of when the two are compared.
-        let world = Arc::clone(&self.world);
-        for ids in world.lookup.block_ids() {
-            for word in self.table.range(ids.start, ids.end).unwrap_or_default() {
-                let entry = Entry::from_word(word.load(Ordering::Relaxed));
-                if entry.is_live() {
-                    word.store(entry.cleared().to_word(), Ordering::Relaxed);
+        for (index, bits) in self.blocks.iter_mut().enumerate() {
+            let mut bits = std::mem::take(bits);
+            while bits != 0 {
+                let from = (index * 64 + bits.trailing_zeros() as usize) * BLOCK_IDS;
+                bits &= bits - 1;
+                let to = (from + BLOCK_IDS).min(self.table.len());
+                for word in self.table.range(from, to).unwrap_or_default() {
+                    let entry = Entry::from_word(word.load(Ordering::Relaxed));
+                    if entry.is_live() {
+                        word.store(entry.cleared().to_word(), Ordering::Relaxed);
+                    }
                 }
             }
         }
@@ -609,6 +622,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         // No exchange, which would wait for all that was read before: nobody else has the table.
         let before = Entry::from_word(word.load(Ordering::Relaxed));
         word.store(entry.to_word(), Ordering::Relaxed);
+        let block = id as usize / BLOCK_IDS;
+        if let Some(bits) = self.blocks.get_mut(block / 64) {
+            *bits |= 1 << (block % 64);
+        }
         self.known += u64::from(!before.is_known());
         self.live += u64::from(entry.is_live());
         self.live -= u64::from(before.is_live());

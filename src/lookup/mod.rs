@@ -8,7 +8,6 @@ mod entry;
 mod id_set;
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -402,14 +401,6 @@ impl Lookup {
             let words = self.block(block).iter();
             let entries = words.map(|word| Entry::from_word(word.load(Ordering::Acquire)));
             (block * BLOCK_IDS as u32, entries)
-        })
-    }
-
-    /// The ids of whole blocks that hold entries, ascending.
-    pub(crate) fn block_ids(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.used_blocks().map(|block| {
-            let first = block as usize * BLOCK_IDS;
-            first..first + self.block(block).len()
         })
     }
 
