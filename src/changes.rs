@@ -48,7 +48,8 @@ impl Db {
         // What an erasure overwrites meanwhile may be read half before and half after it.
         let before = self.unchanged(|overwritten| overwritten);
         let given = self.changes_beside_erasures(since, max_bytes);
-        if matches!(given, Err(Error::Io { .. })) && self.is_superseded() {
+        let is_lost = matches!(given, Err(Error::Io { .. } | Error::Corrupt { .. }));
+        if is_lost && self.is_superseded() {
             return Err(superseded());
         }
         if self.unchanged(|overwritten| overwritten) == before {

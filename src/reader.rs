@@ -119,6 +119,13 @@ impl Reader {
     pub(crate) fn left(&self, position: u64) -> u64 {
         let len = self.file.len().unwrap_or(0).min(self.len);
         len.saturating_sub(position)
+
+    /// The first bytes of the file, which has so many. The piece in memory stays.
+    pub(crate) fn first<const N: usize>(&self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        let read = self.file.read_at(0, &mut bytes);
+        read.map_err(|error| Error::from_io("read", self.path.as_str(), error))?;
+        Ok(bytes)
     }
 
     /// `len` bytes from `position`, or fewer where the file ends.

@@ -87,7 +87,7 @@ impl Db {
     fn check_known(&self, chunk: &Chunk<'_>) -> Result<()> {
         let extent = self.extent()?;
         let upto = chunk.header.upto;
-        if upto < extent.first_commit(self.storage())? {
+        if upto < extent.first_commit()? {
             // It lies in what the log builds upon, which has no times.
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Db {
             return Ok(());
         }
         let extent = self.extent_with(writer);
-        if extent.first_commit(self.storage())? <= writer.commit {
+        if extent.first_commit()? <= writer.commit {
             return Ok(());
         }
         Err(Error::incompatible(

@@ -58,9 +58,9 @@ impl Extent {
     }
 
     /// The commit that the log begins with, or will.
-    pub(crate) fn first_commit(&self, storage: &dyn Storage) -> Result<u64> {
+    pub(crate) fn first_commit(&self) -> Result<u64> {
         match self.log_parts().next() {
-            Some(part) => part.first_commit(storage),
+            Some(part) => part.first_commit(&self.world.log),
             None => Ok(self.commit.saturating_add(1)),
         }
     }

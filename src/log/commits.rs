@@ -12,7 +12,6 @@ use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
 use super::sequence::Sequence;
 use crate::error::{Error, Result};
 use crate::reader::Reader;
-use crate::storage::Storage;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A commit, and where the log goes on behind it.
@@ -71,15 +70,28 @@ pub(crate) struct LogPart {
 
 impl LogPart {
     /// The commit that it begins with.
-    pub(crate) fn first_commit(&self, storage: &dyn Storage) -> Result<u64> {
-        match FileHeader::of(storage, self.number)? {
-            Some(header) => Ok(header.first_commit),
-            None => Err(Error::corrupt(
-                storage.describe(&name(self.number)),
-                0,
-                "the data file's header does not match its checksum",
-            )),
+    pub(crate) fn first_commit(&self, log: &Log) -> Result<u64> {
+        let header = FileHeader::of(&*log.storage, self.number)?;
+        Ok(self.check(log, header)?.first_commit)
+    }
+
+    /// The header of the file that has its number, if that is this one still: where a reader is behind its
+    /// writer, it may be another one by now.
+    fn check(&self, log: &Log, header: Option<FileHeader>) -> Result<FileHeader> {
+        let damaged = |what| Error::corrupt(log.storage.describe(&name(self.number)), 0, what);
+        let header =
+            header.ok_or_else(|| damaged("the data file's header does not match its checksum"))?;
+        match (header.uuid, header.generation) == (log.uuid, log.generation) {
+            true => Ok(header),
+            false => Err(damaged("the data file's header is not the one it had")),
         }
+    }
+
+    /// Opens it, to be read up to its end.
+    fn open(&self, log: &Log) -> Result<Reader> {
+        let reader = Reader::sequential(&*log.storage, &name(self.number))?;
+        self.check(log, FileHeader::decode(&reader.first::<FILE_HEADER>()?))?;
+        Ok(reader.up_to(self.end))
     }
 }
 
@@ -143,15 +155,14 @@ impl<'a> Commits<'a> {
             return Ok(());
         }
         // The last data file that begins with `since` or before, or else the first one.
-        let storage = &*self.log.storage;
         let (mut low, mut high) = (1, self.parts.len());
         let mut first = match self.parts.first() {
-            Some(part) => part.first_commit(storage)?,
+            Some(part) => part.first_commit(self.log)?,
             None => 0,
         };
         while low < high {
             let middle = low + (high - low) / 2;
-            let begins_with = self.parts[middle].first_commit(storage)?;
+            let begins_with = self.parts[middle].first_commit(self.log)?;
             if begins_with <= since {
                 first = begins_with;
                 low = middle + 1;
@@ -209,9 +220,7 @@ impl<'a> Commits<'a> {
             }
             let reader = match &mut self.reader {
                 Some(reader) => reader,
-                none => none.insert(
-                    Reader::sequential(&*self.log.storage, &name(part.number))?.up_to(part.end),
-                ),
+                none => none.insert(part.open(self.log)?),
             };
             let at = self.at;
             let head = match reader.record(at, part.seed)? {

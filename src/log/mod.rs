@@ -79,7 +79,7 @@ const GROUPS: usize = NUMBERS / GROUP;
 
 impl Log {
     pub(crate) fn new(storage: Arc<dyn Storage>, uuid: [u8; 16], generation: u64) -> Log {
-        let open_files = Arc::new(OpenFiles::new(Arc::clone(&storage)));
+        let open_files = Arc::new(OpenFiles::new(Arc::clone(&storage), uuid, generation));
         Log {
             storage,
             uuid,

@@ -209,15 +209,20 @@ fn first_bytes<const N: usize>(storage: &dyn Storage, number: u16) -> Result<([u
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     storage: Arc<dyn Storage>,
+    uuid: [u8; 16],
+    generation: u64,
     files: Mutex<Vec<(u16, Arc<dyn File>)>>,
 }
 
 impl OpenFiles {
     const MOST: usize = 128;
 
-    pub(crate) fn new(storage: Arc<dyn Storage>) -> OpenFiles {
+    /// Those of a generation of the database `uuid`.
+    pub(crate) fn new(storage: Arc<dyn Storage>, uuid: [u8; 16], generation: u64) -> OpenFiles {
         OpenFiles {
             storage,
+            uuid,
+            generation,
             files: Mutex::new(Vec::new()),
         }
     }
@@ -235,16 +240,26 @@ impl OpenFiles {
         if let Some((_, file)) = files.iter().find(|(known, _)| *known == number) {
             return Ok(Arc::clone(file));
         }
+        let gone = || {
+            Error::incompatible(format!(
+                "{} is gone: the database was compacted by its writer; refresh this handle",
+                self.storage.describe(&name(number))
+            ))
+        };
         let file = self
             .storage
             .open(&name(number), Access::Read)
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Error::incompatible(format!(
-                    "{} is gone: the database was compacted by its writer; refresh this handle",
-                    self.storage.describe(&name(number))
-                )),
+                io::ErrorKind::NotFound => gone(),
                 _ => Error::from_io("open", self.storage.describe(&name(number)), error),
             })?;
+        // Another one may have got its number by now.
+        let mut bytes = [0; FILE_HEADER];
+        let read = file.read_at(0, &mut bytes).is_ok();
+        let header = FileHeader::decode(&bytes).filter(|_| read);
+        if header.is_some_and(|it| it.uuid == self.uuid && it.generation > self.generation) {
+            return Err(gone());
+        }
         if files.len() >= OpenFiles::MOST {
             files.remove(0);
         }

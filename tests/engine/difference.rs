@@ -587,3 +587,38 @@ fn a_copy_ends_as_what_it_copies_whatever_is_dropped() {
         live(seed).unwrap_or_else(|message| panic!("seed {seed}: {message}"));
     }
 }
+
+/// The number of a data file is used again where a compaction has left none and the database is opened anew:
+/// who is behind must not take the one for the other.
+#[test]
+fn a_reader_that_is_behind_gives_nothing_out_of_files_of_the_same_numbers() {
+    let sender = in_memory();
+    write_some(&sender, 0..5);
+    compact(&sender, &keep_versions(1));
+    for is_difference in [true, false] {
+        let storage = Arc::new(MemoryStorage::new());
+        let copy = open(&storage);
+        match is_difference {
+            true => drop(catch_up(&sender, &copy, usize::MAX)),
+            false => write_some(&copy, 0..5),
+        }
+        let read_only = Options {
+            read_only: true,
+            ..Options::default()
+        };
+        let reader = Db::open_on(Arc::clone(&storage) as Arc<dyn Storage>, &read_only);
+        let reader = reader.expect("a reader");
+        copy.clear().expect("a clear");
+        compact(&copy, &keep_versions(0));
+        copy.close().expect("a close");
+        let copy = open(&storage);
+        write_some(&copy, 0..9);
+        for since in 0..last_commit(&reader) {
+            let given = reader.changes(since, usize::MAX).map(|(chunk, _)| chunk);
+            assert!(
+                matches!(given, Err(Error::Busy { .. })),
+                "{is_difference}, {since}: {given:?}"
+            );
+        }
+    }
+}

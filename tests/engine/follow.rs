@@ -1,5 +1,6 @@
 //! Handles that are open for reading follow a writer.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::support::TempDirectory;
@@ -7,7 +8,7 @@ use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Options};
+use ourdb::{Db, Error, IoMode, Options, Retention};
 
 fn read_only() -> Options {
     Options {
@@ -124,4 +125,50 @@ fn a_reader_of_a_herolib_directory_follows_who_takes_it_over() {
     };
     drop(Db::open(path, &again).unwrap());
     assert!(reader.refresh().is_err());
+}
+
+/// One that can't map its files opens those again that it doesn't hold open, by their numbers. These are used
+/// again where a compaction has left no data file and the database is opened anew.
+#[test]
+fn a_reader_that_is_behind_reads_no_files_of_the_same_numbers() {
+    const COUNT: u32 = 200;
+    let directory = TempDirectory::new();
+    let options = Options {
+        key_value: true,
+        file_size: 1,
+        io: IoMode::File,
+        ..Options::default()
+    };
+    let fill = |value: &[u8]| {
+        let db = Db::open(directory.path(), &options).expect("it opens");
+        (0..COUNT).for_each(|id| db.set(id, value).expect("a set"));
+        db
+    };
+    let writer = fill(b"old");
+    let options_of_reader = Options {
+        read_only: true,
+        ..options.clone()
+    };
+    let reader = Db::open(directory.path(), &options_of_reader).expect("a reader");
+    writer.clear().expect("a clear");
+    let nothing = Retention {
+        keep_versions: 0,
+        ..Retention::default()
+    };
+    let compacted = writer.compact(&nothing, |_, _| ControlFlow::Continue(()));
+    compacted.expect("a compaction");
+    writer.close().expect("a close");
+    let writer = fill(b"new");
+    let mut gone = 0;
+    for id in 0..COUNT {
+        match reader.get(id) {
+            Ok(value) => assert_eq!(value, b"old", "id {id}"),
+            Err(Error::Incompatible(_)) => gone += 1,
+            Err(error) => panic!("id {id}: {error}"),
+        }
+    }
+    assert!(gone > 0, "all files were open");
+    reader.refresh().expect("a refresh");
+    assert_eq!(reader.get(COUNT - 1).expect("a value"), b"new");
+    drop(writer);
 }
