@@ -86,6 +86,12 @@ impl Reader {
         }
     }
 
+    /// How many bytes were read for values that they are not.
+    #[cfg(test)]
+    pub(crate) fn in_vain(&self) -> u64 {
+        self.in_vain
+    }
+
     /// No record is to be looked for before this place, or of values that lie one in the other each would
     /// be read.
     pub(crate) fn passed_over(&self) -> u64 {
@@ -119,6 +125,7 @@ impl Reader {
     pub(crate) fn left(&self, position: u64) -> u64 {
         let len = self.file.len().unwrap_or(0).min(self.len);
         len.saturating_sub(position)
+    }
 
     /// The first bytes of the file, which has so many. The piece in memory stays.
     pub(crate) fn first<const N: usize>(&self) -> Result<[u8; N]> {

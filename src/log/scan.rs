@@ -82,8 +82,6 @@ impl ReadRecord for Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::super::record::Kind;
     use super::super::segment::FILE_HEADER;
     use super::*;
@@ -125,7 +123,6 @@ mod tests {
             let storage = MemoryStorage::new();
             replace(&storage, "0.db", &[&bytes]).expect("a file");
             let mut reader = Reader::sequential(&storage, "0.db").expect("a reader");
-            let begun = Instant::now();
             let (mut at, mut last) = (FILE_HEADER as u64, None);
             while at < reader.len() {
                 match reader.record(at, seed).expect("a look") {
@@ -140,7 +137,7 @@ mod tests {
                 }
             }
             assert_eq!(last, Some(end as u64), "{each}");
-            assert!(begun.elapsed() < Duration::from_secs(2), "{each}");
+            assert!(reader.in_vain() < 10 * reader.len(), "{each}");
         }
     }
 }
