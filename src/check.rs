@@ -7,6 +7,7 @@
 //! table must be the lookup.
 
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -128,6 +129,20 @@ impl Db {
     }
 }
 
+/// Whether the operating system has refused something to this process, and not failed at the file.
+fn is_refused(error: &io::Error) -> bool {
+    let refused = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::EACCES,
+        libc::EPERM,
+        libc::EINTR,
+    ];
+    let refused = |code| refused.contains(&code);
+    error.raw_os_error().is_some_and(refused) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
 /// A check under way.
 struct Check<'a, P> {
     db: &'a Db,
@@ -215,8 +230,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 self.name(Damage { file, offset, what });
                 Ok(None)
             }
-            // A file that is gone, or a sector that can't be read.
-            Err(Error::Io { source, .. }) => {
+            // A file that is gone, or a sector that can't be read. What this process may not have or do just
+            // now says nothing about the file.
+            Err(Error::Io { source, .. }) if !is_refused(&source) => {
                 self.damaged(file, offset, format!("it can't be read: {source}"));
                 Ok(None)
             }

@@ -4,10 +4,12 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::TempDirectory;
 use crate::support::herolib::{Herolib, Port, Settings};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
 use ourdb::{CheckReport, Db, Error, IoMode, LookupKind, Options, Retention, Sync};
 
 const FILE_HEADER: usize = 64;
@@ -550,4 +552,40 @@ fn many_clears_of_a_few_records_among_many_ids() {
     }
     db.set(8, b"live").unwrap();
     assert_sound(&db, records.len() as u64 + 3001, "cleared often");
+}
+
+/// A process that can't open a file just now has not found it damaged.
+#[test]
+fn what_the_system_refuses_is_no_damage() {
+    for mapped in [true, false] {
+        let mut after = 0;
+        loop {
+            let storage = SimStorage::new(Disk::new(), mapped, 1);
+            let db = Db::open_on(Arc::new(storage.clone()), &options()).expect("a new database");
+            fill(&db);
+            db.compact(&Retention::default(), on).expect("a compaction");
+            fill(&db);
+            storage.fail(Some(Fault {
+                calls: Calls::Reading,
+                after: storage.calls(Calls::Reading) + after,
+                errno: Errno::NoDescriptor,
+                sticky: true,
+                partly: false,
+                pages: Pages::Dirty,
+            }));
+            let outcome = db.check(on);
+            storage.fail(None);
+            match outcome {
+                Err(Error::Io { .. }) => {}
+                Err(error) => panic!("call {after} refused: {error}"),
+                Ok(report) => {
+                    assert!(report.is_sound(), "call {after} refused: {report}");
+                    break;
+                }
+            }
+            assert!(check(&db).is_sound(), "after call {after}");
+            after += 1 + after / 4;
+        }
+        assert!(after > 2, "only {after} calls can be refused");
+    }
 }

@@ -374,7 +374,7 @@ impl Trial<'_> {
         hits.extend(self.target.failed_since(before.1));
         let refusal = Refusal::of(error);
         let right = hits.iter().any(|hit| match hit.errno {
-            Errno::Io => matches!(refusal, Refusal::Io | Refusal::Poisoned),
+            Errno::Io | Errno::NoDescriptor => matches!(refusal, Refusal::Io | Refusal::Poisoned),
             Errno::NoSpace if hit.is_sync() => {
                 matches!(refusal, Refusal::NoSpace | Refusal::Poisoned)
             }

@@ -42,7 +42,7 @@ impl Trial<'_> {
             failed_writing.any(|hit| hit.is_sync() || hit.errno == Errno::Io)
         } else {
             hits[before..].iter().any(|hit| match hit.errno {
-                Errno::Io => refusal == Refusal::Io,
+                Errno::Io | Errno::NoDescriptor => refusal == Refusal::Io,
                 Errno::NoSpace => refusal == Refusal::NoSpace,
             })
         };

@@ -8,6 +8,8 @@ use std::io;
 pub enum Errno {
     Io,
     NoSpace,
+    /// No descriptor is left to the process.
+    NoDescriptor,
 }
 
 impl Errno {
@@ -15,6 +17,7 @@ impl Errno {
         io::Error::from_raw_os_error(match self {
             Errno::Io => libc::EIO,
             Errno::NoSpace => libc::ENOSPC,
+            Errno::NoDescriptor => libc::EMFILE,
         })
     }
 }

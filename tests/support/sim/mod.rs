@@ -79,7 +79,7 @@ impl World {
         *self.count(kind) += 1;
         let fault = self.fault.filter(|fault| fault.calls == kind)?;
         // A full disk hits what needs space; a sync does where space is found late.
-        let fits = fault.errno == Errno::Io || matches!(call, Call::Growing | Call::Syncing);
+        let fits = fault.errno != Errno::NoSpace || matches!(call, Call::Growing | Call::Syncing);
         if number < fault.after || !fits {
             return None;
         }
