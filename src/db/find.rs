@@ -7,6 +7,7 @@ use super::opening::Opening;
 use crate::base;
 use crate::error::{Error, Result};
 use crate::herolib;
+use crate::log::erasure::JOURNAL;
 use crate::log::recovery::LogFile;
 use crate::log::segment::{FileHeader, LONGEST_FILE, name};
 use crate::lookup::checkpoint;
@@ -178,7 +179,7 @@ impl Opening<'_> {
             let _ = remove_if_there(storage, &name(number));
         }
         checkpoint::remove_next(storage);
-        for name in self.other_bases() {
+        for name in self.other_bases().into_iter().chain(unfinished(storage)) {
             let _ = remove_if_there(storage, &name);
         }
         let left = doomed_files(storage, &self.manifest.doomed);
@@ -194,6 +195,19 @@ impl Opening<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Files that a crash caught in the making, and which nothing makes again soon. The manifest's own is
+/// replaced by the next one, and the dump's go with the dump.
+fn unfinished(storage: &dyn Storage) -> Vec<String> {
+    let mut names = storage.list("").unwrap_or_default();
+    names.retain(|name| {
+        name.strip_suffix(".tmp").is_some_and(|made| {
+            base::is_base(made)
+                || [checkpoint::INDEX, checkpoint::NEXT_INDEX, JOURNAL].contains(&made)
+        })
+    });
+    names
 }
 
 /// Those of the data files that are to be removed which are there still.

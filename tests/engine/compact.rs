@@ -620,3 +620,26 @@ fn a_table_that_could_not_be_given_its_name_is_left_alone() {
         check(&db, 3);
     }
 }
+
+/// What a crash caught in the making goes with the next opening.
+#[test]
+fn files_that_were_being_made_are_removed() {
+    for lookup in [LookupKind::Memory, LookupKind::Disk] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let db = Db::open(path, &small_files(lookup)).expect("a new database");
+        db.set(1, b"a value").expect("a set");
+        db.close().expect("a close");
+        let names = ["index.tmp", "index.next.tmp", "base.3.tmp", "erasing.tmp"];
+        for name in names {
+            std::fs::write(path.join(name), b"half of it").expect("a file");
+        }
+        std::fs::write(path.join("theirs.tmp"), b"somebody else's").expect("a file");
+        let db = Db::open(path, &small_files(lookup)).expect("it opens");
+        assert_eq!(db.get(1).expect("a read"), b"a value");
+        db.close().expect("a close");
+        let left = names.iter().filter(|name| path.join(name).exists());
+        assert_eq!(left.count(), 0, "{lookup:?}");
+        assert!(path.join("theirs.tmp").exists());
+    }
+}
