@@ -34,6 +34,8 @@ const MAGIC: &[u8; 8] = b"OURDBERA";
 const FORMAT: u32 = 1;
 const HEADER: usize = 40;
 const ENTRY: usize = 12 + HEAD;
+/// So many versions are overwritten at a time: a millisecond's work.
+const AT_ONCE: usize = 1000;
 
 /// A version that is to be overwritten, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,15 +176,21 @@ pub(crate) fn check_writable(storage: &dyn Storage, targets: &[Target]) -> Resul
     Ok(())
 }
 
-/// Overwrites versions, durably. Those of a file should stand next to each other.
-pub(crate) fn overwrite(storage: &dyn Storage, targets: &[Target]) -> Result<()> {
+/// Overwrites versions, durably. Those of a file should stand next to each other. `alone` does what it
+/// is given while nobody reads: some versions at a time, and no sync, so that others wait for a moment
+/// only.
+pub(crate) fn overwrite(
+    storage: &dyn Storage,
+    targets: &[Target],
+    mut alone: impl FnMut(&mut dyn FnMut() -> Result<()>) -> Result<()>,
+) -> Result<()> {
     for targets in targets.chunk_by(|one, other| one.file == other.file) {
         let name = name(targets[0].file);
         let failed = |action, error| Error::from_io(action, storage.describe(&name), error);
         let file = storage.open(&name, Access::Write);
         let file = file.map_err(|error| failed("overwrite in", error))?;
         let end = file.len().map_err(|error| failed("overwrite in", error))?;
-        for target in targets {
+        let write = |target: &Target| {
             let start = u64::from(target.position);
             let value = start + u64::from(target.head_len);
             if value + u64::from(target.len) > end {
@@ -191,7 +199,10 @@ pub(crate) fn overwrite(storage: &dyn Storage, targets: &[Target]) -> Result<()>
             }
             zero(value, target.len, |at, zeros| file.write_at(at, &[zeros]))
                 .and_then(|()| file.write_at(start, &[target.head()]))
-                .map_err(|error| failed("overwrite in", error))?;
+                .map_err(|error| failed("overwrite in", error))
+        };
+        for targets in targets.chunks(AT_ONCE) {
+            alone(&mut || targets.iter().try_for_each(write))?;
         }
         if !planted!(overwritten_not_synced) {
             file.sync().map_err(|error| failed("sync", error))?;
@@ -273,7 +284,7 @@ pub(crate) fn redo(storage: &dyn Storage, uuid: &[u8; 16], generation: u64) -> R
         // leave values half overwritten.
         sync_directory(storage, "")
             .map_err(|error| Error::from_io("sync", storage.describe(""), error))?;
-        overwrite(storage, &targets)?;
+        overwrite(storage, &targets, |write| write())?;
     }
     remove_journal(storage)
 }
@@ -319,11 +330,11 @@ mod tests {
     fn nothing_is_written_behind_the_end_of_a_file() {
         let storage = MemoryStorage::new();
         replace(&storage, "0.db", &[&[1; 203]]).expect("a file");
-        assert!(overwrite(&storage, &[target(0)]).is_err());
+        assert!(overwrite(&storage, &[target(0)], |write| write()).is_err());
         let bytes = read_all(&storage, "0.db", 1 << 20).expect("bytes");
         assert!(bytes == [1; 203]);
         replace(&storage, "0.db", &[&[1; 205]]).expect("a file");
-        overwrite(&storage, &[target(0)]).expect("overwritten");
+        overwrite(&storage, &[target(0)], |write| write()).expect("overwritten");
         let bytes = read_all(&storage, "0.db", 1 << 20).expect("bytes");
         assert!(bytes[..64] == [1; 64] && bytes[64..104] == [7; 40]);
         assert!(bytes[104..204] == [0; 100] && bytes[204..] == [1]);

@@ -938,3 +938,41 @@ fn what_a_compaction_has_dropped_is_erased_for_open_snapshots() {
     db.close().expect("a close");
     check(&Db::open_on(storage, &options).expect("it opens"));
 }
+
+/// Who looks for conflicts waits for a piece of an erasure, not for all of it.
+#[test]
+fn transactions_do_not_wait_for_the_whole_of_a_long_erasure() {
+    const VERSIONS: usize = 300_000;
+    let directory = TempDirectory::new();
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &options).expect("a new database");
+    for _ in 0..VERSIONS {
+        db.set(1, &[7; 50]).expect("a set");
+    }
+    let done = AtomicBool::new(false);
+    let (whole, longest) = std::thread::scope(|scope| {
+        let transactions = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !done.load(Ordering::Relaxed) {
+                let mut txn = db.begin().expect("a transaction");
+                assert!(txn.get(2).is_err());
+                txn.set(3, b"three").expect("a set");
+                db.set(4, b"a commit since").expect("a set");
+                let began = Instant::now();
+                txn.commit().expect("no conflict");
+                longest = longest.max(began.elapsed());
+            }
+            longest
+        });
+        let began = Instant::now();
+        db.erase(1).expect("an erasure");
+        let whole = began.elapsed();
+        done.store(true, Ordering::Relaxed);
+        (whole, transactions.join().expect("no panic"))
+    });
+    assert!(longest < whole / 4, "{longest:?} of {whole:?}");
+}
