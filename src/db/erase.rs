@@ -8,7 +8,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::erasures::{NoErasure, Turn};
 use super::{Db, Shared, World};
@@ -24,11 +23,8 @@ use crate::lookup::checkpoint::INDEX;
 use crate::manifest::{Manifest, State};
 use crate::planted::planted;
 use crate::storage::{grace, remove_if_there};
-use crate::sync::{PoisonError, sleep};
+use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
-
-/// How long others get to read between the pieces of an erasure.
-const BETWEEN: Duration = Duration::from_micros(50);
 
 /// An erasure that is in the log and not finished. Left so, it stops all writing.
 struct Unfinished<'a>(&'a Shared);
@@ -247,20 +243,15 @@ impl Shared {
         if !grace::wait() {
             return Err(within_a_read());
         }
-        let mut is_first = true;
-        let mut alone = |overwrite: &mut dyn FnMut() -> Result<()>| {
-            // Those who wait have their turn: who asks for the lock again at once may be quicker.
-            if !std::mem::take(&mut is_first) {
-                sleep(BETWEEN);
-            }
+        let alone = |overwrite: &mut dyn FnMut() -> Result<()>| {
             let overwriting = self.erasures.overwriting.write();
             let _overwriting = overwriting.unwrap_or_else(PoisonError::into_inner);
             let done = overwrite();
             self.erasures.overwritten.fetch_add(1, Ordering::Release);
             done
         };
-        erasure::overwrite(storage, replaced, &mut alone)?;
-        erasure::overwrite(storage, targets, &mut alone)?;
+        erasure::overwrite(storage, replaced, alone)?;
+        erasure::overwrite(storage, targets, alone)?;
         match journaled {
             true => erasure::remove_journal(storage),
             false => Ok(()),

@@ -15,6 +15,7 @@
 //! ones are written down elsewhere first, durably. To overwrite a second time does no harm.
 
 use std::io;
+use std::time::Duration;
 
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind};
 use super::segment::{Segment, name};
@@ -26,6 +27,7 @@ use crate::planted::planted;
 use crate::storage::{
     Access, Storage, ZEROS, crc32, read_all, remove_if_there, replace, sync_directory,
 };
+use crate::sync::sleep;
 
 /// The name of the journal. It is there while versions are overwritten.
 pub(crate) const JOURNAL: &str = "erasing";
@@ -34,8 +36,10 @@ const MAGIC: &[u8; 8] = b"OURDBERA";
 const FORMAT: u32 = 1;
 const HEADER: usize = 40;
 const ENTRY: usize = 12 + HEAD;
-/// So many versions are overwritten at a time: a millisecond's work.
+/// So many versions are overwritten at a time, a millisecond's work, before those who wait have their turn:
+/// who asks for a lock again at once may be quicker than they.
 const AT_ONCE: usize = 1000;
+const BETWEEN: Duration = Duration::from_micros(50);
 
 /// A version that is to be overwritten, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +205,10 @@ pub(crate) fn overwrite(
                 .and_then(|()| file.write_at(start, &[target.head()]))
                 .map_err(|error| failed("overwrite in", error))
         };
-        for targets in targets.chunks(AT_ONCE) {
+        for (index, targets) in targets.chunks(AT_ONCE).enumerate() {
+            if index > 0 {
+                sleep(BETWEEN);
+            }
             alone(&mut || targets.iter().try_for_each(write))?;
         }
         if !planted!(overwritten_not_synced) {
@@ -324,6 +331,33 @@ mod tests {
             replace(&storage, JOURNAL, &[&bytes[..len]]).expect("replaced");
             assert_eq!(read(5, 2).expect("read"), None, "length {len}");
         }
+    }
+
+    #[test]
+    fn many_versions_are_overwritten_in_pieces() {
+        let storage = MemoryStorage::new();
+        let targets: Vec<Target> = (0..2 * AT_ONCE as u32 + 1)
+            .map(|index| Target {
+                position: 64 + 140 * index,
+                ..target(0)
+            })
+            .collect();
+        let len = 64 + 140 * targets.len();
+        replace(&storage, "0.db", &[&vec![1; len]]).expect("a file");
+        let mut pieces = 0;
+        let counted = overwrite(&storage, &targets, |write| {
+            pieces += 1;
+            write()
+        });
+        counted.expect("overwritten");
+        assert_eq!(pieces, 3);
+        let bytes = read_all(&storage, "0.db", 1 << 20).expect("bytes");
+        assert!(bytes[..64] == [1; 64] && bytes[len - 100..] == [0; 100]);
+        assert!(
+            bytes[64..]
+                .chunks(140)
+                .all(|record| record == &bytes[64..204])
+        );
     }
 
     #[test]
