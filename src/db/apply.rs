@@ -329,7 +329,7 @@ impl Shared {
     ) -> Result<()> {
         let erased = || records.iter().filter(|one| one.kind == Kind::Erase);
         let before = unreadable.len();
-        let added = erased().try_for_each(|one| unreadable.add(one.id, one.previous));
+        let added = erased().try_for_each(|one| unreadable.add(one.id, one.previous, stamp.commit));
         // Another attempt at it has the same time: what this one may leave is of the same commit.
         let stamp = match planted!(applied_at_another_time) {
             true => self.next_stamp(writer)?,

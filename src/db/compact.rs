@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::brake::{Brake, Progress, Rounds};
+use super::copies::{Copies, Held};
 use super::deletions::Deletions;
 use super::write::{Stamp, Writer};
 use super::{Db, Shared, World};
@@ -98,6 +99,7 @@ impl Shared {
         // Failing, it removes what was copied. That was announced, and stays so until the next one: what
         // can't be removed, or comes back after a loss of power, is known by it.
         let done = Compaction::new(self, start, *retention, on_progress).and_then(Compaction::run);
+        drop(self.copies.end());
         if done.is_err() {
             let _writer = self.writer();
             if self.check_poison().is_ok() {
@@ -186,10 +188,6 @@ struct Compaction<'a> {
     total: u64,
     next_step: u64,
     numbers: Numbers,
-    /// Versions of the base, and the log after it.
-    base: Copy,
-    log: Copy,
-    lookup: Option<Lookup>,
     live: u64,
     tally: Tally,
     /// Up to where the old log was followed.
@@ -225,6 +223,11 @@ impl<'a> Compaction<'a> {
         } else {
             Lookup::in_memory(limit)?
         };
+        shared.copies.begin(Copies {
+            base: Copy::new(&world.log, start.generation, file_size, false),
+            log: Copy::new(&world.log, start.generation, file_size, true),
+            lookup,
+        });
         Ok(Compaction {
             shared,
             retention,
@@ -233,9 +236,6 @@ impl<'a> Compaction<'a> {
             total: world.log.bytes(),
             next_step: 0,
             numbers,
-            base: Copy::new(&world.log, start.generation, file_size, false),
-            log: Copy::new(&world.log, start.generation, file_size, true),
-            lookup: Some(lookup),
             live: 0,
             tally: Tally::default(),
             followed: start.end,
@@ -257,11 +257,8 @@ impl<'a> Compaction<'a> {
         self.finish()
     }
 
-    fn lookup(&self) -> &Lookup {
-        match &self.lookup {
-            Some(lookup) => lookup,
-            None => unreachable!("it is handed on at the end"),
-        }
+    fn copies(&self) -> Held<'a> {
+        self.shared.copies.copies()
     }
 
     fn tell(&mut self, bytes: u64) -> Result<()> {
@@ -292,18 +289,20 @@ impl<'a> Compaction<'a> {
                 self.brake.set(too_quick, progress);
                 (self.looked_at, self.passed_over, self.looked_through) = (0, 0, 0);
             }
-            if self.base.sync_now_and_then()? {
+            let synced = self.copies().base.sync_now_and_then()?;
+            if synced {
                 self.shared.reserve_ahead();
             }
         }
         self.brake.release();
-        self.base.sync()
+        self.copies().base.sync()
     }
 
     /// Copies what is to be kept of a record; how many bytes it looked at.
     fn copy_record(&mut self, world: &World, id: u32) -> Result<u64> {
         // The entry is read when nothing is overwritten any more: it leads to no erased version.
         let _held_off = self.shared.erasures.hold_off();
+        let mut copies = self.copies();
         let (kept, bytes) = self.kept_versions(world, id, world.lookup.get(id))?;
         let mut newest = Location::NONE;
         for (location, head) in kept.iter().rev() {
@@ -317,13 +316,13 @@ impl<'a> Compaction<'a> {
                 previous: newest,
                 ..without_zeros(head)
             };
-            self.base
-                .reserve(&mut self.numbers, Copy::len_of(&head), 0)?;
-            newest = self.base.push(&head, &value)?;
+            let len = Copy::len_of(&head);
+            copies.base.reserve(&mut self.numbers, len, 0)?;
+            newest = copies.base.push(&head, &value)?;
             self.tally.count(head.kind);
         }
         if let Some((_, head)) = kept.first() {
-            self.publish(id, Entry::of(head.kind, newest, head.len))?;
+            self.publish(&copies, id, Entry::of(head.kind, newest, head.len))?;
         }
         Ok(bytes)
     }
@@ -370,18 +369,15 @@ impl<'a> Compaction<'a> {
         Ok((kept, bytes))
     }
 
-    fn publish(&mut self, id: u32, entry: Entry) -> Result<()> {
-        let mut live = self.live;
+    fn publish(&mut self, copies: &Copies, id: u32, entry: Entry) -> Result<()> {
         let storage = &*self.shared.storage;
-        super::recover::publish(storage, self.lookup(), id, entry, &mut live)?;
-        self.live = live;
-        Ok(())
+        super::recover::publish(storage, &copies.lookup, id, entry, &mut self.live)
     }
 
     /// Copies the log that was written meanwhile, until little of it is left.
     fn follow(&mut self) -> Result<()> {
         self.catch_up()?;
-        if !self.shared.volatile && !self.lookup().is_on_disk() {
+        if !self.shared.volatile && !self.copies().lookup.is_on_disk() {
             self.write_checkpoint()?;
             self.catch_up()?;
         }
@@ -409,20 +405,22 @@ impl<'a> Compaction<'a> {
     /// Copies what is in the log by now and was not copied yet, and syncs it; how many bytes, and how
     /// long they took but for the sync.
     fn copy_round(&mut self) -> Result<(u64, Duration)> {
-        let from = self.log.bytes();
+        let from = self.copies().log.bytes();
         let began = Instant::now();
         self.brake.begin_round(began, self.start.world.log.bytes());
         self.copy_log(|this, bytes| {
             this.tell(bytes)?;
             this.brake.copied(this.progress(bytes));
-            if this.log.sync_now_and_then()? {
+            let synced = this.copies().log.sync_now_and_then()?;
+            if synced {
                 this.shared.reserve_ahead();
             }
             Ok(())
         })?;
         let took = began.elapsed();
-        self.log.sync()?;
-        Ok((self.log.bytes() - from, took))
+        let mut copies = self.copies();
+        copies.log.sync()?;
+        Ok((copies.log.bytes() - from, took))
     }
 
     /// Where writers are when so many bytes more were looked through.
@@ -436,6 +434,7 @@ impl<'a> Compaction<'a> {
 
     /// A checkpoint of what was copied so far, to be put in its place with the new generation.
     fn write_checkpoint(&self) -> Result<()> {
+        let copies = self.copies();
         let state = checkpoint::State {
             uuid: self.start.world.log.uuid,
             generation: self.start.generation,
@@ -444,12 +443,12 @@ impl<'a> Compaction<'a> {
             next_id: 1,
             live: self.live,
             tally: self.tally,
-            log_end: self.log.end(),
+            log_end: copies.log.end(),
         };
         checkpoint::write(
             &*self.shared.storage,
             checkpoint::NEXT_INDEX,
-            self.lookup(),
+            &copies.lookup,
             state,
         )
     }
@@ -503,16 +502,19 @@ impl<'a> Compaction<'a> {
         let Some(&(_, first)) = pending.first() else {
             return Ok(0);
         };
-        self.log.reserve(&mut self.numbers, len, self.commit + 1)?;
+        let mut copies = self.copies();
+        copies
+            .log
+            .reserve(&mut self.numbers, len, self.commit + 1)?;
         for (place, head) in &pending {
             let location = place.location();
             let previous = match head.kind {
                 Kind::Clear | Kind::Empty => Location::NONE,
                 _ if planted!(previous_of_old_generation) => head.previous,
-                _ => self.lookup().get(head.id).location(),
+                _ => copies.lookup.get(head.id).location(),
             };
-            if head.kind == Kind::Erase && !planted!(copies_not_erased) {
-                self.erase_copies(head.id)?;
+            if head.kind == Kind::Erase {
+                copies.erase(head.id, head.commit)?;
             }
             let moved = Head {
                 previous,
@@ -522,7 +524,7 @@ impl<'a> Compaction<'a> {
                 Kind::Put => world.value(location, head)?,
                 _ => (&[][..]).into(),
             };
-            let copy = self.log.push(&moved, &value)?;
+            let copy = copies.log.push(&moved, &value)?;
             self.tally.count(head.kind);
             if head.kind == Kind::Empty {
                 continue;
@@ -532,35 +534,16 @@ impl<'a> Compaction<'a> {
                     commit: head.commit,
                     time_us: head.time_us,
                 });
-                self.lookup().clear_unseen();
+                copies.lookup.clear_unseen();
                 self.live = 0;
             } else {
-                self.publish(head.id, Entry::of(head.kind, copy, head.len))?;
+                self.publish(&copies, head.id, Entry::of(head.kind, copy, head.len))?;
             }
         }
         self.commit = first.commit;
         pending.clear();
         self.pending = pending;
         Ok(len)
-    }
-
-    /// Overwrites the versions of a record that were copied already.
-    fn erase_copies(&mut self, id: u32) -> Result<()> {
-        let mut next = self.lookup().get(id).location();
-        while !next.is_none() {
-            let copy = match self.base.has(next.file) {
-                true => &mut self.base,
-                false => &mut self.log,
-            };
-            let head = copy.head(next)?;
-            match head.kind {
-                Kind::Erase => break,
-                Kind::Put => copy.erase(next, &head)?,
-                _ => {}
-            }
-            next = head.previous;
-        }
-        Ok(())
     }
 
     /// Copies the rest of the log, and replaces the old generation by the new one.
@@ -574,9 +557,11 @@ impl<'a> Compaction<'a> {
             shared.check_poison()?;
             // Nobody is told: who is might write.
             self.copy_log(|_, _| Ok(()))?;
-            self.log.sync()?;
-            if self.base.is_changed() {
-                self.base.sync()?;
+            // Nothing is erased in them any more until they are the database's.
+            let mut copies = self.copies();
+            copies.log.sync()?;
+            if copies.base.is_changed() {
+                copies.base.sync()?;
             }
             if (self.commit, self.live) != (writer.commit, writer.live) {
                 return Err(Error::corrupt(
@@ -595,11 +580,11 @@ impl<'a> Compaction<'a> {
                 }
             }
             // All that can fail comes before the old files are not the database any more.
-            let tail = self.open_log(&log)?;
-            if let Err(error) = self.write_generation(writer) {
-                return Err(self.settle(error));
+            let tail = self.open_log(&copies, &log)?;
+            if let Err(error) = self.write_generation(&copies, writer) {
+                return Err(self.settle(&mut copies, error));
             }
-            self.go_over(writer, log, tail)
+            self.go_over(writer, copies.hand_over(), log, tail)
         };
         // Not under the lock: it waits for those who still read in the old files, and gives back what
         // may be gigabytes.
@@ -608,7 +593,7 @@ impl<'a> Compaction<'a> {
     }
 
     /// Makes the new generation the one that the next opening finds.
-    fn write_generation(&mut self, writer: &mut Writer) -> Result<()> {
+    fn write_generation(&mut self, copies: &Copies, writer: &mut Writer) -> Result<()> {
         let list = |copy: &Copy, kind| -> Vec<DataFile> {
             let file = |file: &Copied| DataFile {
                 number: file.number,
@@ -617,8 +602,8 @@ impl<'a> Compaction<'a> {
             };
             copy.files().iter().map(file).collect()
         };
-        let mut files = list(&self.base, FileKind::Compacted);
-        files.extend(list(&self.log, FileKind::Log));
+        let mut files = list(&copies.base, FileKind::Compacted);
+        files.extend(list(&copies.log, FileKind::Log));
         let (next_id, commit, time_us) = (writer.next_id, writer.commit, writer.time_us);
         // Changes may have been applied meanwhile.
         self.oldest = self.oldest.max(self.start.world.oldest());
@@ -655,7 +640,7 @@ impl<'a> Compaction<'a> {
     }
 
     /// After the manifest could not be replaced for sure: whatever it names must stay.
-    fn settle(&mut self, error: Error) -> Error {
+    fn settle(&self, copies: &mut Copies, error: Error) -> Error {
         let shared = self.shared;
         let old = self.start.world.log.generation;
         let found = Manifest::read(&*shared.storage);
@@ -663,8 +648,8 @@ impl<'a> Compaction<'a> {
         if is_old && shared.check_poison().is_ok() {
             return error;
         }
-        self.base.leave();
-        self.log.leave();
+        copies.base.leave();
+        copies.log.leave();
         match shared.check_poison() {
             Ok(()) => shared.poison_with(error),
             Err(_) => error,
@@ -673,15 +658,17 @@ impl<'a> Compaction<'a> {
 
     /// Lets readers and the writer go over to the new generation, which is on disk: to `log`, and to its
     /// end. Returns what is not needed any more.
-    fn go_over(&mut self, writer: &mut Writer, log: Log, tail: Tail) -> Left {
+    fn go_over(&mut self, writer: &mut Writer, copies: Copies, log: Log, tail: Tail) -> Left {
         let shared = self.shared;
         let storage = &shared.storage;
         let old = &self.start.world;
-        self.base.leave();
-        self.log.leave();
-        let Some(lookup) = self.lookup.take() else {
-            unreachable!("it is handed on once")
-        };
+        let Copies {
+            mut base,
+            log: mut copied,
+            lookup,
+        } = copies;
+        base.leave();
+        copied.leave();
         let place = match lookup.is_on_disk() {
             true => (checkpoint::NEXT_TABLE, checkpoint::TABLE),
             false => (checkpoint::NEXT_INDEX, checkpoint::INDEX),
@@ -725,7 +712,7 @@ impl<'a> Compaction<'a> {
     fn open_base(&self) -> Result<Log> {
         let old = &self.start.world.log;
         let log = Log::new(Arc::clone(&old.storage), old.uuid, self.start.generation);
-        for file in self.base.files() {
+        for file in self.copies().base.files() {
             log.add(Segment::own(file.number, &log, self.view(file, file.end)?));
         }
         Ok(log)
@@ -740,9 +727,9 @@ impl<'a> Compaction<'a> {
     }
 
     /// Adds the data files that were copied of the old log; where the new one goes on.
-    fn open_log(&self, log: &Log) -> Result<Tail> {
+    fn open_log(&self, copies: &Copies, log: &Log) -> Result<Tail> {
         let mut tail = Tail::new(self.numbers.next(), self.shared.limits.file_size);
-        let copied = self.log.files();
+        let copied = copies.log.files();
         for (index, file) in copied.iter().enumerate() {
             let is_last = index + 1 == copied.len();
             let reserve = if is_last { LONGEST_FILE + 1 } else { file.end };

@@ -47,11 +47,16 @@ pub(super) struct Unreadable {
     /// What is to be overwritten in the files of the one and of the others.
     targets: Vec<Target>,
     replaced_targets: Vec<Target>,
+    /// Which records are erased, and by which commits.
+    erased: Vec<(u32, u64)>,
 }
 
 impl Unreadable {
-    /// Adds the versions of a record, of which this is the newest in the world of now.
-    pub(super) fn add(&mut self, id: u32, newest: Location) -> Result<()> {
+    /// Adds the versions of a record, of which this is the newest in the world of now, and which that
+    /// commit is going to erase.
+    pub(super) fn add(&mut self, id: u32, newest: Location, commit: u64) -> Result<()> {
+        reserve(&mut self.erased, 1)?;
+        self.erased.push((id, commit));
         add_targets(&self.world, id, newest, &mut self.targets)?;
         self.add_replaced(id)
     }
@@ -64,15 +69,17 @@ impl Unreadable {
         Ok(())
     }
 
-    /// How much is to be overwritten, in the world of now and in those before.
-    pub(super) fn len(&self) -> (usize, usize) {
-        (self.targets.len(), self.replaced_targets.len())
+    /// How much is to be overwritten, in the world of now and in those before, and of how many records.
+    pub(super) fn len(&self) -> (usize, usize, usize) {
+        let targets = (self.targets.len(), self.replaced_targets.len());
+        (targets.0, targets.1, self.erased.len())
     }
 
     /// Leaves what was there when it had this length.
-    pub(super) fn truncate(&mut self, (targets, replaced): (usize, usize)) {
+    pub(super) fn truncate(&mut self, (targets, replaced, erased): (usize, usize, usize)) {
         self.targets.truncate(targets);
         self.replaced_targets.truncate(replaced);
+        self.erased.truncate(erased);
     }
 
     fn sort(&mut self) {
@@ -109,7 +116,8 @@ impl Db {
     /// [`Error::Busy`] within one: in the closure of a `get_with`, of any database, and in that of a
     /// [`Db::backup`] of this one.
     ///
-    /// Cost: reads the heads of all versions; six syncs and one per data file that they lie in.
+    /// Cost: reads the heads of all versions; six syncs and one per data file that they lie in, and beside a
+    /// compaction one of what that has copied since its last one.
     ///
     /// [`State::Erased`]: crate::State::Erased
     pub fn erase(&self, id: u32) -> Result<()> {
@@ -138,6 +146,7 @@ impl Shared {
             false => self.newest_and_targets(&world, id)?,
         };
         let mut unreadable = self.unreadable();
+        reserve(&mut unreadable.erased, 1)?;
         unreadable.targets.append(&mut targets);
         unreadable.add_replaced(id)?;
         unreadable.sort();
@@ -150,6 +159,7 @@ impl Shared {
             value: &[],
         };
         let commit = self.append_now(&mut writer, &[record])?;
+        unreadable.erased.push((id, commit));
         self.hide_erased(id, &unreadable);
         Ok((commit, unreadable))
     }
@@ -191,6 +201,7 @@ impl Shared {
             replaced: self.erasures.replaced_worlds(),
             targets: Vec::new(),
             replaced_targets: Vec::new(),
+            erased: Vec::new(),
         }
     }
 
@@ -215,6 +226,7 @@ impl Shared {
             replaced,
             targets,
             replaced_targets,
+            erased,
         } = unreadable;
         let synced = match planted!(overwritten_before_erasure_synced) {
             true => Ok(()),
@@ -222,6 +234,7 @@ impl Shared {
         };
         synced
             .and_then(|()| self.overwrite(&world, &targets, &replaced_targets))
+            .and_then(|()| self.copies.erase(&erased))
             .map_err(|error| self.erasure_failed(error))?;
         std::mem::forget(unfinished);
         drop(replaced);

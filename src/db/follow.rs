@@ -95,6 +95,7 @@ impl Shared {
             time_us: writer.time_us,
             synced: None,
             salvage: false,
+            follows: true,
         };
         let mut versions = Vec::new();
         let outcome = recovery::replay(

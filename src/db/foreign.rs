@@ -347,6 +347,7 @@ impl Opening<'_> {
             time_us: 0,
             synced: None,
             salvage: false,
+            follows: false,
         };
         let uuid = &self.manifest.uuid;
         let replayed = recovery::replay(&**self.storage, uuid, &self.log_files, &start, |_| Ok(()));

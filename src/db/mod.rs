@@ -14,6 +14,7 @@ mod brake;
 mod clears;
 mod close;
 mod compact;
+mod copies;
 mod deletions;
 mod erase;
 mod erasures;
@@ -94,6 +95,7 @@ struct Shared {
     writer: Mutex<Writer>,
     group: GroupSync,
     is_compacting: AtomicBool,
+    copies: copies::UnderWay,
     /// How much [`idle::LongWork`] is under way.
     long_work: AtomicU32,
     /// For so many microseconds each commit waits before it takes the writer lock, while a compaction

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auto_compact::compact_when_due;
+use super::copies::UnderWay;
 use super::deletions::Deletions;
 use super::erasures::Erasures;
 use super::snapshot::Snapshots;
@@ -162,6 +163,7 @@ impl<'a> Opening<'a> {
             writer: Mutex::new(writer),
             group,
             is_compacting: AtomicBool::new(false),
+            copies: UnderWay::default(),
             long_work: AtomicU32::new(0),
             pause_us: AtomicU32::new(0),
             options: self.options.clone(),

@@ -92,6 +92,7 @@ impl<'a> Opening<'a> {
             time_us: state.time_us,
             synced: synced.filter(|_| !self.salvage()),
             salvage: self.salvage(),
+            follows: false,
         };
         let mut clears = manifest.clears.clone();
         let mut erasures = Vec::new();

@@ -166,7 +166,8 @@ pub unsafe extern "C" fn ourdb_sync(db: *mut ourdb) -> c_int {
 /// - OURDB_INCOMPATIBLE: another database is in the directory now
 /// - a code that any read can return (see Errors)
 ///
-/// Cost: reads what was written since. After a compaction, as to open it again.
+/// Cost: reads what was written since, and the header of each data file. After a compaction, as to
+/// open it again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_refresh(db: *mut ourdb) -> c_int {
     // SAFETY: the caller's handle.

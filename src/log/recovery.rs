@@ -48,6 +48,9 @@ pub(crate) struct Start {
     pub(crate) synced: Option<LogEnd>,
     /// Go on after damage with the next record that verifies.
     pub(crate) salvage: bool,
+    /// Somebody is at work on the log, and what he has reserved behind its end need not be searched each time
+    /// for what a loss of power has left: where the next piece is zeros, nothing has come yet.
+    pub(crate) follows: bool,
 }
 
 /// Where the log ends, and what lies behind.
@@ -102,6 +105,7 @@ pub(crate) fn replay(
         storage,
         uuid,
         salvage: start.salvage,
+        follows: start.follows,
         sequence: Sequence::after(start.commit, start.time_us),
         pending: Vec::new(),
     };
@@ -280,6 +284,7 @@ struct Replay<'a> {
     storage: &'a dyn Storage,
     uuid: &'a [u8; 16],
     salvage: bool,
+    follows: bool,
     sequence: Sequence,
     /// The records of a commit whose last one has not come yet.
     pending: Vec<Replayed>,
@@ -310,7 +315,11 @@ impl Replay<'_> {
             };
             let is_next = |head: &Head| self.salvage || self.sequence.admit(head).is_ok();
             let Some(head) = head.filter(is_next) else {
-                if reader.end_of_zeros(at)? == reader.len() {
+                let is_end = match self.follows {
+                    true => reader.at_hand(at).iter().all(|&byte| byte == 0),
+                    false => reader.end_of_zeros(at)? == reader.len(),
+                };
+                if is_end {
                     break None;
                 }
                 if self.salvage

@@ -779,6 +779,9 @@ fn versions_that_a_compaction_copies_meanwhile_are_gone_from_the_copies() {
                     set(&db, &mut model, id, false);
                     db.erase(id).expect("an erasure");
                     model.erase(&db, id);
+                    // In the copies too, and not only once the compaction comes to the erasure.
+                    let left = find(&files(&*storage), &model.gone);
+                    assert_eq!(left, None, "seed {seed}, call {calls}, id {id}");
                     if calls % 2 == 0 {
                         set(&db, &mut model, id, false);
                     }

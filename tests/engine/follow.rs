@@ -172,3 +172,28 @@ fn a_reader_that_is_behind_reads_no_files_of_the_same_numbers() {
     assert_eq!(reader.get(COUNT - 1).expect("a value"), b"new");
     drop(writer);
 }
+
+/// What the writer has reserved behind the end of its log is not read each time.
+#[test]
+fn a_refresh_reads_what_is_new() {
+    let storage = SimStorage::new(Disk::new(), true, 1);
+    let options = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    let writer = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+    for id in 0..100 {
+        writer.set(id, &[7; 60_000]).expect("a set");
+    }
+    let reader = Db::open_on(Arc::new(storage.clone()), &read_only()).expect("a reader");
+    for id in 100..103 {
+        writer.set(id, b"new").expect("a set");
+        for _ in 0..2 {
+            let before = storage.calls(Calls::Reading);
+            reader.refresh().expect("a refresh");
+            let calls = storage.calls(Calls::Reading) - before;
+            assert!(calls < 15, "{calls} calls");
+            assert_eq!(reader.get(id).expect("a value"), b"new");
+        }
+    }
+}

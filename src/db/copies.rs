@@ -1,0 +1,125 @@
+//! What a compaction has copied so far. Erasures reach into it: what they erase is gone from the copies
+//! too when they return, and not only once the compaction comes to it.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::error::Result;
+use crate::log::copy::Copy;
+use crate::log::record::Kind;
+use crate::lookup::Lookup;
+use crate::planted::planted;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Data files that nobody reads yet, and what leads into them.
+#[derive(Debug)]
+pub(super) struct Copies {
+    /// Versions of the base, and the log after it.
+    pub(super) base: Copy,
+    pub(super) log: Copy,
+    pub(super) lookup: Lookup,
+}
+
+impl Copies {
+    /// Overwrites the versions of a record that were copied already and that `commit` has erased.
+    pub(super) fn erase(&mut self, id: u32, commit: u64) -> Result<()> {
+        let mut next = self.lookup.get(id).location();
+        while !next.is_none() && !planted!(copies_not_erased) {
+            let copy = match self.base.has(next.file) {
+                true => &mut self.base,
+                false => &mut self.log,
+            };
+            let head = copy.head(next)?;
+            match head.kind {
+                // Set again since.
+                _ if head.commit > commit => {}
+                Kind::Erase => break,
+                Kind::Put => copy.erase(next, &head)?,
+                _ => {}
+            }
+            next = head.previous;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was overwritten.
+    fn sync_erased(&mut self) -> Result<()> {
+        for copy in [&mut self.base, &mut self.log] {
+            if copy.is_changed() {
+                copy.sync()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Those of the compaction that is under way, if there is one. Held for the time of a record, a commit or a
+/// sync; and before the new files are those of the database, until they are.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Mutex<Option<Copies>>);
+
+impl UnderWay {
+    fn lock(&self) -> MutexGuard<'_, Option<Copies>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A compaction begins with these.
+    pub(super) fn begin(&self, copies: Copies) {
+        *self.lock() = Some(copies);
+    }
+
+    /// A compaction has ended.
+    pub(super) fn end(&self) -> Option<Copies> {
+        self.lock().take()
+    }
+
+    /// For the compaction itself.
+    pub(super) fn copies(&self) -> Held<'_> {
+        Held(self.lock())
+    }
+
+    /// Overwrites the versions of records that commits have erased, durably. What of them isn't copied yet
+    /// won't be.
+    pub(super) fn erase(&self, erased: &[(u32, u64)]) -> Result<()> {
+        match &mut *self.lock() {
+            None => Ok(()),
+            Some(copies) => {
+                let mut erased = erased.iter();
+                erased.try_for_each(|&(id, commit)| copies.erase(id, commit))?;
+                copies.sync_erased()
+            }
+        }
+    }
+}
+
+/// The copies, as long as nobody else may change them.
+pub(super) struct Held<'a>(MutexGuard<'a, Option<Copies>>);
+
+impl Held<'_> {
+    /// They are the database's from here on.
+    pub(super) fn hand_over(mut self) -> Copies {
+        match self.0.take() {
+            Some(copies) => copies,
+            None => unreachable!("they are handed over once"),
+        }
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Copies;
+
+    fn deref(&self) -> &Copies {
+        match &*self.0 {
+            Some(copies) => copies,
+            None => unreachable!("a compaction has copies until it ends"),
+        }
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Copies {
+        match &mut *self.0 {
+            Some(copies) => copies,
+            None => unreachable!("a compaction has copies until it ends"),
+        }
+    }
+}
