@@ -1527,8 +1527,8 @@ int ourdb_revert_all(ourdb *db, uint64_t commit);
  * After another failure the record may be erased in part, and nobody can read it any more: then
  * writes are OURDB_POISONED, and the next opening for writing does the rest.
  *
- * Cost: one write for each version, and a few syncs. It waits for a backup that is being made. Beside
- * a compaction it erases what that has copied as well, and has it synced.
+ * Cost: one write for each version, and a few syncs. It waits for a backup that is being made.
+ * Beside a compaction it erases what that has copied as well, and has it synced.
  */
 int ourdb_erase(ourdb *db, uint32_t id);
 
