@@ -13,6 +13,7 @@
 #![cfg(ourdb_shuttle)]
 
 mod checking;
+mod erasing;
 mod pausing;
 mod publish;
 #[path = "../support/mod.rs"]

@@ -1,0 +1,82 @@
+//! An erasure beside what copies the record meanwhile.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ourdb::storage::memory::MemoryStorage;
+use ourdb::storage::{Storage, read_all};
+use ourdb::{Db, Options, Retention, State};
+use shuttle::rand::Rng;
+use shuttle::thread;
+
+use crate::explore;
+
+const SECRET: &[u8; 16] = b"what is erased..";
+
+/// When it returns, the values are in no file, neither the old nor the new ones, and what is set after it
+/// stays.
+#[test]
+fn an_erasure_beside_a_compaction_reaches_its_copies() {
+    explore(1000, || {
+        let mut random = shuttle::rand::thread_rng();
+        let options = Options {
+            key_value: true,
+            native: true,
+            record_nr_max: 200,
+            file_size: [1, 300, 0][random.gen_range(0..3)],
+            ..Options::default()
+        };
+        let storage = Arc::new(MemoryStorage::new());
+        let opened = Db::open_on(Arc::clone(&storage) as Arc<dyn Storage>, &options);
+        let db = opened.expect("a new database");
+        for _ in 0..2 {
+            (0..3).for_each(|id| db.set(id, SECRET).expect("a set"));
+        }
+        let erased = random.gen_range(0..3);
+        let others: Vec<u32> = (0..3).filter(|&id| id != erased).collect();
+        others
+            .iter()
+            .for_each(|&id| db.erase(id).expect("an erasure"));
+        let secrets = |names: &mut dyn Iterator<Item = String>| -> Vec<String> {
+            let is_there = |name: &String| {
+                let bytes = read_all(&*storage, name, 1 << 20).unwrap_or_default();
+                bytes.windows(SECRET.len()).any(|part| part == SECRET)
+            };
+            names.filter(is_there).collect()
+        };
+        let before = storage.list("").expect("names");
+        thread::scope(|scope| {
+            let db = &db;
+            scope.spawn(move || {
+                let keep_all = Retention {
+                    keep_versions: u64::MAX,
+                    ..Retention::default()
+                };
+                let compacted = db.compact(&keep_all, |_, _| ControlFlow::Continue(()));
+                compacted.expect("a compaction");
+            });
+            scope.spawn(move || {
+                let ids = others.into_iter().chain([erased]);
+                ids.for_each(|id| db.set(id, b"other").expect("a set"));
+            });
+            db.erase(erased).expect("an erasure");
+            // What the compaction has replaced is overwritten, or about to be removed.
+            let names = storage.list("").expect("names").into_iter();
+            let left = secrets(&mut names.filter(|name| !before.contains(name)));
+            assert!(left.is_empty(), "{left:?}");
+        });
+        let left = secrets(&mut storage.list("").expect("names").into_iter());
+        assert!(left.is_empty(), "{left:?}");
+        let history = db.history(erased, 0).expect("a history");
+        let states: Vec<State> = history.iter().map(|version| version.state).collect();
+        match states[..] {
+            [State::Erased] => assert!(!db.contains(erased).expect("a look")),
+            [State::Live, State::Erased] => {
+                assert_eq!(db.get(erased).expect("a value"), b"other");
+            }
+            _ => panic!("{states:?}"),
+        }
+        let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+        assert!(report.is_sound(), "{report}");
+    });
+}
