@@ -472,7 +472,8 @@
  * taken to the new files by its next ourdb_refresh(). Where it can't map files, or with
  * OURDB_IO_FILE, it holds some 128 data files open: with more of them a read after a compaction may
  * be OURDB_INCOMPATIBLE until ourdb_refresh(). What the writer erases is gone for a reader at once,
- * as not found; of a value that herolib wrote it sees zeros until ourdb_refresh().
+ * as not found; of a value that herolib wrote it sees zeros until ourdb_refresh(), and until then
+ * ourdb_contains(), ourdb_count() and whatever gives out ids alone go on as if it were there.
  *
  *
  * Statistics
@@ -2015,7 +2016,8 @@ int ourdb_backup(const ourdb *db, const char *destination, ourdb_progress progre
  * - OURDB_CORRUPT: something is; ourdb_errmsg() names each damaged place, one to a line, up to
  *   1,000 of them: file, offset, and the record where it is known
  * - OURDB_CANCELLED: progress asked to stop
- * - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
+ * - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+ *   ourdb_refresh() it
  * - a code that any read can return (see Errors)
  *
  * Cost: reads all data files once; meanwhile 8 bytes of memory for each id in use.
@@ -2142,7 +2144,8 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  * @return OURDB_OK, or
  * - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
  *   first own commit, or before a compaction: then copy the directory, and go on from the copy
- * - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
+ * - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+ *   ourdb_refresh() it
  * - a code that any read can return (see Errors)
  *
  * Cost: reads the log from there on, and copies it. The first part of a difference reads the heads

@@ -39,14 +39,14 @@ impl Db {
         Ok(())
     }
 
-    /// Whether a writer has compacted what this read-only handle reads: its files may be gone, and only
-    /// those that are open are still read.
+    /// Whether a writer has compacted what this read-only handle reads, or made another database in its
+    /// place: its files may be gone, and only those that are open are still read.
     pub(crate) fn is_superseded(&self) -> bool {
         let shared = &*self.shared;
         let world = self.world();
         // A later one: what a reader takes over, it has in memory as of the next generation.
         let is_later = |manifest: Manifest| {
-            manifest.uuid == world.log.uuid && manifest.generation > world.log.generation
+            manifest.uuid != world.log.uuid || manifest.generation > world.log.generation
         };
         let manifest = Manifest::read(&*shared.storage);
         shared.read_only && manifest.is_ok_and(|manifest| manifest.is_some_and(is_later))
@@ -56,8 +56,8 @@ impl Db {
 /// For who must read files by their names.
 pub(crate) fn superseded() -> Error {
     Error::Busy {
-        what: "the database was compacted since the moment that this handle sees, and the files of that \
-               moment are gone: refresh it"
+        what: "the database was compacted or made anew since the moment that this handle sees, and the \
+               files of that moment are gone: refresh it"
             .into(),
     }
 }

@@ -36,7 +36,8 @@ use super::pointer;
 /// @return OURDB_OK, or
 /// - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
 ///   first own commit, or before a compaction: then copy the directory, and go on from the copy
-/// - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
+/// - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+///   ourdb_refresh() it
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads the log from there on, and copies it. The first part of a difference reads the heads

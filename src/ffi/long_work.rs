@@ -202,7 +202,8 @@ pub unsafe extern "C" fn ourdb_backup(
 /// - OURDB_CORRUPT: something is; ourdb_errmsg() names each damaged place, one to a line, up to
 ///   1,000 of them: file, offset, and the record where it is known
 /// - OURDB_CANCELLED: progress asked to stop
-/// - OURDB_BUSY: a read-only handle, whose writer has compacted since: ourdb_refresh() it
+/// - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+///   ourdb_refresh() it
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads all data files once; meanwhile 8 bytes of memory for each id in use.

@@ -197,3 +197,35 @@ fn a_refresh_reads_what_is_new() {
         }
     }
 }
+
+/// Another database in its place is no damage.
+#[test]
+fn a_reader_whose_database_was_made_anew_is_told_so() {
+    let directory = TempDirectory::new();
+    let options = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    let fill = |value: &[u8]| {
+        let db = Db::open(directory.path(), &options).expect("it opens");
+        (0..9).for_each(|id| db.set(id, value).expect("a set"));
+        db
+    };
+    drop(fill(b"old"));
+    let reader = Db::open(directory.path(), &read_only()).expect("a reader");
+    let again = Options {
+        reset: true,
+        ..options.clone()
+    };
+    drop(Db::open(directory.path(), &again).expect("it is made anew"));
+    let _other = fill(b"new");
+    let checked = reader.check(|_, _| ControlFlow::Continue(()));
+    assert!(matches!(checked, Err(Error::Busy { .. })), "{checked:?}");
+    let changes = reader.changes(0, usize::MAX);
+    assert!(matches!(changes, Err(Error::Busy { .. })), "{changes:?}");
+    let refreshed = reader.refresh();
+    assert!(
+        matches!(refreshed, Err(Error::Incompatible(_))),
+        "{refreshed:?}"
+    );
+}
