@@ -653,6 +653,81 @@ while_reading(const test_variant *variant)
     free(value);
 }
 
+typedef struct compactor {
+    ourdb *db;
+    pthread_barrier_t halfway;
+    int calls;
+} compactor;
+
+/* Stays in its second call, when something was copied, until the barrier was passed twice. */
+static int
+wait_halfway(void *user, uint64_t done, uint64_t total)
+{
+    compactor *self = user;
+
+    (void)done;
+    (void)total;
+    if (++self->calls == 2) {
+        pthread_barrier_wait(&self->halfway);
+        pthread_barrier_wait(&self->halfway);
+    }
+    return 0;
+}
+
+static void *
+compact_once(void *argument)
+{
+    compactor *self = argument;
+    ourdb_retention retention;
+
+    VERIFY_OK(ourdb_retention_init(&retention, sizeof retention));
+    VERIFY_OK(ourdb_compact(self->db, &retention, wait_halfway, self));
+    return NULL;
+}
+
+/* What the parent's compaction has copied is the parent's. */
+static void
+while_compacting(const test_variant *variant)
+{
+    const size_t len = 100000;
+    ourdb_options options = test_options(variant, 0);
+    uint8_t *value = calloc(1, len);
+    compactor shared;
+    pthread_t thread;
+    uint32_t id;
+    pid_t child;
+    int i;
+
+    test_phase("%s: forking while a thread compacts", variant->name);
+    CHECK(value != NULL);
+    options.record_size_max = (uint32_t)len;
+    shared.db = OPEN(test_path("while-compacting"), &options);
+    shared.calls = 0;
+    for (i = 0; i < 30; i++) {
+        CHECK_OK(ourdb_insert(shared.db, value, len, &id));
+    }
+    CHECK(pthread_barrier_init(&shared.halfway, NULL, 2) == 0);
+    CHECK(pthread_create(&thread, NULL, compact_once, &shared) == 0);
+    pthread_barrier_wait(&shared.halfway);
+    child = test_fork();
+    if (child == 0) {
+        CHECK_CODE(ourdb_close(shared.db), OURDB_FORKED);
+        end_child(1);
+    }
+    wait_child(child, 1);
+    pthread_barrier_wait(&shared.halfway);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(pthread_barrier_destroy(&shared.halfway) == 0);
+    if (test_on_disk(variant)) {
+        CHECK_OK(ourdb_close(shared.db));
+        shared.db = OPEN(test_path("while-compacting"), &options);
+    }
+    CHECK_COUNT(shared.db, 30);
+    CHECK_VALUE(shared.db, id, value, len);
+    CHECK_OK(ourdb_destroy(shared.db));
+    free(value);
+}
+
 int
 main(void)
 {
@@ -672,6 +747,7 @@ main(void)
     for (i = 0; i < TEST_VARIANT_COUNT; i++) {
         every_function(&test_variants[i], OURDB_SYNC_INTERVAL);
         while_writing(&test_variants[i]);
+        while_compacting(&test_variants[i]);
     }
     while_reading(&test_variants[0]);
     while_reading(&test_variants[TEST_VARIANT_COUNT - 1]);

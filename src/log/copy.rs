@@ -10,7 +10,7 @@ use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
-use crate::storage::{Access, File, Storage, remove_if_there, sync_directory};
+use crate::storage::{Access, File, Storage, fork, remove_if_there, sync_directory};
 
 /// Bytes are gathered up to this size before they are written.
 const GATHER: usize = 1 << 20;
@@ -116,6 +116,8 @@ pub(crate) struct Copy {
     open: usize,
     gathered: Vec<u8>,
     kept: bool,
+    /// Of the process that made them; a forked child doesn't remove them.
+    fork_generation: u32,
     /// Something was overwritten since the last sync.
     changed: bool,
     /// A file was made since the last sync.
@@ -137,6 +139,7 @@ impl Copy {
             open: 0,
             gathered: Vec::new(),
             kept: false,
+            fork_generation: fork::generation(),
             changed: false,
             unnamed: false,
             unsynced: 0,
@@ -382,7 +385,7 @@ impl Copy {
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.kept && self.fork_generation == fork::generation() {
             for file in &self.files {
                 // Left behind, it is removed by the next opening.
                 let _ = remove_if_there(&*self.storage, &name(file.number));
