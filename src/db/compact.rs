@@ -559,6 +559,8 @@ impl<'a> Compaction<'a> {
             self.copy_log(|_, _| Ok(()))?;
             // Nothing is erased in them any more until they are the database's.
             let mut copies = self.copies();
+            // An erasure may have failed in them since.
+            shared.check_poison()?;
             copies.log.sync()?;
             if copies.base.is_changed() {
                 copies.base.sync()?;

@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::copy::Copy;
 use crate::log::record::Kind;
 use crate::lookup::Lookup;
@@ -78,14 +78,20 @@ impl UnderWay {
     }
 
     /// Overwrites the versions of records that commits have erased, durably. What of them isn't copied yet
-    /// won't be.
-    pub(super) fn erase(&self, erased: &[(u32, u64)]) -> Result<()> {
+    /// won't be. After a failure the copies may lack something, and a later sync need not say so: `failed`
+    /// stops all writing before anybody else comes to them.
+    pub(super) fn erase(
+        &self,
+        erased: &[(u32, u64)],
+        failed: impl FnOnce(Error) -> Error,
+    ) -> Result<()> {
         match &mut *self.lock() {
             None => Ok(()),
             Some(copies) => {
                 let mut erased = erased.iter();
-                erased.try_for_each(|&(id, commit)| copies.erase(id, commit))?;
-                copies.sync_erased()
+                (erased.try_for_each(|&(id, commit)| copies.erase(id, commit)))
+                    .and_then(|()| copies.sync_erased())
+                    .map_err(failed)
             }
         }
     }

@@ -234,7 +234,10 @@ impl Shared {
         };
         synced
             .and_then(|()| self.overwrite(&world, &targets, &replaced_targets))
-            .and_then(|()| self.copies.erase(&erased))
+            .and_then(|()| {
+                let failed = |error| self.poison_with(error);
+                self.copies.erase(&erased, failed)
+            })
             .map_err(|error| self.erasure_failed(error))?;
         std::mem::forget(unfinished);
         drop(replaced);
