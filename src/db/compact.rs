@@ -98,8 +98,9 @@ impl Shared {
         let start = self.announce()?;
         // Failing, it removes what was copied. That was announced, and stays so until the next one: what
         // can't be removed, or comes back after a loss of power, is known by it.
+        let ending = self.copies.until_dropped();
         let done = Compaction::new(self, start, *retention, on_progress).and_then(Compaction::run);
-        drop(self.copies.end());
+        drop(ending);
         if done.is_err() {
             let _writer = self.writer();
             if self.check_poison().is_ok() {

@@ -67,9 +67,9 @@ impl UnderWay {
         *self.lock() = Some(copies);
     }
 
-    /// A compaction has ended.
-    pub(super) fn end(&self) -> Option<Copies> {
-        self.lock().take()
+    /// A compaction has ended when this is dropped, be it by a panic.
+    pub(super) fn until_dropped(&self) -> Ending<'_> {
+        Ending(self)
     }
 
     /// For the compaction itself.
@@ -94,6 +94,17 @@ impl UnderWay {
                     .map_err(failed)
             }
         }
+    }
+}
+
+/// Gives the copies up, if they were not handed over.
+pub(super) struct Ending<'a>(&'a UnderWay);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let copies = self.0.lock().take();
+        // Not under the lock: it removes files.
+        drop(copies);
     }
 }
 

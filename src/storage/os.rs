@@ -37,13 +37,13 @@ pub struct OsStorage {
     directory: OnceLock<fs::File>,
 }
 
-/// What tells a file or a directory from all others.
 /// Who this process acts as.
 fn user() -> u32 {
     // SAFETY: the call has no preconditions.
     unsafe { libc::geteuid() }
 }
 
+/// What tells a file or a directory from all others.
 fn identity(metadata: &fs::Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }

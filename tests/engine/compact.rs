@@ -643,3 +643,27 @@ fn files_that_were_being_made_are_removed() {
         assert!(path.join("theirs.tmp").exists());
     }
 }
+
+/// Not only once the handle is given back, and no erasure comes to them any more.
+#[test]
+fn a_panic_of_who_is_told_leaves_no_copies() {
+    let storage = Arc::new(MemoryStorage::new());
+    let options = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    let db = open(&storage, &options);
+    for id in 0..40 {
+        db.set(id, &vec![7; 60_000]).expect("a set");
+    }
+    let before = storage.list("").expect("names");
+    let mut calls = 0;
+    let told = |_, _| {
+        calls += 1;
+        assert!(calls < 2, "told too often");
+        ControlFlow::Continue(())
+    };
+    let compact = || db.compact(&Retention::default(), told);
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(compact)).expect_err("a panic");
+    assert_eq!(storage.list("").expect("names"), before);
+}
