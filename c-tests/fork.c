@@ -685,6 +685,64 @@ compact_once(void *argument)
     return NULL;
 }
 
+typedef struct forker {
+    pid_t child;
+    int calls;
+} forker;
+
+static int
+fork_halfway(void *user, uint64_t done, uint64_t total)
+{
+    forker *self = user;
+
+    (void)done;
+    (void)total;
+    if (++self->calls == 2) {
+        self->child = test_fork();
+    }
+    return 0;
+}
+
+/* A child that comes out of its parent's progress function has no compaction to go on with. */
+static void
+within_a_compaction(const test_variant *variant)
+{
+    const size_t len = 100000;
+    ourdb_options options = test_options(variant, 0);
+    ourdb_retention retention;
+    uint8_t *value = calloc(1, len);
+    forker forked = {-1, 0};
+    uint32_t id;
+    ourdb *db;
+    int code;
+    int i;
+
+    test_phase("%s: forking in a progress function", variant->name);
+    CHECK(value != NULL);
+    options.record_size_max = (uint32_t)len;
+    db = OPEN(test_path("within"), &options);
+    for (i = 0; i < 30; i++) {
+        CHECK_OK(ourdb_insert(db, value, len, &id));
+    }
+    CHECK_OK(ourdb_retention_init(&retention, sizeof retention));
+    code = ourdb_compact(db, &retention, fork_halfway, &forked);
+    if (forked.child == 0) {
+        CHECK(code == OURDB_FORKED);
+        CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+        end_child(0);
+    }
+    CHECK(code == OURDB_OK);
+    wait_child(forked.child, 0);
+    if (test_on_disk(variant)) {
+        CHECK_OK(ourdb_close(db));
+        db = OPEN(test_path("within"), &options);
+    }
+    CHECK_COUNT(db, 30);
+    CHECK_VALUE(db, id, value, len);
+    CHECK_OK(ourdb_destroy(db));
+    free(value);
+}
+
 /* What the parent's compaction has copied is the parent's. */
 static void
 while_compacting(const test_variant *variant)
@@ -748,6 +806,7 @@ main(void)
         every_function(&test_variants[i], OURDB_SYNC_INTERVAL);
         while_writing(&test_variants[i]);
         while_compacting(&test_variants[i]);
+        within_a_compaction(&test_variants[i]);
     }
     while_reading(&test_variants[0]);
     while_reading(&test_variants[TEST_VARIANT_COUNT - 1]);

@@ -101,7 +101,7 @@ impl Shared {
         let ending = self.copies.until_dropped();
         let done = Compaction::new(self, start, *retention, on_progress).and_then(Compaction::run);
         drop(ending);
-        if done.is_err() {
+        if done.is_err() && self.is_own_process() {
             let _writer = self.writer();
             if self.check_poison().is_ok() {
                 checkpoint::remove_next(&*self.storage);
@@ -269,7 +269,10 @@ impl<'a> Compaction<'a> {
         }
         self.next_step = self.done + STEP;
         self.shared.check_poison()?;
-        match (self.on_progress)(self.done.min(self.total), self.total) {
+        let told = (self.on_progress)(self.done.min(self.total), self.total);
+        // In a child that was forked meanwhile nothing goes on.
+        self.shared.check_process()?;
+        match told {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         }

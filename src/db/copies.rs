@@ -52,8 +52,8 @@ impl Copies {
     }
 }
 
-/// Those of the compaction that is under way, if there is one. Held for the time of a record, a commit or a
-/// sync; and before the new files are those of the database, until they are.
+/// Those of the compaction that is under way, if there is one. Held for the time of a record, a commit, a
+/// sync or a checkpoint; and before the new files are those of the database, until they are.
 #[derive(Debug, Default)]
 pub(super) struct UnderWay(Mutex<Option<Copies>>);
 

@@ -17,6 +17,12 @@ pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
+/// Who this process acts as.
+pub(super) fn user() -> u32 {
+    // SAFETY: the call has no preconditions.
+    unsafe { libc::geteuid() }
+}
+
 /// The result of a C function that says with -1 that it failed.
 pub(super) fn checked(result: libc::c_int) -> io::Result<()> {
     if result == -1 {

@@ -85,7 +85,7 @@ impl File for MemoryFile {
 
     fn view(&self, _reserve: u64) -> io::Result<View> {
         Ok(match self {
-            MemoryFile::Mapped(file) => View::mapped(Arc::clone(&file.memory), None, false),
+            MemoryFile::Mapped(file) => View::mapped(Arc::clone(&file.memory), None, None),
             MemoryFile::Copied(_) => View::unmapped(),
         })
     }

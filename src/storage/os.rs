@@ -37,12 +37,6 @@ pub struct OsStorage {
     directory: OnceLock<fs::File>,
 }
 
-/// Who this process acts as.
-fn user() -> u32 {
-    // SAFETY: the call has no preconditions.
-    unsafe { libc::geteuid() }
-}
-
 /// What tells a file or a directory from all others.
 fn identity(metadata: &fs::Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
@@ -603,7 +597,7 @@ impl File for OsFile {
                 Ok(View::mapped(
                     Arc::new(mapping),
                     metadata.as_ref().map(identity),
-                    metadata.is_some_and(|metadata| metadata.uid() == user()),
+                    metadata.map(|metadata| metadata.uid()),
                 ))
             }
             Err(error) if self.io == IoMode::Map => Err(error),

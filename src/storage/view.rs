@@ -3,6 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::calls::user;
 use super::mapping::Mapping;
 use super::prefetch::prefetch_span;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +19,8 @@ pub struct View {
     mapping: Option<Arc<Mapping>>,
     /// What tells the file that is mapped from all others, if anything does.
     identity: Option<Identity>,
-    /// The file is this user's own.
-    is_own: bool,
+    /// Whose file it is, if that is known.
+    owner: Option<u32>,
     /// Where the mapping begins, at hand for who reads.
     base: Option<NonNull<u8>>,
     /// The mark, or the end of the mapping if that comes before; 0 without one.
@@ -39,19 +40,23 @@ impl View {
         View {
             mapping: None,
             identity: None,
-            is_own: false,
+            owner: None,
             base: None,
             readable: AtomicU64::new(0),
             end: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn mapped(mapping: Arc<Mapping>, identity: Option<Identity>, is_own: bool) -> View {
+    pub(super) fn mapped(
+        mapping: Arc<Mapping>,
+        identity: Option<Identity>,
+        owner: Option<u32>,
+    ) -> View {
         View {
             base: NonNull::new(mapping.base()),
             mapping: Some(mapping),
             identity,
-            is_own,
+            owner,
             readable: AtomicU64::new(0),
             end: AtomicU64::new(0),
         }
@@ -118,7 +123,7 @@ impl View {
         let from = position as usize;
         let to = from + bytes.len();
         let mapping = self.mapping.as_ref()?;
-        let is_there = self.is_own && mapping.is_resident(from, to);
+        let is_there = self.owner == Some(user()) && mapping.is_resident(from, to);
         (is_there || mapping.populate_for_reading(from, to).is_ok()).then_some(bytes)
     }
 
