@@ -11,6 +11,9 @@
 //! * [`State::Extending`]: still the earlier backup. New data stand behind its ends, or in files that
 //!   it doesn't name, and don't count.
 //! * Closed cleanly: all was copied and synced, and the engine has opened it and read what is new.
+//!
+//! [`State::Unfinished`]: crate::manifest::State::Unfinished
+//! [`State::Extending`]: crate::manifest::State::Extending
 
 mod copying;
 mod earlier;
