@@ -653,6 +653,41 @@ while_reading(const test_variant *variant)
     free(value);
 }
 
+enum { VALUES = 30, VALUE_LEN = 100000 };
+static const uint8_t a_value[VALUE_LEN];
+
+/* A database of which a compaction tells its progress a few times. */
+static ourdb *
+open_with_values(const test_variant *variant, const char *path, uint32_t *last)
+{
+    ourdb_options options = test_options(variant, 0);
+    ourdb *db;
+    int i;
+
+    options.record_size_max = VALUE_LEN;
+    db = OPEN(path, &options);
+    for (i = 0; i < VALUES; i++) {
+        CHECK_OK(ourdb_insert(db, a_value, VALUE_LEN, last));
+    }
+    return db;
+}
+
+/* All of it is there, also when it is opened again. */
+static void
+check_values(const test_variant *variant, const char *path, ourdb *db, uint32_t last)
+{
+    if (test_on_disk(variant)) {
+        ourdb_options options = test_options(variant, 0);
+
+        CHECK_OK(ourdb_close(db));
+        options.record_size_max = VALUE_LEN;
+        db = OPEN(path, &options);
+    }
+    CHECK_COUNT(db, VALUES);
+    CHECK_VALUE(db, last, a_value, VALUE_LEN);
+    CHECK_OK(ourdb_destroy(db));
+}
+
 typedef struct compactor {
     ourdb *db;
     pthread_barrier_t halfway;
@@ -707,23 +742,15 @@ fork_halfway(void *user, uint64_t done, uint64_t total)
 static void
 within_a_compaction(const test_variant *variant)
 {
-    const size_t len = 100000;
-    ourdb_options options = test_options(variant, 0);
+    const char *path = test_path("within");
     ourdb_retention retention;
-    uint8_t *value = calloc(1, len);
     forker forked = {-1, 0};
-    uint32_t id;
+    uint32_t last;
     ourdb *db;
     int code;
-    int i;
 
     test_phase("%s: forking in a progress function", variant->name);
-    CHECK(value != NULL);
-    options.record_size_max = (uint32_t)len;
-    db = OPEN(test_path("within"), &options);
-    for (i = 0; i < 30; i++) {
-        CHECK_OK(ourdb_insert(db, value, len, &id));
-    }
+    db = open_with_values(variant, path, &last);
     CHECK_OK(ourdb_retention_init(&retention, sizeof retention));
     code = ourdb_compact(db, &retention, fork_halfway, &forked);
     if (forked.child == 0) {
@@ -733,37 +760,22 @@ within_a_compaction(const test_variant *variant)
     }
     CHECK(code == OURDB_OK);
     wait_child(forked.child, 0);
-    if (test_on_disk(variant)) {
-        CHECK_OK(ourdb_close(db));
-        db = OPEN(test_path("within"), &options);
-    }
-    CHECK_COUNT(db, 30);
-    CHECK_VALUE(db, id, value, len);
-    CHECK_OK(ourdb_destroy(db));
-    free(value);
+    check_values(variant, path, db, last);
 }
 
 /* What the parent's compaction has copied is the parent's. */
 static void
 while_compacting(const test_variant *variant)
 {
-    const size_t len = 100000;
-    ourdb_options options = test_options(variant, 0);
-    uint8_t *value = calloc(1, len);
+    const char *path = test_path("while-compacting");
     compactor shared;
     pthread_t thread;
-    uint32_t id;
+    uint32_t last;
     pid_t child;
-    int i;
 
     test_phase("%s: forking while a thread compacts", variant->name);
-    CHECK(value != NULL);
-    options.record_size_max = (uint32_t)len;
-    shared.db = OPEN(test_path("while-compacting"), &options);
+    shared.db = open_with_values(variant, path, &last);
     shared.calls = 0;
-    for (i = 0; i < 30; i++) {
-        CHECK_OK(ourdb_insert(shared.db, value, len, &id));
-    }
     CHECK(pthread_barrier_init(&shared.halfway, NULL, 2) == 0);
     CHECK(pthread_create(&thread, NULL, compact_once, &shared) == 0);
     pthread_barrier_wait(&shared.halfway);
@@ -776,14 +788,7 @@ while_compacting(const test_variant *variant)
     pthread_barrier_wait(&shared.halfway);
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(pthread_barrier_destroy(&shared.halfway) == 0);
-    if (test_on_disk(variant)) {
-        CHECK_OK(ourdb_close(shared.db));
-        shared.db = OPEN(test_path("while-compacting"), &options);
-    }
-    CHECK_COUNT(shared.db, 30);
-    CHECK_VALUE(shared.db, id, value, len);
-    CHECK_OK(ourdb_destroy(shared.db));
-    free(value);
+    check_values(variant, path, shared.db, last);
 }
 
 int

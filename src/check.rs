@@ -7,12 +7,10 @@
 //! table must be the lookup.
 
 use std::fmt;
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::base;
-use crate::bytes::reserve_exact;
 use crate::db::{Db, Extent, Part, World, superseded};
 use crate::error::{Error, Result};
 use crate::history::Chain;
@@ -21,10 +19,10 @@ use crate::log::record::{Head, Kind};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, Segment, name};
 use crate::log::sequence::Sequence;
-use crate::lookup::{BLOCK_IDS, Entry};
+use crate::lookup::{BLOCK_IDS, Entry, IdSet};
 use crate::manifest::{FileKind, MANIFEST, Manifest};
 use crate::reader::Reader;
-use crate::storage::{Access, Storage, Words, prefetch, prefetch_ahead};
+use crate::storage::{Access, Storage, Words, is_refused, prefetch, prefetch_ahead};
 use crate::sync::atomic::Ordering;
 
 /// So many damaged places are named one by one; the others are counted.
@@ -129,20 +127,6 @@ impl Db {
     }
 }
 
-/// Whether the operating system has refused something to this process, and not failed at the file.
-fn is_refused(error: &io::Error) -> bool {
-    let refused = [
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOMEM,
-        libc::EACCES,
-        libc::EPERM,
-        libc::EINTR,
-    ];
-    let refused = |code| refused.contains(&code);
-    error.raw_os_error().is_some_and(refused) || error.kind() == io::ErrorKind::OutOfMemory
-}
-
 /// A check under way.
 struct Check<'a, P> {
     db: &'a Db,
@@ -155,9 +139,9 @@ struct Check<'a, P> {
     next_step: u64,
     /// The newest version of each id, as read so far.
     table: Words,
-    /// A bit for each block of ids of which one came since the last clear: none is live in the others.
-    /// Else a clear of a few records would take as long as one of all ids there are.
-    blocks: Vec<u64>,
+    /// The blocks of ids of which one came since the last clear: none is live in the others. Else a clear of
+    /// a few records would take as long as one of all ids there are.
+    blocks: IdSet,
     known: u64,
     live: u64,
     next_id: u64,
@@ -175,13 +159,11 @@ struct Check<'a, P> {
 impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     fn new(db: &'a Db, extent: &Extent, progress: P) -> Result<Check<'a, P>> {
         let limit = extent.limit as usize;
-        let table = Words::zeroed(limit).map_err(|_| Error::OutOfMemory {
+        let no_memory = |_| Error::OutOfMemory {
             what: format!("a table of {limit} ids for the check").into(),
-        })?;
-        let mut blocks = Vec::new();
-        let words = limit.div_ceil(BLOCK_IDS * 64);
-        reserve_exact(&mut blocks, words)?;
-        blocks.resize(words, 0);
+        };
+        let table = Words::zeroed(limit).map_err(no_memory)?;
+        let blocks = IdSet::new(limit.div_ceil(BLOCK_IDS) as u64).map_err(no_memory)?;
         if extent.live >= extent.next_id / 2 {
             table.is_dense(0, limit.min(extent.next_id as usize));
         }
@@ -441,9 +423,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
 
     fn is_header_of(&self, header: &FileHeader, segment: &Segment) -> bool {
         let log = &self.world.log;
-        header.uuid == log.uuid
-            && header.number == segment.number
-            && header.generation == log.generation
+        header.is_of(&log.uuid, log.generation) && header.number == segment.number
     }
 
     /// Goes on with a data file after `before`.
@@ -608,17 +588,14 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
     }
 
     fn clear(&mut self) {
-        for (index, bits) in self.blocks.iter_mut().enumerate() {
-            let mut bits = std::mem::take(bits);
-            while bits != 0 {
-                let from = (index * 64 + bits.trailing_zeros() as usize) * BLOCK_IDS;
-                bits &= bits - 1;
-                let to = (from + BLOCK_IDS).min(self.table.len());
-                for word in self.table.range(from, to).unwrap_or_default() {
-                    let entry = Entry::from_word(word.load(Ordering::Relaxed));
-                    if entry.is_live() {
-                        word.store(entry.cleared().to_word(), Ordering::Relaxed);
-                    }
+        for block in self.blocks.iter() {
+            self.blocks.remove(block);
+            let from = block as usize * BLOCK_IDS;
+            let to = (from + BLOCK_IDS).min(self.table.len());
+            for word in self.table.range(from, to).unwrap_or_default() {
+                let entry = Entry::from_word(word.load(Ordering::Relaxed));
+                if entry.is_live() {
+                    word.store(entry.cleared().to_word(), Ordering::Relaxed);
                 }
             }
         }
@@ -638,9 +615,9 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         // No exchange, which would wait for all that was read before: nobody else has the table.
         let before = Entry::from_word(word.load(Ordering::Relaxed));
         word.store(entry.to_word(), Ordering::Relaxed);
-        let block = id as usize / BLOCK_IDS;
-        if let Some(bits) = self.blocks.get_mut(block / 64) {
-            *bits |= 1 << (block % 64);
+        let block = id / BLOCK_IDS as u32;
+        if !self.blocks.contains(block) {
+            self.blocks.insert(block);
         }
         self.known += u64::from(!before.is_known());
         self.live += u64::from(entry.is_live());

@@ -120,7 +120,7 @@ impl Opening<'_> {
     }
 
     fn is_ours(&self, header: &FileHeader) -> bool {
-        header.uuid == self.manifest.uuid && header.generation == self.manifest.generation
+        header.is_of(&self.manifest.uuid, self.manifest.generation)
     }
 
     /// Whether an unlisted data file is of an earlier generation, or of a later one, as the manifest

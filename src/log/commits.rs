@@ -81,7 +81,7 @@ impl LogPart {
         let damaged = |what| Error::corrupt(log.storage.describe(&name(self.number)), 0, what);
         let header =
             header.ok_or_else(|| damaged("the data file's header does not match its checksum"))?;
-        match (header.uuid, header.generation) == (log.uuid, log.generation) {
+        match header.is_of(&log.uuid, log.generation) {
             true => Ok(header),
             false => Err(damaged("the data file's header is not the one it had")),
         }

@@ -153,6 +153,11 @@ impl FileHeader {
         })
     }
 
+    /// Whether it is that of a data file of this generation of the database `uuid`.
+    pub(crate) fn is_of(&self, uuid: &[u8; 16], generation: u64) -> bool {
+        self.uuid == *uuid && self.generation == generation
+    }
+
     /// Reads the header of a data file; `None` where there is none of ours.
     pub(crate) fn of(storage: &dyn Storage, number: u16) -> Result<Option<FileHeader>> {
         let (bytes, len) = first_bytes::<FILE_HEADER>(storage, number)?;

@@ -15,7 +15,7 @@ use crate::storage::{File, Words, prefetch};
 use crate::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use crate::sync::{Mutex, OnceLock, PoisonError};
 pub(crate) use entry::Entry;
-use id_set::IdSet;
+pub(crate) use id_set::IdSet;
 
 /// Ids whose entries share a block, the unit of the checkpoint: 512 entries, 4096 bytes.
 pub(crate) const BLOCK_IDS: usize = 512;

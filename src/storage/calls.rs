@@ -23,6 +23,20 @@ pub(super) fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Whether the operating system has refused something to this process, and not failed at a file.
+pub(crate) fn is_refused(error: &io::Error) -> bool {
+    let refused = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::EACCES,
+        libc::EPERM,
+        libc::EINTR,
+    ];
+    let refused = |code| refused.contains(&code);
+    error.raw_os_error().is_some_and(refused) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
 /// The result of a C function that says with -1 that it failed.
 pub(super) fn checked(result: libc::c_int) -> io::Result<()> {
     if result == -1 {

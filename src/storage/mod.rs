@@ -36,6 +36,7 @@ use std::sync::Arc;
 use crate::error::FailedSync;
 use crate::planted::planted;
 pub use ahead::Ahead;
+pub(crate) use calls::is_refused;
 pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
 pub use prefetch::{prefetch, prefetch_ahead};
 pub use swap::{Reading, Replaced, Swap};
