@@ -80,7 +80,7 @@ impl Shared {
         }
         self.note_log(writer, &world)?;
         self.write_checkpoint(writer, &world)?;
-        if !world.lookup.is_on_disk() {
+        if !world.lookup.is_in_its_file() {
             remove_if_there(&*self.storage, TABLE)
                 .map_err(|error| Error::from_io("remove", self.storage.describe(TABLE), error))?;
         }

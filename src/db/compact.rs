@@ -675,13 +675,11 @@ impl<'a> Compaction<'a> {
         } = copies;
         base.leave();
         copied.leave();
-        let place = match lookup.is_on_disk() {
-            true => (checkpoint::NEXT_TABLE, checkpoint::TABLE),
-            false => (checkpoint::NEXT_INDEX, checkpoint::INDEX),
-        };
-        // Where that fails, the next opening makes both again from the log.
-        if !shared.volatile {
-            let _ = storage.rename(place.0, place.1);
+        // Where that fails, the next opening makes both again, from the log or a later checkpoint.
+        if lookup.is_on_disk() {
+            let _ = checkpoint::name_table(&**storage, &lookup);
+        } else if !shared.volatile {
+            let _ = storage.rename(checkpoint::NEXT_INDEX, checkpoint::INDEX);
         }
         let clears = &writer.manifest.clears;
         let world = World::new(

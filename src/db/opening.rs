@@ -85,7 +85,7 @@ impl<'a> Opening<'a> {
         let outcome = &recovered.outcome;
         // What is refused is left as it was found: so all that can be wrong comes first.
         self.check_lengths(outcome)?;
-        recovered.table.keep()?;
+        recovered.table.keep(&recovered.lookup)?;
         // That a compaction or a takeover has replaced the manifest may not be on disk yet. If it never
         // gets there, the earlier one is found, which names what is going to be removed.
         let was_open = self.manifest.state != State::Clean && !self.manifest.backup;

@@ -184,7 +184,7 @@ pub(crate) fn write(
     lookup: &Lookup,
     state: State,
 ) -> Result<()> {
-    let external = lookup.is_on_disk();
+    let external = lookup.is_in_its_file();
     let write = |file: &dyn File| {
         lookup.sync()?;
         let count = lookup.used_blocks().count();
@@ -250,14 +250,11 @@ impl Load {
 pub(crate) struct NewTable<'a>(Option<&'a dyn Storage>);
 
 impl NewTable<'_> {
-    /// Gives it its name.
-    pub(crate) fn keep(mut self) -> Result<()> {
-        let Some(storage) = self.0.take() else {
-            return Ok(());
-        };
-        storage
-            .rename(NEXT_TABLE, TABLE)
-            .map_err(|error| Error::from_io("rename", storage.describe(NEXT_TABLE), error))
+    /// Gives it its name. It is the file of `lookup`.
+    pub(crate) fn keep(mut self, lookup: &Lookup) -> Result<()> {
+        self.0
+            .take()
+            .map_or(Ok(()), |storage| name_table(storage, lookup))
     }
 }
 
@@ -282,6 +279,15 @@ pub(crate) fn empty(
             Ok((new_table(storage, limit)?, made))
         }
     }
+}
+
+/// Gives the file of a table that was made its name. Until then a checkpoint has all of its blocks.
+pub(crate) fn name_table(storage: &dyn Storage, lookup: &Lookup) -> Result<()> {
+    storage
+        .rename(NEXT_TABLE, TABLE)
+        .map_err(|error| Error::from_io("rename", storage.describe(NEXT_TABLE), error))?;
+    lookup.is_named();
+    Ok(())
 }
 
 /// Makes the file for the next table on disk. Should there be one of that name, that loses the name and
@@ -410,6 +416,7 @@ fn load_blocks<'a>(
     let (live, lookup, made) = match (wanted.kind, table) {
         (LookupKind::Disk, Some(table)) => {
             let lookup = Lookup::on_disk(wanted.limit, table, &storage.describe(TABLE))?;
+            lookup.is_named();
             (verify_in_place(&directory, &lookup), lookup, NewTable(None))
         }
         (kind, table) => {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::storage::{File, Words, prefetch};
-use crate::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use crate::sync::{Mutex, OnceLock, PoisonError};
 pub(crate) use entry::Entry;
 pub(crate) use id_set::IdSet;
@@ -52,6 +52,8 @@ pub(crate) struct Lookup {
 struct Disk {
     file: Arc<dyn File>,
     reserved: Mutex<Vec<u64>>,
+    /// Whether the next opening finds this file under the name of the table.
+    is_named: AtomicBool,
 }
 
 impl Disk {
@@ -94,6 +96,7 @@ impl Lookup {
         let disk = Disk {
             file,
             reserved: Mutex::new(vec![0; groups]),
+            is_named: AtomicBool::new(false),
         };
         Lookup::over(limit, table, Some(disk))
     }
@@ -452,6 +455,19 @@ impl Lookup {
 
     pub(crate) fn is_on_disk(&self) -> bool {
         self.disk.is_some()
+    }
+
+    /// Whether the next opening finds the table in its file.
+    pub(crate) fn is_in_its_file(&self) -> bool {
+        let is_named = |disk: &Disk| disk.is_named.load(Ordering::Relaxed);
+        self.disk.as_ref().is_some_and(is_named)
+    }
+
+    /// The file has the name of the table from here on.
+    fn is_named(&self) {
+        if let Some(disk) = &self.disk {
+            disk.is_named.store(true, Ordering::Relaxed);
+        }
     }
 }
 

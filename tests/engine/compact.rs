@@ -621,6 +621,55 @@ fn a_table_that_could_not_be_given_its_name_is_left_alone() {
     }
 }
 
+/// What is set after a compaction that has left nothing stands in a table without a name: the old one,
+/// which has it still, is not taken for it.
+#[test]
+fn a_table_that_could_not_be_given_its_name_is_in_the_checkpoint() {
+    let directory = TempDirectory::new();
+    let options = Options {
+        key_value: true,
+        lookup: LookupKind::Disk,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &options).expect("a new database");
+    (0..9).for_each(|id| db.set(id, b"old").expect("a set"));
+    db.clear().expect("a clear");
+    let (table, old) = (
+        directory.path().join("lookup"),
+        directory.path().join("old"),
+    );
+    fs::rename(&table, &old).expect("the old table");
+    fs::create_dir_all(table.join("taken")).expect("a directory");
+    let nothing = Retention {
+        keep_versions: 0,
+        ..Retention::default()
+    };
+    compact(&db, nothing);
+    fs::remove_dir_all(&table).expect("the directory");
+    fs::rename(&old, &table).expect("the old table");
+    let check = |db: &Db, ids: &[u32]| {
+        assert_eq!(db.count().expect("a count"), ids.len() as u64);
+        for id in [3, 700] {
+            let expected = ids.contains(&id).then(|| b"new".to_vec());
+            assert_eq!(db.get(id).ok(), expected, "{id} of {ids:?}");
+        }
+        let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+        assert!(report.is_sound(), "{report}");
+    };
+    let mut db = db;
+    let mut ids = Vec::new();
+    for id in [None, Some(3), Some(700)] {
+        if let Some(id) = id {
+            db.set(id, b"new").expect("a set");
+            ids.push(id);
+        }
+        check(&db, &ids);
+        db.close().expect("a close");
+        db = Db::open(directory.path(), &options).expect("it opens");
+        check(&db, &ids);
+    }
+}
+
 /// What a crash caught in the making goes with the next opening.
 #[test]
 fn files_that_were_being_made_are_removed() {
