@@ -78,19 +78,34 @@ impl Db {
     pub fn backup_to(
         &self,
         destination: Arc<dyn Storage>,
-        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
         let _no_erasure = self.without_erasures()?;
+        match self.copy_to(&destination, &mut progress) {
+            // What another process has overwritten meanwhile may have been copied half before that and half
+            // after it.
+            Err(Error::Corrupt { .. }) if self.is_read_only() => {
+                self.copy_to(&destination, &mut progress)
+            }
+            copied => copied,
+        }
+    }
+
+    fn copy_to(
+        &self,
+        destination: &Arc<dyn Storage>,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<()> {
         // What is going to be refused is refused before anything is touched.
         let extent = self.extent()?;
-        self.check_other_directory(&*destination)?;
-        Plan::new(self, &extent, &destination)?;
+        self.check_other_directory(&**destination)?;
+        Plan::new(self, &extent, destination)?;
         let failed = |action, error| Error::from_io(action, destination.describe(""), error);
         destination
             .create_root()
             .map_err(|error| failed("make directory", error))?;
         // It may have been made just now, in its place.
-        self.check_other_directory(&*destination)?;
+        self.check_other_directory(&**destination)?;
         let lock = destination
             .lock(LOCK)
             .map_err(|error| failed("lock", error))?
@@ -102,7 +117,7 @@ impl Db {
         // A backup has nothing that a loss of power could still take from its database, where its
         // readers have nothing of that.
         self.show_up_to(extent.commit)?;
-        Plan::new(self, &extent, &destination)?.carry_out(lock, progress)
+        Plan::new(self, &extent, destination)?.carry_out(lock, progress)
     }
 
     fn check_other_directory(&self, destination: &dyn Storage) -> Result<()> {

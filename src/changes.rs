@@ -47,7 +47,8 @@ impl Db {
         }
         // What an erasure overwrites meanwhile may be read half before and half after it.
         let before = self.unchanged(|overwritten| overwritten);
-        let given = self.changes_beside_erasures(since, max_bytes);
+        let is_damaged = |given: &Result<_>| matches!(given, Err(Error::Corrupt { .. }));
+        let given = self.beside_erasures(is_damaged, || self.commits_after(since, max_bytes));
         let is_lost = matches!(given, Err(Error::Io { .. } | Error::Corrupt { .. }));
         if is_lost && self.is_superseded() {
             return Err(superseded());
@@ -56,10 +57,10 @@ impl Db {
             return given;
         }
         let _no_erasure = self.without_erasures()?;
-        self.changes_beside_erasures(since, max_bytes)
+        self.commits_after(since, max_bytes)
     }
 
-    fn changes_beside_erasures(&self, since: u64, max_bytes: usize) -> Result<(Vec<u8>, u64)> {
+    fn commits_after(&self, since: u64, max_bytes: usize) -> Result<(Vec<u8>, u64)> {
         let extent = self.extent()?;
         let log = &extent.world.log;
         check_since(&extent, since)?;

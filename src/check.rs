@@ -356,7 +356,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 return Err(segment.corrupt(position, format!("{what} {state}")));
             }
             is_newest = false;
-            segment.value(location, &head)?;
+            world.value_if_there(location, &head)?;
             self.report.versions += 1;
             bytes += head.record_len();
         }
@@ -503,12 +503,17 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
                 continue;
             }
             // Anything else is looked at while nothing is overwritten.
-            let closer = db.unchanged(|now| {
-                // A version whose head was read before and whose value after is none.
-                if changes.replace(now) != Some(now) {
-                    reader.forget();
-                }
-                reader.record(at, seed)
+            let is_odd = |found: &Result<Found>| {
+                !matches!(found, Ok(Found::Record(_)) | Err(Error::Io { .. }))
+            };
+            let closer = db.beside_erasures(is_odd, || {
+                db.unchanged(|now| {
+                    // A version whose head was read before and whose value after is none.
+                    if changes.replace(now) != Some(now) || db.is_read_only() {
+                        reader.forget();
+                    }
+                    reader.record(at, seed)
+                })
             });
             let Some(closer) = self.pass(&file, at, closer)? else {
                 self.gap = true;

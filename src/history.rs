@@ -1,6 +1,5 @@
 //! Version chains: every version of a record leads to the one before it.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::db::{Db, World};
@@ -112,17 +111,21 @@ impl Db {
             if head.commit > visible {
                 continue;
             }
-            let (state, value) = match head.kind {
-                Kind::Put => (State::Live, world.value(location, &head)?),
-                Kind::Erase | Kind::Erased => (State::Erased, Cow::Borrowed(&[][..])),
-                _ => (State::Deleted, Cow::Borrowed(&[][..])),
+            let value = match head.kind {
+                Kind::Put => world.value_if_there(location, &head)?,
+                _ => None,
+            };
+            let state = match head.kind {
+                Kind::Put if value.is_some() => State::Live,
+                Kind::Put | Kind::Erase | Kind::Erased => State::Erased,
+                _ => State::Deleted,
             };
             records.push(Record {
                 id,
                 state,
                 commit: head.commit,
                 time_us: head.time_us,
-                value: &value,
+                value: value.as_deref().unwrap_or_default(),
             })?;
             if records.len() == max {
                 break;

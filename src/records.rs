@@ -85,6 +85,14 @@ impl Records {
         Ok(())
     }
 
+    /// Takes the last one back.
+    #[cold]
+    pub(crate) fn pop(&mut self) {
+        self.items.pop();
+        let end = self.items.last().map_or(0, |last| last.end);
+        self.bytes.truncate(end);
+    }
+
     /// How many bytes it takes, used or not.
     pub(crate) fn room(&self) -> usize {
         size_of::<Item>() * self.items.capacity() + self.bytes.capacity()

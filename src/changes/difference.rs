@@ -6,7 +6,6 @@
 //! nobody drops the newest version of a live record, so that those of a part are there whoever gave
 //! it, and deletions are made up for at the end.
 
-use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -217,15 +216,18 @@ impl<'a> Source<'a> {
         let last = next.is_none_or(|next| next.commit != version.commit);
         let world = &self.extent.world;
         let head = self.db.unchanged(|_| {
-            let head = Head {
+            let mut head = Head {
                 last,
                 ..self.head(&version)?
             };
             let value = match head.kind {
-                Kind::Put => world.value(version.place.location(), &head)?,
-                _ => Cow::Borrowed(&[][..]),
+                Kind::Put => world.value_if_there(version.place.location(), &head)?,
+                _ => None,
             };
-            f(&head, &value)?;
+            if head.kind == Kind::Put && value.is_none() {
+                head.kind = Kind::Erased;
+            }
+            f(&head, value.as_deref().unwrap_or_default())?;
             Ok(head)
         })?;
         self.time_us = head.time_us;

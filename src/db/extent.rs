@@ -6,6 +6,7 @@ use super::write::Writer;
 use super::{Db, World};
 use crate::error::Result;
 use crate::log::commits::LogPart;
+use crate::log::erasure;
 use crate::log::segment::Segment;
 use crate::manifest::{BaseStamp, Clear, FileKind, Manifest};
 use crate::storage::Storage;
@@ -136,6 +137,17 @@ impl Db {
     pub(crate) fn unchanged<T>(&self, read: impl FnOnce(u64) -> T) -> T {
         let _held_off = self.shared.erasures.hold_off();
         read(self.shared.erasures.overwritten())
+    }
+
+    /// Reads what another process may be overwriting, if this is a reader's handle: once more as long as it
+    /// looks as if it were.
+    pub(crate) fn beside_erasures<T>(
+        &self,
+        looks_torn: impl Fn(&T) -> bool,
+        read: impl FnMut() -> T,
+    ) -> T {
+        let looks_torn = |found: &T| self.shared.read_only && looks_torn(found);
+        erasure::beside(&*self.shared.storage, looks_torn, read)
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {

@@ -112,7 +112,11 @@ impl<'a> Opening<'a> {
             self.manifest.write(&*storage)?;
             self.changed = true;
         }
-        let log = Log::new(
+        let new_log = match self.read_only {
+            true => Log::followed,
+            false => Log::new,
+        };
+        let log = new_log(
             Arc::clone(&storage),
             self.manifest.uuid,
             self.manifest.generation,

@@ -3,7 +3,7 @@
 use super::{Db, World};
 use crate::error::{Error, NotFound, Result};
 use crate::log::Nearby;
-use crate::log::record::{Head, Kind};
+use crate::log::record::Head;
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
 use crate::storage::Reading;
@@ -30,9 +30,8 @@ impl Db {
         // Where none is known, it leads to no record either.
         let location = entry.location();
         let segment = world.log.segment(location.file)?;
-        segment
-            .quick(location, entry.len_hint(), id)
-            .map(|(_, value)| f(value))
+        let (_, value) = segment.quick(location, entry.len_hint(), id)?;
+        segment.with_quick(location, value, f)
     }
 
     /// Calls `f` with the value of a record, which was checked against its CRC, without copying
@@ -134,14 +133,20 @@ impl Db {
             && let Some((head, value)) = segment.quick(location, entry.len_hint(), id)
             && head.commit <= visible
         {
-            return records.push(live(&head, value));
+            records.push(live(&head, value))?;
+            if segment.is_there_still(location) {
+                return Ok(());
+            }
+            records.pop();
         }
         // A deletion, a commit that isn't part of this moment yet, or something to look closer at.
-        match world.version_at(id, entry, visible)? {
-            Some((location, head)) if head.kind == Kind::Put => {
-                let value = world.log.segment_of(location)?.value(location, &head)?;
-                records.push(live(&head, &value))
-            }
+        let version = world.live_at(id, entry, visible)?;
+        let value = match &version {
+            Some((location, head)) => world.value_if_there(*location, head)?,
+            None => None,
+        };
+        match (version, value) {
+            (Some((_, head)), Some(value)) => records.push(live(&head, &value)),
             _ => records.push(missing),
         }
     }

@@ -476,13 +476,22 @@ impl Scan {
             let location = entry.location();
             let segment = nearby.segment(location.file);
             let quick = segment.and_then(|segment| segment.quick(location, entry.len_hint(), id));
-            match quick.filter(|(head, _)| entry.is_live() && snapshot.sees(head)) {
-                Some((head, value)) => records.push(live(&head, value))?,
-                None => {
-                    if let Some((location, head)) = snapshot.live(id, entry)? {
-                        records.push(live(&head, &world.value(location, &head)?))?;
-                    }
+            let mut is_read = false;
+            if let Some((segment, (head, value))) = segment.zip(quick)
+                && entry.is_live()
+                && snapshot.sees(&head)
+            {
+                records.push(live(&head, value))?;
+                is_read = segment.is_there_still(location);
+                if !is_read {
+                    records.pop();
                 }
+            }
+            if !is_read
+                && let Some((location, head)) = snapshot.live(id, entry)?
+                && let Some(value) = world.value_if_there(location, &head)?
+            {
+                records.push(live(&head, &value))?;
             }
             if records.bytes() >= MOST_BYTES {
                 return Ok(index + 1);

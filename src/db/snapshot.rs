@@ -200,18 +200,25 @@ impl Snapshot {
     pub(super) fn get_with<R>(&self, id: u32, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
         let _reading = self.begin_reading();
         let entry = self.world.lookup.get(id);
+        let mut f = Some(f);
         if entry.is_live() {
             let location = entry.location();
             let segment = self.world.log.segment(location.file);
             if let Some((head, value)) =
                 segment.and_then(|segment| segment.quick(location, entry.len_hint(), id))
                 && self.sees(&head)
+                && let Some(segment) = segment
+                && let Some(answer) =
+                    segment.with_quick(location, value, |value| f.take().map(|f| f(value)))
             {
-                return Ok(Some(f(value)));
+                return Ok(answer);
             }
         }
         match self.live(id, entry)? {
-            Some((location, head)) => Ok(Some(f(&self.world.value(location, &head)?))),
+            Some((location, head)) => {
+                let value = self.world.value_if_there(location, &head)?;
+                Ok(value.zip(f).map(|(value, f)| f(&value)))
+            }
             None => Ok(None),
         }
     }

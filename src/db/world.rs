@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::clears::Clears;
 use super::write::Stamp;
 use crate::base;
-use crate::error::{Error, Result};
+use crate::error::{Error, NotFound, Result};
 use crate::history::Chain;
 use crate::location::Location;
 use crate::log::Log;
@@ -179,9 +179,23 @@ impl World {
         Ok(version.filter(|(_, head)| head.kind == Kind::Put))
     }
 
-    /// The value of a version whose head is known, checked against its CRC.
+    /// See [`Segment::value`].
+    ///
+    /// [`Segment::value`]: crate::log::segment::Segment::value
     pub(crate) fn value(&self, location: Location, head: &Head) -> Result<Cow<'_, [u8]>> {
         self.log.segment_of(location)?.value(location, head)
+    }
+
+    /// As [`World::value`]; `None` if another process has erased it since its head was read.
+    pub(crate) fn value_if_there(
+        &self,
+        location: Location,
+        head: &Head,
+    ) -> Result<Option<Cow<'_, [u8]>>> {
+        match self.value(location, head) {
+            Err(Error::NotFound(NotFound::Record(_))) => Ok(None),
+            value => value.map(Some),
+        }
     }
 }
 

@@ -13,6 +13,10 @@
 //!
 //! A head that was overwritten in part verifies neither as the old nor as the new one, so the new
 //! ones are written down elsewhere first, durably. To overwrite a second time does no harm.
+//!
+//! In this process nobody reads meanwhile. Readers in another one, of whom nothing is known here, tell
+//! by the head, which is overwritten before the value: who has copied a value and finds the head as it
+//! was has copied all of it before. What looks damaged is read again, [`beside`] the erasure.
 
 use std::io;
 use std::time::Duration;
@@ -40,6 +44,9 @@ const ENTRY: usize = 12 + HEAD;
 /// who asks for a lock again at once may be quicker than they.
 const AT_ONCE: usize = 1000;
 const BETWEEN: Duration = Duration::from_micros(50);
+/// So often a reader looks again at what another process may be overwriting. Mostly once is enough; should
+/// that process have no processor meanwhile, this is long enough for it to get one.
+const MOST_LOOKS: u32 = 1000;
 
 /// A version that is to be overwritten, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,8 +208,8 @@ pub(crate) fn overwrite(
                 let what = "a version that is to be erased reaches beyond the end of the file";
                 return Err(Error::corrupt(storage.describe(&name), start, what));
             }
-            zero(value, target.len, |at, zeros| file.write_at(at, &[zeros]))
-                .and_then(|()| file.write_at(start, &[target.head()]))
+            file.write_at(start, &[target.head()])
+                .and_then(|()| zero(value, target.len, |at, zeros| file.write_at(at, &[zeros])))
                 .map_err(|error| failed("overwrite in", error))
         };
         for (index, targets) in targets.chunks(AT_ONCE).enumerate() {
@@ -280,6 +287,31 @@ pub(crate) fn remove_journal(storage: &dyn Storage) -> Result<()> {
         false => Ok(()),
     });
     removed.map_err(|error| Error::from_io("remove", storage.describe(JOURNAL), error))
+}
+
+/// Reads what another process may be overwriting, once more as long as it looks as if it were. What that
+/// one writes at a time is done in microseconds.
+pub(crate) fn beside<T>(
+    storage: &dyn Storage,
+    looks_torn: impl Fn(&T) -> bool,
+    mut read: impl FnMut() -> T,
+) -> T {
+    let mut found = read();
+    for _ in 0..MOST_LOOKS {
+        if !looks_torn(&found) {
+            break;
+        }
+        let is_erasing = storage.open(JOURNAL, Access::Read).is_ok();
+        if is_erasing {
+            sleep(BETWEEN);
+        }
+        // Once more where it has come to its end, too.
+        found = read();
+        if !is_erasing {
+            break;
+        }
+    }
+    found
 }
 
 /// Finishes what the journal says, before anything of the database is read.

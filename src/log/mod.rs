@@ -43,6 +43,9 @@ pub(crate) struct Log {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) uuid: [u8; 16],
     pub(crate) generation: u64,
+    /// Whether another handle writes to it, perhaps in another process: erasures overwrite what is read
+    /// here at any time.
+    is_followed: bool,
     open_files: Arc<OpenFiles>,
     /// Where those stopped who read it commit by commit.
     pub(crate) ends: Ends,
@@ -78,15 +81,25 @@ const KEPT_NUMBERS: u32 = 256;
 const GROUPS: usize = NUMBERS / GROUP;
 
 impl Log {
+    /// A log to be written to.
     pub(crate) fn new(storage: Arc<dyn Storage>, uuid: [u8; 16], generation: u64) -> Log {
         let open_files = Arc::new(OpenFiles::new(Arc::clone(&storage), uuid, generation));
         Log {
             storage,
             uuid,
             generation,
+            is_followed: false,
             open_files,
             ends: Ends::default(),
             groups: Box::new([const { OnceLock::new() }; GROUPS]),
+        }
+    }
+
+    /// The log for a reader, which another handle may write to.
+    pub(crate) fn followed(storage: Arc<dyn Storage>, uuid: [u8; 16], generation: u64) -> Log {
+        Log {
+            is_followed: true,
+            ..Log::new(storage, uuid, generation)
         }
     }
 

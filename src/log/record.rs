@@ -26,6 +26,8 @@ use crate::storage::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
 
 /// Length of what stands before the value.
 pub(crate) const HEAD: usize = 40;
+/// Where in it the kind of record stands.
+pub(crate) const KIND: usize = 4;
 /// Offset of the herolib header in a record: what a [`Location`] points at.
 pub(crate) const HEROLIB_HEADER: u64 = 28;
 
@@ -53,7 +55,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn to_byte(self) -> u8 {
+    pub(super) fn to_byte(self) -> u8 {
         match self {
             Kind::Put => 1,
             Kind::Delete => 2,
@@ -165,7 +167,7 @@ impl Head {
     pub(crate) fn encode(&self, seed: Seed, position: u32) -> [u8; HEAD] {
         let mut bytes = [0u8; HEAD];
         let len = self.len.to_le_bytes();
-        bytes[4] = self.kind.to_byte();
+        bytes[KIND] = self.kind.to_byte();
         bytes[5] =
             if self.last { FLAG_COMMIT } else { 0 } | if self.skips { FLAG_SKIPS } else { 0 };
         bytes[6..8].copy_from_slice(&len[2..]);
@@ -223,7 +225,7 @@ impl Head {
     /// The fields as they stand. `None` if there is no such kind of record or an unknown flag.
     #[inline(always)]
     fn parse(bytes: &[u8; HEAD]) -> Option<Head> {
-        let kind = Kind::from_byte(bytes[4])?;
+        let kind = Kind::from_byte(bytes[KIND])?;
         if bytes[5] & !(FLAG_COMMIT | FLAG_SKIPS) != 0 {
             return None;
         }

@@ -21,8 +21,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Log;
-use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, value_crc};
-use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
+use super::erasure;
+use super::record::{HEAD, HEROLIB_HEADER, Head, KIND, Kind, Seed, value_crc};
+use crate::bytes::{array_at, reserve, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, NotFound, Result};
 use crate::herolib;
 pub(crate) use crate::herolib::data_file_name as name;
@@ -37,6 +38,8 @@ pub(crate) const FILE_HEADER: usize = 64;
 pub(crate) const LONGEST_FILE: u64 = u32::MAX as u64;
 /// Of a long value only so much is prefetched: the processor follows a sequence by itself.
 const PREFETCH: usize = 512;
+/// Values that are not longer are copied without an allocation, where another process may overwrite them.
+const SHORT: usize = 512;
 /// Version of the format of data files.
 const FORMAT: u32 = 1;
 /// Of a header: what is the same in every data file of this number, and what is always 0.
@@ -281,6 +284,8 @@ pub(crate) struct Segment {
     /// Records that begin below this have an envelope; what lies above was written by herolib.
     own_until: u64,
     is_log: bool,
+    /// Whether another process may overwrite what is erased while it is read here.
+    is_followed: bool,
     view: View,
     open_files: Arc<OpenFiles>,
 }
@@ -306,6 +311,7 @@ impl Segment {
             seed: Seed::new(&log.uuid, number),
             own_until,
             is_log: false,
+            is_followed: log.is_followed,
             view,
             open_files: Arc::clone(&log.open_files),
         }
@@ -386,13 +392,54 @@ impl Segment {
     /// The live version of record `id` at `location`, if the file is mapped, all is well, and the
     /// value has `len` bytes: the way of nearly every read, short enough for the processor to begin
     /// the next one meanwhile. Where anything is not as it should be, [`Segment::head`] and
-    /// [`Segment::value`] tell damage from what is merely different.
+    /// [`Segment::value`] tell damage from what is merely different. It is handed out by [`Segment::with_quick`],
+    /// or copied, and counts only if it [is there still](Segment::is_there_still).
     #[inline(always)]
     pub(crate) fn quick(&self, location: Location, len: usize, id: u32) -> Option<(Head, &[u8])> {
         let start = u64::from(location.position).checked_sub(HEROLIB_HEADER)?;
         let bytes = self.view.from(start)?;
         let (head, value) = Head::verify_put(bytes, id, len, self.seed, start as u32)?;
         self.is_own(location).then_some((head, value))
+    }
+
+    /// Calls `f` with the value that [`Segment::quick`] found at `location`. `None`: where another process
+    /// may overwrite it beneath `f`, and it is long, or is erased by now.
+    #[inline(always)]
+    pub(crate) fn with_quick<R>(
+        &self,
+        location: Location,
+        value: &[u8],
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        match self.is_followed {
+            false => Some(f(value)),
+            true => self.with_copy(location, value, f),
+        }
+    }
+
+    #[inline(never)]
+    fn with_copy<R>(
+        &self,
+        location: Location,
+        value: &[u8],
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let mut copy = [0; SHORT];
+        let copy = copy.get_mut(..value.len())?;
+        copy.copy_from_slice(value);
+        self.is_put_now(location).then(|| f(copy))
+    }
+
+    /// Whether nobody has begun to erase the version that [`Segment::quick`] found at `location`: to be
+    /// asked after it was copied. Here erasures wait for who reads; those of another process don't.
+    #[inline(always)]
+    pub(crate) fn is_there_still(&self, location: Location) -> bool {
+        !self.is_followed || self.is_put_now(location)
+    }
+
+    fn is_put_now(&self, location: Location) -> bool {
+        let start = u64::from(location.position).saturating_sub(HEROLIB_HEADER);
+        self.view.byte_after(start + KIND as u64) == Some(Kind::Put.to_byte())
     }
 
     /// The live version of record `id` at `location`, verified in every respect.
@@ -448,18 +495,58 @@ impl Segment {
 
     /// The record of ours that begins at `start`.
     pub(crate) fn head_at(&self, start: u32) -> Result<Head> {
-        let bytes = self.head_bytes(u64::from(start))?;
-        Head::verify(&bytes, self.seed, start).ok_or_else(|| {
-            let what = "the record's envelope does not match its checksum";
-            self.corrupt(u64::from(start), what)
+        self.settled(|| {
+            let bytes = self.head_bytes(u64::from(start))?;
+            Head::verify(&bytes, self.seed, start).ok_or_else(|| {
+                let what = "the record's envelope does not match its checksum";
+                self.corrupt(u64::from(start), what)
+            })
         })
     }
 
-    /// The value of a version whose head is known, checked against its CRC.
+    /// The value of a version whose head is known, checked against its CRC. [`NotFound::Record`]: another
+    /// process has erased it since the head was read.
     pub(crate) fn value(&self, location: Location, head: &Head) -> Result<Cow<'_, [u8]>> {
-        let value = self.bytes(u64::from(location.position) + 12, head.len as usize)?;
+        if self.is_followed {
+            return self.value_beside_erasures(location, head).map(Cow::Owned);
+        }
+        let value = self.value_bytes(location, head)?;
         self.check_value(location, head, &value)?;
         Ok(value)
+    }
+
+    fn value_bytes(&self, location: Location, head: &Head) -> Result<Cow<'_, [u8]>> {
+        self.bytes(u64::from(location.position) + 12, head.len as usize)
+    }
+
+    /// A copy, which nobody overwrites after it was checked.
+    fn value_beside_erasures(&self, location: Location, head: &Head) -> Result<Vec<u8>> {
+        let mut value = Vec::new();
+        let mut copy = |head: &Head| {
+            value.clear();
+            let bytes = self.value_bytes(location, head)?;
+            reserve(&mut value, bytes.len())?;
+            value.extend_from_slice(&bytes);
+            self.check_value(location, head, &value)
+        };
+        if copy(head).is_err() {
+            // Its head is overwritten first.
+            self.settled(|| {
+                let now = self.head(location, head.id)?;
+                match now.kind {
+                    Kind::Erased => Err(Error::NotFound(NotFound::Record(head.id))),
+                    _ => copy(&now),
+                }
+            })?;
+        }
+        Ok(value)
+    }
+
+    /// What `read` reads here, of which another process may be overwriting something.
+    fn settled<T>(&self, read: impl FnMut() -> Result<T>) -> Result<T> {
+        let looks_torn =
+            |found: &Result<T>| self.is_followed && matches!(found, Err(Error::Corrupt { .. }));
+        erasure::beside(&*self.open_files.storage, looks_torn, read)
     }
 
     fn check_value(&self, location: Location, head: &Head, value: &[u8]) -> Result<()> {

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use super::calls::user;
 use super::mapping::Mapping;
 use super::prefetch::prefetch_span;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Device and inode of a file: as long as it is mapped or open, no other one has them.
 pub(super) type Identity = (u64, u64);
 
 /// The bytes of a file below a mark that only moves up (`extend_to`). Bytes below the
 /// mark don't change, so any number of threads may read them beside the writer. An erasure
-/// overwrites some all the same, but only where nobody reads and nobody finds the way to any more.
+/// overwrites some all the same, but only where nobody reads and nobody finds the way to any more; of who
+/// reads in another process it knows nothing, and that one looks again ([`View::byte_after`]).
 #[derive(Debug)]
 pub struct View {
     mapping: Option<Arc<Mapping>>,
@@ -100,9 +101,10 @@ impl View {
         // SAFETY: [position, readable) lies in the mapping and below the mark. Bytes below the mark
         // were written before it moved (Release/Acquire). They are not written again, unless by an
         // erasure, which waits until all who may read them have come out, and holds off who comes
-        // another way (`db/erase.rs`); the mapping lives as long as the borrow of `self`. That another
-        // process truncates the file under us can't be excluded; it is documented as outside of what
-        // is guarded.
+        // another way (`db/erase.rs`); the mapping lives as long as the borrow of `self`. Where that is
+        // another process's, what is read counts only once it was copied and looked at again
+        // (`Segment::is_there_still`). That another process truncates the file under us can't be
+        // excluded; it is documented as outside of what is guarded.
         Some(unsafe {
             std::slice::from_raw_parts(base.add(position as usize).as_ptr(), len as usize)
         })
@@ -112,6 +114,17 @@ impl View {
     #[inline]
     pub fn slice(&self, position: u64, len: usize) -> Option<&[u8]> {
         self.from(position)?.get(..len)
+    }
+
+    /// The byte at `position`, as it is when everything that was read before has been: for who copies what
+    /// another process may be overwriting. Nothing where that is past the mark or not mapped.
+    #[inline]
+    pub(crate) fn byte_after(&self, position: u64) -> Option<u8> {
+        let byte = self.from(position)?.first()?;
+        fence(Ordering::Acquire);
+        // SAFETY: a valid reference. Volatile, so that it is read now, and not taken from what was read
+        // before.
+        Some(unsafe { std::ptr::read_volatile(byte) })
     }
 
     /// Up to `len` bytes from `position`, which the file has just been seen to have, and all of which are

@@ -8,13 +8,84 @@ use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, IoMode, Options, Retention};
+use ourdb::{Db, Error, IoMode, Options, Order, Retention, State};
 
 fn read_only() -> Options {
     Options {
         read_only: true,
         ..Options::default()
     }
+}
+
+/// The writer stands still after any of an erasure's writes: a reader, of whom it knows nothing, finds
+/// what was there before, or nothing, and no damage.
+#[test]
+fn a_record_that_is_being_erased_is_found_or_not_found() {
+    let options = Options {
+        key_value: true,
+        record_size_max: 200_000,
+        ..Options::default()
+    };
+    // Zeros come in pieces.
+    let versions = [vec![1; 150_000], vec![2; 100], vec![3; 200_000]];
+    let (mut found, mut gone) = (0, 0);
+    for after in 0.. {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+        for value in &versions {
+            db.set(1, value).expect("a set");
+        }
+        let reader = Db::open_on(Arc::new(storage.clone()), &read_only()).expect("a reader");
+        let before = reader.snapshot().expect("a snapshot");
+        storage.fail(Some(Fault {
+            calls: Calls::Changing,
+            after: storage.calls(Calls::Changing) + after,
+            errno: Errno::Io,
+            sticky: true,
+            partly: false,
+            pages: Pages::Dirty,
+        }));
+        let erased = db.erase(1);
+        storage.fail(None);
+        let mut is_found = None;
+        for value in [
+            reader.get(1),
+            before.get(1),
+            reader.get_version(1, 3),
+            reader
+                .get_many(&[1])
+                .map(|them| them.get(0).unwrap().value.to_vec()),
+        ] {
+            let value = match value {
+                Err(Error::NotFound(_)) => None,
+                value => Some(value.unwrap_or_else(|error| panic!("{after} writes: {error}"))),
+            };
+            let value = value.filter(|value| !value.is_empty());
+            assert!(value.as_ref().is_none_or(|value| *value == versions[2]));
+            assert_eq!(*is_found.get_or_insert(value.is_some()), value.is_some());
+        }
+        let mut scan = reader.scan(0, 9, Order::default()).expect("a scan");
+        let scanned = scan.next_many(9).map_or(0, |records| records.len());
+        assert_eq!(is_found, Some(scanned == 1), "{after} writes");
+        let history = reader.history(1, 0).expect("a history");
+        for (record, value) in history.iter().zip(versions.iter().rev()) {
+            match record.state {
+                State::Live => assert_eq!(record.value, value),
+                state => assert_eq!((state, record.value), (State::Erased, &[][..])),
+            }
+        }
+        match is_found {
+            Some(true) => found += 1,
+            _ => gone += 1,
+        }
+        if erased.is_ok() {
+            break;
+        }
+    }
+    assert!(
+        found > 3 && gone > 3,
+        "found {found} times, not found {gone} times"
+    );
 }
 
 /// At whatever call a refresh fails, the next one goes on from where the last whole one came to.
