@@ -118,27 +118,49 @@ impl<'a> Plan<'a> {
             }
         }
         if self.extends(earlier) {
-            let is_empty = earlier.files.iter().all(|file| file.len == 0);
-            if earlier.commit > self.extent.commit && !is_empty {
-                let why = format!(
-                    "holds a backup up to commit {}, and the database ends with commit {}",
-                    earlier.commit, self.extent.commit
-                );
-                return Err(self.refused(&why));
-            }
+            self.check_earlier(earlier)?;
             // What is being overwritten may be torn, and is compared when that is finished.
             if !self.is_overwriting {
                 self.check_history(earlier)?;
+            }
+        } else if earlier.state != State::Unfinished {
+            self.check_earlier(earlier)?;
+            // Of another generation there are no bytes to be compared.
+            if earlier.generation > self.wanted.generation {
+                let why = "holds a backup from after a compaction that this database, or this handle of it, \
+                           doesn't know";
+                return Err(self.refused(why));
+            }
+            if earlier.commit == self.extent.commit && earlier.time_us != self.extent.time_us {
+                return Err(self.another_history());
             }
         }
         Ok(())
     }
 
+    /// Refuses a backup of what the database doesn't have, because it was set back, or is read by a handle
+    /// that doesn't know of it yet.
+    fn check_earlier(&self, earlier: &Manifest) -> Result<()> {
+        let is_empty = earlier.files.iter().all(|file| file.len == 0);
+        if is_empty || earlier.commit <= self.extent.commit {
+            return Ok(());
+        }
+        let why = format!(
+            "holds a backup up to commit {}, and the database ends with commit {}",
+            earlier.commit, self.extent.commit
+        );
+        Err(self.refused(&why))
+    }
+
     pub(super) fn check_history(&self, earlier: &Manifest) -> Result<()> {
         match self.has_same_beginning(earlier)? {
             true => Ok(()),
-            false => Err(self.refused("holds a backup of another history than this database's")),
+            false => Err(self.another_history()),
         }
+    }
+
+    fn another_history(&self) -> Error {
+        self.refused("holds a backup of another history than this database's")
     }
 
     /// Whether the bytes of `earlier` are bytes of this backup too.

@@ -30,6 +30,8 @@ pub(crate) struct Extent {
     /// Up to that commit.
     pub(crate) clears: Vec<Clear>,
     pub(crate) commit: u64,
+    /// The time of that commit.
+    pub(crate) time_us: u64,
     pub(crate) live: u64,
     pub(crate) next_id: u64,
     /// The last commit that readers see, and the next id as of that.
@@ -114,6 +116,7 @@ impl Db {
                 ..writer.manifest.clone()
             },
             commit: writer.commit,
+            time_us: writer.time_us,
             live: writer.live,
             next_id: writer.next_id,
             visible: shared.visible(),

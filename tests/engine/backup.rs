@@ -972,6 +972,53 @@ fn a_backup_of_another_history_that_was_compacted_is_refused() {
     assert_eq!(untouched.get(1).unwrap(), b"original!");
 }
 
+/// A database that was set back to an earlier backup and compacted since, and a reader that is behind:
+/// neither takes a later backup back.
+#[test]
+fn a_later_backup_is_refused_whatever_was_compacted() {
+    let options = Options {
+        key_value: true,
+        ..options()
+    };
+    let memory = || -> Arc<dyn Storage> { Arc::new(MemoryStorage::new()) };
+    let set = |db: &Db, commits: u64, value: &[u8]| {
+        (0..commits).for_each(|_| db.set(1, value).unwrap());
+    };
+    let compact = |db: &Db| db.compact(&Retention::default(), on).unwrap();
+    let refused = |db: &Db, destination: &Arc<dyn Storage>, why: &str| {
+        match db.backup_to(Arc::clone(destination), on) {
+            Err(Error::Incompatible(message)) => assert!(message.contains(why), "{message}"),
+            other => panic!("{why}: {other:?}"),
+        }
+        let kept = Db::open_on(Arc::clone(destination), &read_only()).unwrap();
+        assert_eq!(kept.get(1).unwrap(), b"later");
+    };
+    let (here, early, late) = (memory(), memory(), memory());
+    let original = Db::open_on(Arc::clone(&here), &options).unwrap();
+    set(&original, 10, b"early");
+    original.backup_to(Arc::clone(&early), on).unwrap();
+    set(&original, 10, b"later");
+    original.backup_to(Arc::clone(&late), on).unwrap();
+
+    let restored = Db::open_on(early, &options).unwrap();
+    refused(&restored, &late, "up to commit 20");
+    compact(&restored);
+    refused(&restored, &late, "up to commit 20");
+    set(&restored, 10, b"another");
+    compact(&restored);
+    refused(&restored, &late, "another history");
+
+    let reader = Db::open_on(here, &read_only()).unwrap();
+    compact(&original);
+    original.backup_to(Arc::clone(&late), on).unwrap();
+    refused(&reader, &late, "after a compaction");
+    set(&original, 1, b"later");
+    original.backup_to(Arc::clone(&late), on).unwrap();
+    refused(&reader, &late, "up to commit 21");
+    reader.refresh().unwrap();
+    reader.backup_to(late, on).unwrap();
+}
+
 /// Wherever a backup died that was overwriting what was erased, and whatever became of the database
 /// since: what it holds is a backup, or unfinished.
 #[test]
