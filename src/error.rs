@@ -141,15 +141,27 @@ pub enum Error {
 
 /// What a sync does, in [`Error::Io`].
 const SYNC: &str = "sync";
+const SYNC_DIRECTORY: &str = "sync directory";
 
 /// Marks a failed sync among the errors of a function that does other things besides.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct FailedSync(io::Error);
+#[error("{source}")]
+pub(crate) struct FailedSync {
+    action: &'static str,
+    source: io::Error,
+}
 
 impl FailedSync {
-    pub(crate) fn mark(error: io::Error) -> io::Error {
-        io::Error::new(error.kind(), FailedSync(error))
+    /// That of a file.
+    pub(crate) fn mark(source: io::Error) -> io::Error {
+        let action = SYNC;
+        io::Error::new(source.kind(), FailedSync { action, source })
+    }
+
+    /// That of a directory.
+    pub(crate) fn mark_directory(source: io::Error) -> io::Error {
+        let action = SYNC_DIRECTORY;
+        io::Error::new(source.kind(), FailedSync { action, source })
     }
 }
 
@@ -239,10 +251,16 @@ impl Error {
     /// Whether it was a sync that failed: what the kernel holds may differ from what is on disk,
     /// and trying again would not tell.
     pub(crate) fn is_failed_sync(&self) -> bool {
-        matches!(
-            self,
-            Error::Io { action: SYNC, .. } | Error::NoSpace { action: SYNC, .. }
-        )
+        self.is_of(SYNC) || self.is_failed_directory_sync()
+    }
+
+    /// The same of a directory: the names that others have made in it may be lost as well.
+    pub(crate) fn is_failed_directory_sync(&self) -> bool {
+        self.is_of(SYNC_DIRECTORY)
+    }
+
+    fn is_of(&self, what: &str) -> bool {
+        matches!(self, Error::Io { action, .. } | Error::NoSpace { action, .. } if *action == what)
     }
 
     /// Sorts what the operating system said into the cases that a caller can act on.
@@ -253,7 +271,7 @@ impl Error {
     ) -> Error {
         let path = path.into();
         let (action, source) = match source.downcast::<FailedSync>() {
-            Ok(FailedSync(source)) => (SYNC, source),
+            Ok(FailedSync { action, source }) => (action, source),
             Err(source) => (action, source),
         };
         match source.kind() {

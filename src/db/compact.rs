@@ -101,13 +101,20 @@ impl Shared {
         let ending = self.copies.until_dropped();
         let done = Compaction::new(self, start, *retention, on_progress).and_then(Compaction::run);
         drop(ending);
-        if done.is_err() && self.is_own_process() {
+        done.map_err(|error| {
+            if !self.is_own_process() {
+                return error;
+            }
             let _writer = self.writer();
+            // The data file that is appended to may have got its name meanwhile.
+            if error.is_failed_directory_sync() {
+                return self.poison_with(error);
+            }
             if self.check_poison().is_ok() {
                 checkpoint::remove_next(&*self.storage);
             }
-        }
-        done
+            error
+        })
     }
 }
 

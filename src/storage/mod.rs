@@ -251,7 +251,7 @@ pub(crate) fn sync_directory(storage: &dyn Storage, name: &str) -> io::Result<()
         {
             error
         } else {
-            FailedSync::mark(error)
+            FailedSync::mark_directory(error)
         }
     })
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::readers::{EndOnDrop, Place};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
 use crate::support::{Random, TempDirectory};
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::{Access, Storage};
@@ -668,6 +669,56 @@ fn a_table_that_could_not_be_given_its_name_is_in_the_checkpoint() {
         db = Db::open(directory.path(), &options).expect("it opens");
         check(&db, &ids);
     }
+}
+
+/// The writer's new data file has its name in the directory whose sync failed in the compaction: a later sync
+/// need not tell that it isn't on disk.
+#[test]
+fn after_a_failed_sync_of_the_directory_nothing_more_is_acknowledged() {
+    let options = Options {
+        key_value: true,
+        file_size: 4096,
+        ..Options::default()
+    };
+    let (mut of_directory, mut of_file) = (0, 0);
+    for after in 0.. {
+        let storage = SimStorage::new(Disk::new(), true, 9);
+        let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a database");
+        let fill = |from: u32| {
+            (0..20).for_each(|id| db.set(from + id, &[7; 300]).expect("a set"));
+        };
+        fill(0);
+        db.sync().expect("a sync");
+        let mut is_first = true;
+        let done = db.compact(&Retention::default(), |_, _| {
+            if std::mem::take(&mut is_first) {
+                fill(100);
+                storage.fail(Some(Fault {
+                    calls: Calls::Syncing,
+                    after: storage.calls(Calls::Syncing) + after,
+                    errno: Errno::Io,
+                    sticky: false,
+                    partly: false,
+                    pages: Pages::Clean,
+                }));
+            }
+            ControlFlow::Continue(())
+        });
+        storage.fail(None);
+        let Some(hit) = storage.hits().pop() else {
+            done.expect("a compaction");
+            break;
+        };
+        let goes_on = db.set(500, b"acknowledged").and_then(|()| db.sync());
+        if hit.call.contains("directory") {
+            of_directory += 1;
+            let refused = matches!(goes_on, Err(Error::Poisoned { .. }));
+            assert!(refused, "{}: {done:?}, then {goes_on:?}", hit.call);
+        } else {
+            of_file += u64::from(goes_on.is_ok());
+        }
+    }
+    assert!(of_directory > 2 && of_file > 2, "{of_directory}, {of_file}");
 }
 
 /// What a crash caught in the making goes with the next opening.
