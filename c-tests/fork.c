@@ -723,6 +723,7 @@ compact_once(void *argument)
 typedef struct forker {
     pid_t child;
     int calls;
+    int at;
 } forker;
 
 static int
@@ -732,35 +733,73 @@ fork_halfway(void *user, uint64_t done, uint64_t total)
 
     (void)done;
     (void)total;
-    if (++self->calls == 2) {
+    if (++self->calls == self->at) {
         self->child = test_fork();
     }
     return 0;
 }
 
-/* A child that comes out of its parent's progress function has no compaction to go on with. */
-static void
-within_a_compaction(const test_variant *variant)
+static int
+compact_and_tell(ourdb *db, const char *copy, forker *told)
 {
-    const char *path = test_path("within");
     ourdb_retention retention;
-    forker forked = {-1, 0};
+
+    (void)copy;
+    VERIFY_OK(ourdb_retention_init(&retention, sizeof retention));
+    return ourdb_compact(db, &retention, fork_halfway, told);
+}
+
+static int
+check_and_tell(ourdb *db, const char *copy, forker *told)
+{
+    (void)copy;
+    return ourdb_check(db, fork_halfway, told);
+}
+
+static int
+backup_and_tell(ourdb *db, const char *copy, forker *told)
+{
+    return ourdb_backup(db, copy, fork_halfway, told);
+}
+
+/* A child that comes out of its parent's progress function has no work to go on with. */
+static void
+within_long_work(const test_variant *variant)
+{
+    static int (*const works[])(ourdb *, const char *, forker *) = {
+        compact_and_tell, check_and_tell, backup_and_tell
+    };
+    const char *path = test_path("within");
+    char copy[TEST_PATH_MAX];
     uint32_t last;
     ourdb *db;
-    int code;
+    size_t i;
 
     test_phase("%s: forking in a progress function", variant->name);
-    db = open_with_values(variant, path, &last);
-    CHECK_OK(ourdb_retention_init(&retention, sizeof retention));
-    code = ourdb_compact(db, &retention, fork_halfway, &forked);
-    if (forked.child == 0) {
-        CHECK(code == OURDB_FORKED);
-        CHECK_CODE(ourdb_close(db), OURDB_FORKED);
-        end_child(0);
+    test_join_into(copy, test_directory, "within-copy");
+    for (i = 0; i < sizeof works / sizeof works[0]; i++) {
+        forker forked = {-1, 0, 1};
+        ourdb_options reading = test_options(NULL, OURDB_OPEN_READ_ONLY);
+        int code;
+
+        db = open_with_values(variant, path, &last);
+        code = works[i](db, copy, &forked);
+        if (forked.child == 0) {
+            CHECK(code == OURDB_FORKED);
+            CHECK_CODE(ourdb_close(db), OURDB_FORKED);
+            end_child(0);
+        }
+        CHECK(code == OURDB_OK);
+        wait_child(forked.child, 0);
+        if (works[i] == backup_and_tell) {
+            ourdb *backup = OPEN(copy, &reading);
+
+            CHECK_SAME(db, backup);
+            CHECK_OK(ourdb_close(backup));
+            test_remove(copy);
+        }
+        check_values(variant, path, db, last);
     }
-    CHECK(code == OURDB_OK);
-    wait_child(forked.child, 0);
-    check_values(variant, path, db, last);
 }
 
 /* What the parent's compaction has copied is the parent's. */
@@ -811,7 +850,7 @@ main(void)
         every_function(&test_variants[i], OURDB_SYNC_INTERVAL);
         while_writing(&test_variants[i]);
         while_compacting(&test_variants[i]);
-        within_a_compaction(&test_variants[i]);
+        within_long_work(&test_variants[i]);
     }
     while_reading(&test_variants[0]);
     while_reading(&test_variants[TEST_VARIANT_COUNT - 1]);

@@ -228,10 +228,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             return Ok(());
         }
         self.next_step = self.report.bytes + STEP;
-        match (self.progress)(self.report.bytes.min(self.total), self.total) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
-        }
+        let told = (self.progress)(self.report.bytes.min(self.total), self.total);
+        self.db.go_on(told)
     }
 
     fn manifest(&mut self, extent: &Extent) -> Result<()> {

@@ -40,10 +40,7 @@ impl Plan<'_> {
         let mut done = 0;
         let mut tell = |more: u64| {
             done += more;
-            match progress(done, total) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(()) => Err(Error::Cancelled),
-            }
+            self.db.go_on(progress(done, total))
         };
         tell(0)?;
         if self.is_done() {

@@ -342,7 +342,7 @@ impl Shared {
             return Err(error);
         }
         for one in erased() {
-            self.hide_erased(one.id, unreadable);
+            self.hide_erased(one.id, stamp.commit, unreadable);
         }
         Ok(())
     }

@@ -277,12 +277,7 @@ impl<'a> Compaction<'a> {
         self.next_step = self.done + STEP;
         self.shared.check_poison()?;
         let told = (self.on_progress)(self.done.min(self.total), self.total);
-        // In a child that was forked meanwhile nothing goes on.
-        self.shared.check_process()?;
-        match told {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
-        }
+        self.shared.go_on(told)
     }
 
     /// Copies what is to be kept of each record as of the beginning.

@@ -8,6 +8,7 @@ use crate::log::copy::Copy;
 use crate::log::record::Kind;
 use crate::lookup::Lookup;
 use crate::planted::planted;
+use crate::storage::fork;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Data files that nobody reads yet, and what leads into them.
@@ -69,7 +70,10 @@ impl UnderWay {
 
     /// A compaction has ended when this is dropped, be it by a panic.
     pub(super) fn until_dropped(&self) -> Ending<'_> {
-        Ending(self)
+        Ending {
+            under_way: self,
+            fork_generation: fork::generation(),
+        }
     }
 
     /// For the compaction itself.
@@ -98,11 +102,18 @@ impl UnderWay {
 }
 
 /// Gives the copies up, if they were not handed over.
-pub(super) struct Ending<'a>(&'a UnderWay);
+pub(super) struct Ending<'a> {
+    under_way: &'a UnderWay,
+    fork_generation: u32,
+}
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let copies = self.0.lock().take();
+        // In a forked child the lock may be held by a thread that isn't there.
+        if self.fork_generation != fork::generation() {
+            return;
+        }
+        let copies = self.under_way.lock().take();
         // Not under the lock: it removes files.
         drop(copies);
     }

@@ -160,7 +160,7 @@ impl Shared {
         };
         let commit = self.append_now(&mut writer, &[record])?;
         unreadable.erased.push((id, commit));
-        self.hide_erased(id, &unreadable);
+        self.hide_erased(id, commit, &unreadable);
         Ok((commit, unreadable))
     }
 
@@ -206,7 +206,7 @@ impl Shared {
     }
 
     /// A record's erasure is in the log: hides it in the worlds before as well. Under the writer lock.
-    pub(super) fn hide_erased(&self, id: u32, unreadable: &Unreadable) {
+    pub(super) fn hide_erased(&self, id: u32, commit: u64, unreadable: &Unreadable) {
         for world in &unreadable.replaced {
             // One that never knew the record may be a table on disk without space for its entry, where a
             // store on a full disk is a signal.
@@ -214,7 +214,7 @@ impl Shared {
                 world.lookup.publish(id, Entry::NONE);
             }
         }
-        self.erasures.count.fetch_add(1, Ordering::Release);
+        self.erasures.add(commit);
     }
 
     /// Overwrites what erasures up to `commit` have made unreadable. In their turn.

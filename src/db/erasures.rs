@@ -17,8 +17,9 @@ pub(super) struct Erasures {
     turn_ended: Condvar,
     /// Held shared by who reads versions that no lookup leads to, and to overwrite exclusively.
     pub(super) overwriting: RwLock<()>,
-    /// How many there were, and how many times something was overwritten.
-    pub(super) count: AtomicU64,
+    /// How many there were, the commit of the last one, and how many times something was overwritten.
+    count: AtomicU64,
+    last: AtomicU64,
     pub(super) overwritten: AtomicU64,
     /// Worlds that were replaced by a compaction; snapshots may read in them still.
     replaced: Mutex<Vec<Weak<World>>>,
@@ -99,6 +100,17 @@ impl Erasures {
         self.overwriting
             .read()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A commit has erased a record: nobody sees it any more, whatever moment they look at.
+    pub(super) fn add(&self, commit: u64) {
+        self.last.store(commit, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether there is one that commit `at` doesn't know of.
+    pub(super) fn is_later_than(&self, at: u64) -> bool {
+        self.last.load(Ordering::Relaxed) > at
     }
 
     /// How many there were, the last of them perhaps not finished.

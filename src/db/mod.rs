@@ -43,6 +43,7 @@ mod txn;
 mod world;
 mod write;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -188,6 +189,16 @@ impl Shared {
         }
     }
 
+    /// Whether long work goes on, by the answer of whom it has told how far it is. In a child that was
+    /// forked there nothing does.
+    fn go_on(&self, told: ControlFlow<()>) -> Result<()> {
+        self.check_process()?;
+        match told {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
+
     fn check_poison(&self) -> Result<()> {
         match self.poisoned.get() {
             None => Ok(()),
@@ -273,6 +284,11 @@ impl Db {
     /// Whether this is a child process of the one that opened it, where it can't be used.
     pub fn is_forked(&self) -> bool {
         self.shared.check_process().is_err()
+    }
+
+    /// Whether long work goes on: see [`Shared::go_on`].
+    pub(crate) fn go_on(&self, told: ControlFlow<()>) -> Result<()> {
+        self.shared.go_on(told)
     }
 
     /// Stops all further writing through this handle, for a reason that [`Error::Poisoned`] will

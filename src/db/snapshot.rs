@@ -76,8 +76,8 @@ pub(super) struct Snapshot {
     pub(super) at: u64,
     /// Live records; unknown in the past.
     live: Option<u64>,
-    /// How many erasures there were when it was opened.
-    erasures: u64,
+    /// How many erasures there were when it was opened, if `live` knows of all of them.
+    erasures: Option<u64>,
     /// [`Lookup::lefts`](crate::lookup::Lookup::lefts) of before.
     lefts: u64,
 }
@@ -114,6 +114,8 @@ impl Snapshot {
             *open.moments.entry(at).or_default() += 1;
         }
         open.count += 1;
+        // One that isn't visible yet has taken its record away already.
+        let erasures = (!shared.erasures.is_later_than(at)).then_some(erasures);
         let besides = besides(&open, &world, end);
         let snapshot = Snapshot {
             shared: Arc::clone(shared),
@@ -146,7 +148,7 @@ impl Snapshot {
             world,
             at,
             live: None,
-            erasures: 0,
+            erasures: None,
             lefts: 0,
         })
     }
@@ -303,7 +305,7 @@ impl Snapshot {
     /// Live records. In the past, or if some were erased since, they are counted one by one.
     pub(super) fn count(&self) -> Result<u64> {
         if let Some(live) = self.live
-            && self.erasures == self.shared.erasures.count()
+            && self.erasures == Some(self.shared.erasures.count())
         {
             return Ok(live);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::{Storage, read_all};
-use ourdb::{Db, Options, Retention, State};
+use ourdb::{Db, Options, Order, Retention, State, Sync};
 use shuttle::rand::Rng;
 use shuttle::thread;
 
@@ -78,5 +78,33 @@ fn an_erasure_beside_a_compaction_reaches_its_copies() {
         }
         let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
         assert!(report.is_sound(), "{report}");
+    });
+}
+
+/// Whenever it is opened: what it doesn't find any more it doesn't count.
+#[test]
+fn a_snapshot_beside_an_erasure_counts_what_it_finds() {
+    explore(1000, || {
+        let options = Options {
+            key_value: true,
+            native: true,
+            record_nr_max: 200,
+            sync: Sync::Commit,
+            ..Options::default()
+        };
+        let db = Db::open_on(Arc::new(MemoryStorage::new()), &options).expect("a new database");
+        (0..4).for_each(|id| db.set(id, SECRET).expect("a set"));
+        let snapshots = thread::scope(|scope| {
+            let db = &db;
+            scope.spawn(move || db.erase(2).expect("an erasure"));
+            let mut txn = db.begin().expect("a transaction");
+            txn.set(9, b"new").expect("a set");
+            [db.snapshot().expect("a snapshot"), txn]
+        });
+        for txn in snapshots {
+            let mut scan = txn.scan(0, 100, Order::default()).expect("a scan");
+            let found = scan.next_many(100).expect("records").len() as u64;
+            assert_eq!(txn.count().expect("a count"), found);
+        }
     });
 }
