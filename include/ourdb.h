@@ -382,7 +382,8 @@
  * reads every value that it keeps, and refuses to copy a damaged one.
  *
  * While the log is taken over that is written meanwhile, a writer may be made to wait before each
- * commit: a fifth of a millisecond, or up to 13 where many write quicker than it can be copied.
+ * commit: a fifth of a millisecond, or longer where many write quicker than it can be copied. That is
+ * in proportion to what they commit at a time; 13 seconds, where that takes seconds to copy.
  *
  * With ourdb_options.auto_compact_percent a background thread compacts whenever so large a share of
  * the data files is dead, and keeps auto_keep_versions versions of each record. Dead is all but the

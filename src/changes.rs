@@ -45,12 +45,14 @@ impl Db {
         if since == self.last_commit()? && self.world().log.ends.has(since) {
             return Ok((Vec::new(), since));
         }
+        // Another thread may refresh the handle meanwhile.
+        let world = self.world();
         // What an erasure overwrites meanwhile may be read half before and half after it.
         let before = self.unchanged(|overwritten| overwritten);
         let is_damaged = |given: &Result<_>| matches!(given, Err(Error::Corrupt { .. }));
         let given = self.beside_erasures(is_damaged, || self.commits_after(since, max_bytes));
         let is_lost = matches!(given, Err(Error::Io { .. } | Error::Corrupt { .. }));
-        if is_lost && self.is_superseded() {
+        if is_lost && self.is_superseded(&world) {
             return Err(superseded());
         }
         if self.unchanged(|overwritten| overwritten) == before {

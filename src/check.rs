@@ -120,7 +120,7 @@ impl Db {
             check.lookup(&extent)?;
             check.counters(&extent);
         }
-        if !check.report.is_sound() && self.is_superseded() {
+        if !check.report.is_sound() && self.is_superseded(&extent.world) {
             return Err(superseded());
         }
         Ok(check.report)

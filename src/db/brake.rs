@@ -89,6 +89,12 @@ impl<'a> Brake<'a> {
         (self.begun, self.copied) = (log, 0);
     }
 
+    /// So much was written while the compaction stood still.
+    pub(super) fn pass_over(&mut self, bytes: u64) {
+        self.seen += bytes;
+        self.begun += bytes;
+    }
+
     /// More of the round is copied.
     pub(super) fn copied(&mut self, progress: Progress) {
         self.copied += progress.looked_through;

@@ -1,14 +1,14 @@
 //! Who waits for whom about erasures: one erases at a time, backups keep it from beginning, and
 //! whoever reads versions that no lookup leads to holds the overwriting off.
 
-use std::cell::Cell;
-use std::ptr;
 use std::sync::{Arc, Weak};
 
 use super::World;
 use crate::error::{Error, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, wait};
+use crate::sync::{
+    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, this_thread, wait,
+};
 
 /// What erasures share with those who read beside them.
 #[derive(Debug, Default)]
@@ -31,13 +31,6 @@ struct Turns {
     erasing: bool,
     /// Threads that make backups.
     backing_up: Vec<usize>,
-}
-
-/// Tells the threads that are alive apart. What std has for it allocates in a thread of C's, and
-/// leaves that behind.
-fn this_thread() -> usize {
-    thread_local!(static PLACE: Cell<u8> = const { Cell::new(0) });
-    PLACE.with(|place| ptr::from_ref(place).addr())
 }
 
 /// The turn of one who erases.

@@ -39,11 +39,10 @@ impl Db {
         Ok(())
     }
 
-    /// Whether a writer has compacted what this read-only handle reads, or made another database in its
-    /// place: its files may be gone, and only those that are open are still read.
-    pub(crate) fn is_superseded(&self) -> bool {
+    /// Whether a writer has compacted what this read-only handle read in `world`, or made another database
+    /// in its place: its files may be gone, and only those that are open are still read.
+    pub(crate) fn is_superseded(&self, world: &World) -> bool {
         let shared = &*self.shared;
-        let world = self.world();
         // A later one: what a reader takes over, it has in memory as of the next generation.
         let is_later = |manifest: Manifest| {
             manifest.uuid != world.log.uuid || manifest.generation > world.log.generation

@@ -51,8 +51,8 @@ use crate::location::Location;
 use crate::log::segment::LogEnd;
 use crate::options::{Limits, Options, Sync};
 use crate::storage::{Lock, Reading, Storage, Swap, fork};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, lock_apart, thread};
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, OnceLock, PoisonError, lock_apart, this_thread, thread};
 pub(crate) use backups::{check_untouched, open_copy, remove_leftovers};
 pub(crate) use close::LOCK;
 use erasures::Erasures;
@@ -95,7 +95,8 @@ struct Shared {
     erasures: Erasures,
     writer: Mutex<Writer>,
     group: GroupSync,
-    is_compacting: AtomicBool,
+    /// The thread of the compaction that is running; 0 if there is none.
+    compactor: AtomicUsize,
     copies: copies::UnderWay,
     /// How much [`idle::LongWork`] is under way.
     long_work: AtomicU32,
@@ -225,6 +226,14 @@ impl Shared {
         writer.unwrap_or_else(|error| self.after_panic(error))
     }
 
+    /// Unless it is the compaction that waits, for itself: whom it tells of its progress may write.
+    #[cold]
+    fn pause(&self) {
+        if self.compactor.load(Ordering::Relaxed) != this_thread() {
+            brake::pause(&self.pause_us);
+        }
+    }
+
     /// The state that a panic under the lock left is only read from then on. The C boundary says so too,
     /// once it knows of the panic; who waited for the lock has it before.
     #[cold]
@@ -236,7 +245,7 @@ impl Shared {
     /// The writer lock for a commit: after a pause, where a compaction asks for one.
     fn writer_to_commit(&self) -> MutexGuard<'_, Writer> {
         if self.pause_us.load(Ordering::Relaxed) != 0 {
-            brake::pause(&self.pause_us);
+            self.pause();
         }
         let writer = lock_apart(&self.writer);
         writer.unwrap_or_else(|error| self.after_panic(error))
@@ -335,5 +344,31 @@ mod tests {
             assert!(matches!(failure, Error::Poisoned { .. }), "{failure}");
             db.get_with(1, |value| assert_eq!(value, b"one")).unwrap();
         }
+    }
+
+    #[test]
+    fn a_compaction_does_not_brake_whom_it_tells_of_its_progress() {
+        let options = Options {
+            memory: true,
+            key_value: true,
+            record_size_max: 1 << 20,
+            ..Options::default()
+        };
+        let db = Db::open("", &options).unwrap();
+        let value = vec![7; 1 << 20];
+        let write = |count| (0..count).for_each(|id| db.set(id, &value).unwrap());
+        write(8);
+        let mut left = 120;
+        let told = |_, _| {
+            write(left.min(4));
+            left -= left.min(4);
+            // Longer than it takes to see what a pause has brought.
+            thread::sleep(std::time::Duration::from_millis(u64::from(left.min(5))));
+            // At its end it has others pause, to have the lock.
+            assert!(db.shared.pause_us.load(Ordering::Relaxed) < 1000);
+            ControlFlow::Continue(())
+        };
+        db.compact(&Retention::default(), told).unwrap();
+        assert_eq!((left, db.last_commit().unwrap()), (0, 128));
     }
 }

@@ -300,3 +300,37 @@ fn a_reader_whose_database_was_made_anew_is_told_so() {
         "{refreshed:?}"
     );
 }
+
+/// The files of the moment that it looks at go with a compaction, and the handle to another moment.
+#[test]
+fn a_check_of_a_handle_that_is_refreshed_finds_no_damage() {
+    for io in [IoMode::Map, IoMode::File] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            key_value: true,
+            file_size: 1 << 20,
+            record_size_max: 1 << 20,
+            ..Options::default()
+        };
+        let db = Db::open(directory.path(), &options).expect("it opens");
+        (0..30).for_each(|id| db.set(id, &[7; 500_000]).expect("a set"));
+        let go_on = |_, _| ControlFlow::Continue(());
+        db.compact(&Retention::default(), go_on)
+            .expect("a compaction");
+        let reading = Options { io, ..read_only() };
+        let reader = Db::open(directory.path(), &reading).expect("a reader");
+        let mut calls = 0;
+        let checked = reader.check(|_, _| {
+            calls += 1;
+            if calls == 2 {
+                db.compact(&Retention::default(), go_on)
+                    .expect("a compaction");
+                reader.refresh().expect("a refresh");
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(checked, Err(Error::Busy { .. })), "{checked:?}");
+        let report = reader.check(go_on).expect("a check");
+        assert!(report.is_sound(), "{report}");
+    }
+}
