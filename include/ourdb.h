@@ -382,8 +382,8 @@
  * reads every value that it keeps, and refuses to copy a damaged one.
  *
  * While the log is taken over that is written meanwhile, a writer may be made to wait before each
- * commit: a fifth of a millisecond, or longer where many write quicker than it can be copied. That is
- * in proportion to what they commit at a time; 13 seconds, where that takes seconds to copy.
+ * commit: a fifth of a millisecond, or longer where many write quicker than it can be copied, in
+ * proportion to what they commit at a time; 13 seconds, where that takes seconds to copy.
  *
  * With ourdb_options.auto_compact_percent a background thread compacts whenever so large a share of
  * the data files is dead, and keeps auto_keep_versions versions of each record. Dead is all but the
@@ -2174,12 +2174,15 @@ int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourd
  * - OURDB_RECORD_TOO_LARGE: a value is longer than its record_size_max, or one commit writes
  *   more than 4 GiB
  * - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
+ * - OURDB_BUSY: called by the progress function of ourdb_backup(), and they erase something that is
+ *   not erased here yet
  * - a code that any write can return (see Errors)
  *
  * After a failure the commits before the one that failed may be there, never a part of one:
  * ourdb_last_commit() says where to go on.
  *
- * Cost: as ourdb_set_many() for each commit.
+ * Cost: as ourdb_set_many() for each commit. The last part of a difference reads the heads of all
+ * live records.
  */
 int ourdb_apply(ourdb *db, const void *changes, size_t len);
 

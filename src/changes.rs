@@ -128,7 +128,7 @@ impl Db {
     /// number, and the next changes don't fit.
     ///
     /// Cost: as writing the records; 36 bytes of memory for each of them. The last part of a difference
-    /// walks over all ids; 4 bytes of memory for each that it deletes.
+    /// reads the heads of all live records; 4 bytes of memory for each that it deletes.
     pub fn apply(&self, changes: &[u8]) -> Result<()> {
         self.check_appliable(changes.is_empty())?;
         if changes.is_empty() {

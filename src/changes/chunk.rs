@@ -10,7 +10,8 @@
 //! 40   8  next id of the sender
 //! 48   4  number of commits
 //! 52   4  number of ranges of ids; 0 but in the last part of a difference
-//! 56  16  in a difference: the commit that it leads to, and the time of `upto`
+//! 56  24  in a difference: the commit that it leads to, the time of `upto`, and a digest of what is
+//!         live as of the one that it leads to; 0 but in the last part
 //!         the commits
 //!         the ranges: first id (4), last id (4)
 //!      4  CRC32 of everything before
@@ -30,6 +31,8 @@ use std::ops::{Range, RangeInclusive};
 
 use crate::bytes::{reserve, u32_at, u64_at};
 use crate::error::{Error, Result};
+use crate::hash::SetDigest;
+use crate::log::kept::Live;
 use crate::log::record::Kind;
 use crate::storage::crc32;
 
@@ -44,7 +47,7 @@ const CLEAR: u8 = 6;
 const HEADER: usize = 56;
 const COMMIT: usize = 24;
 const RECORD: usize = 12;
-const DIFFERENCE: usize = 16;
+const DIFFERENCE: usize = 24;
 const RANGE: usize = 8;
 const CRC: usize = 4;
 
@@ -68,8 +71,8 @@ pub(crate) struct Difference {
     pub(crate) goal: u64,
     /// The time of the last commit of this part.
     pub(crate) upto_time_us: u64,
-    /// In the last part: all ids that are live as of the goal, ascending.
-    pub(crate) ids: Option<Vec<RangeInclusive<u32>>>,
+    /// In the last part: what is live as of the goal.
+    pub(crate) live: Option<Live>,
 }
 
 /// The end of a difference.
@@ -77,8 +80,7 @@ pub(crate) struct Difference {
 pub(super) struct Goal<'a> {
     pub(super) commit: u64,
     pub(super) time_us: u64,
-    /// All ids that are live then, ascending.
-    pub(super) ids: &'a [RangeInclusive<u32>],
+    pub(super) live: &'a Live,
 }
 
 /// One commit, without its records.
@@ -147,7 +149,7 @@ impl Draft {
         draft.is_difference = true;
         draft.bytes[12..16].copy_from_slice(&FLAG_DIFFERENCE.to_le_bytes());
         reserve(&mut draft.bytes, DIFFERENCE)?;
-        for number in [goal, since_time_us] {
+        for number in [goal, since_time_us, 0] {
             draft.bytes.extend_from_slice(&number.to_le_bytes());
         }
         draft.whole = draft.bytes.len();
@@ -157,18 +159,20 @@ impl Draft {
     /// Makes it the last part of its difference. The commit that is under way, if one is, is that
     /// one.
     pub(super) fn end_difference(&mut self, goal: Goal<'_>) -> Result<()> {
-        reserve(&mut self.bytes, goal.ids.len() * RANGE)?;
+        let Live { ids, digest } = goal.live;
+        reserve(&mut self.bytes, ids.len() * RANGE)?;
         if self.records > 0 {
             self.end_commit();
         }
         self.pending = (goal.commit, goal.time_us);
         self.note_upto();
-        for ids in goal.ids {
-            self.bytes.extend_from_slice(&ids.start().to_le_bytes());
-            self.bytes.extend_from_slice(&ids.end().to_le_bytes());
+        for range in ids {
+            self.bytes.extend_from_slice(&range.start().to_le_bytes());
+            self.bytes.extend_from_slice(&range.end().to_le_bytes());
         }
-        let count = goal.ids.len() as u32;
+        let count = ids.len() as u32;
         self.bytes[52..56].copy_from_slice(&count.to_le_bytes());
+        self.bytes[72..80].copy_from_slice(&digest.0.to_le_bytes());
         self.whole = self.bytes.len();
         Ok(())
     }
@@ -309,14 +313,17 @@ impl<'a> Chunk<'a> {
         }
         let counted = header.since.checked_add(u64::from(commits));
         let fits = match &difference {
-            Some(Difference {
-                goal, upto_time_us, ..
-            }) => {
+            Some((
+                Difference {
+                    goal, upto_time_us, ..
+                },
+                digest,
+            )) => {
                 let is_last = header.upto == *goal;
                 header.since < header.upto
                     && header.upto <= *goal
                     && header.since_time_us <= *upto_time_us
-                    && (is_last || (commits != 0 && ranges == 0))
+                    && (is_last || (commits != 0 && ranges == 0 && *digest == SetDigest::default()))
             }
             None => commits != 0 && ranges == 0 && counted == Some(header.upto),
         };
@@ -326,6 +333,7 @@ impl<'a> Chunk<'a> {
         {
             return Err(damaged(16, "the header contradicts itself"));
         }
+        let (difference, digest) = difference.unzip();
         let mut chunk = Chunk {
             header,
             commits: Vec::new(),
@@ -343,7 +351,10 @@ impl<'a> Chunk<'a> {
                 return Err(damaged(32, "the last commit is another one"));
             }
             if is_last {
-                difference.ids = Some(rest.ranges(ranges, header.next_id)?);
+                difference.live = Some(Live {
+                    ids: rest.ranges(ranges, header.next_id)?,
+                    digest: digest.unwrap_or_default(),
+                });
             }
         }
         if rest.bytes.is_empty() {
@@ -412,13 +423,15 @@ impl<'a> Rest<'a> {
         Ok(taken)
     }
 
-    fn difference(&mut self) -> Result<Difference> {
+    /// What a part says besides, and the digest of its end.
+    fn difference(&mut self) -> Result<(Difference, SetDigest)> {
         let bytes = self.take(DIFFERENCE)?;
-        Ok(Difference {
+        let difference = Difference {
             goal: u64_at(bytes, 0),
             upto_time_us: u64_at(bytes, 8),
-            ids: None,
-        })
+            live: None,
+        };
+        Ok((difference, SetDigest(u64_at(bytes, 16))))
     }
 
     /// Ranges of ids below `limit`.
@@ -604,6 +617,13 @@ mod tests {
 
     const IDS: [RangeInclusive<u32>; 3] = [0..=0, 2..=2, 8..=11];
 
+    fn live() -> Live {
+        Live {
+            ids: IDS.to_vec(),
+            digest: SetDigest(0x0123_4567_89ab_cdef),
+        }
+    }
+
     /// The last part of a difference with gaps between its commits, or one before it.
     fn difference(is_last: bool) -> Vec<u8> {
         let mut draft = Draft::of_difference(6, 1000, 12, 20).unwrap();
@@ -616,7 +636,7 @@ mod tests {
             let goal = Goal {
                 commit: 20,
                 time_us: 1004,
-                ids: &IDS,
+                live: &live(),
             };
             assert_eq!(draft.len_with(&IDS), draft.len() + 24);
             draft.end_difference(goal).unwrap();
@@ -639,7 +659,7 @@ mod tests {
             let said = Difference {
                 goal: 20,
                 upto_time_us: if is_last { 1004 } else { 1003 },
-                ids: is_last.then(|| IDS.to_vec()),
+                live: is_last.then(live),
             };
             assert_eq!(
                 (chunk.header, chunk.difference.as_ref()),
@@ -654,14 +674,14 @@ mod tests {
         let goal = Goal {
             commit: 7,
             time_us: 9,
-            ids: &[],
+            live: &Live::default(),
         };
         let mut draft = Draft::of_difference(6, 0, 1, 7).unwrap();
         draft.end_difference(goal).unwrap();
         let bytes = draft.finish().unwrap();
         let chunk = Chunk::decode(&bytes).unwrap();
         assert!(chunk.commits.is_empty());
-        assert_eq!(chunk.difference.unwrap().ids, Some(Vec::new()));
+        assert_eq!(chunk.difference.unwrap().live, Some(Live::default()));
         let mut draft = Draft::of_difference(6, 0, 1, 7).unwrap();
         draft.push(7, 9, delete(0)).unwrap();
         draft.end_difference(goal).unwrap();
@@ -672,7 +692,20 @@ mod tests {
     #[test]
     fn the_bytes_of_a_difference_are_those_of_the_format() {
         let mut expected = b"OURDBCHG\x01\0\0\0\x01\0\0\0".to_vec();
-        for number in [6u64, 1000, 20, 12, 2 | 3 << 32, 20, 1004, 9, 1001, 2] {
+        let digest = live().digest.0;
+        for number in [
+            6u64,
+            1000,
+            20,
+            12,
+            2 | 3 << 32,
+            20,
+            1004,
+            digest,
+            9,
+            1001,
+            2,
+        ] {
             expected.extend_from_slice(&number.to_le_bytes());
         }
         expected.extend_from_slice(b"\x01\0\0\0\x01\0\0\0\x03\0\0\0one");
@@ -739,6 +772,7 @@ mod tests {
         ];
         let of_other = [
             ("ranges before the end", 52, count(1)),
+            ("a digest before the end", 72, number(1)),
             ("another time of upto", 64, number(1004)),
             ("the last is another one", SECOND, number(14)),
         ];

@@ -6,7 +6,6 @@
 //! nobody drops the newest version of a live record, so that those of a part are there whoever gave
 //! it, and deletions are made up for at the end.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::chunk::{Change, Draft, Goal};
@@ -15,7 +14,7 @@ use crate::bytes::reserve;
 use crate::db::{Db, Extent, World};
 use crate::error::Result;
 use crate::log::commits::{CommitEnd, Commits};
-use crate::log::kept::{self, Version};
+use crate::log::kept::{self, Live, Version};
 use crate::log::record::{Head, Kind};
 use crate::manifest::FileKind;
 
@@ -82,14 +81,14 @@ pub(super) fn part(
         }
     };
     if is_end {
-        let find = || live_ids(db, world, goal);
-        let ids = world.kept.live_ids(goal, extent.erasures, find)?;
-        if !draft.has_commit() || draft.len_with(&ids) <= max_bytes {
+        let find = || live(db, world, goal);
+        let live = world.kept.live(goal, extent.erasures, find)?;
+        if !draft.has_commit() || draft.len_with(&live.ids) <= max_bytes {
             let known = if goal == base.commit { base.time_us } else { 0 };
             draft.end_difference(Goal {
                 commit: goal,
                 time_us: known.max(source.time_us),
-                ids: &ids,
+                live: &live,
             })?;
             end = source.log_end();
         }
@@ -117,23 +116,24 @@ fn versions(db: &Db, extent: &Extent) -> Result<Vec<Version>> {
     Ok(versions)
 }
 
-/// The ids that are live as of a commit, as ranges. One that was erased since is none of them.
-fn live_ids(db: &Db, world: &World, commit: u64) -> Result<Vec<RangeInclusive<u32>>> {
-    let mut ranges: Vec<RangeInclusive<u32>> = Vec::new();
+/// What is live as of a commit. What was erased since is none of it.
+fn live(db: &Db, world: &World, commit: u64) -> Result<Live> {
+    let mut live = Live::default();
     for (id, _) in world.lookup.entries() {
         let found = db.unchanged(|_| world.live_at(id, world.lookup.get(id), commit))?;
-        if found.is_none() {
+        let Some((_, head)) = found else {
             continue;
-        }
-        match ranges.last_mut() {
+        };
+        live.digest.add(id, head.commit, head.time_us);
+        match live.ids.last_mut() {
             Some(last) if last.end().checked_add(1) == Some(id) => *last = *last.start()..=id,
             _ => {
-                reserve(&mut ranges, 1)?;
-                ranges.push(id..=id);
+                reserve(&mut live.ids, 1)?;
+                live.ids.push(id..=id);
             }
         }
     }
-    Ok(ranges)
+    Ok(live)
 }
 
 /// What is left, record by record: first the versions before the log, then the log.

@@ -13,8 +13,10 @@ use super::{Db, Shared};
 use crate::bytes::reserve;
 use crate::changes::chunk::{Chunk, Commit, Difference, damaged};
 use crate::error::{Error, Result};
+use crate::hash::SetDigest;
 use crate::location::Location;
 use crate::log::commits::Commits;
+use crate::log::kept::Live;
 use crate::log::record::{HEAD, Kind};
 use crate::log::tail::{NewRecord, check_commit_len};
 use crate::manifest::MOST_LISTED_CLEARS;
@@ -42,6 +44,16 @@ impl Db {
     pub(crate) fn apply_chunk(&self, chunk: &Chunk<'_>) -> Result<()> {
         let shared = &*self.shared;
         let upto = chunk.header.upto;
+        let is_here = upto <= shared.writer().commit;
+        if is_here || !self.apply_new(chunk)? {
+            self.check_known(chunk)?;
+        }
+        shared.finish(upto)
+    }
+
+    /// Appends them; `false` where all are here already.
+    fn apply_new(&self, chunk: &Chunk<'_>) -> Result<bool> {
+        let shared = &*self.shared;
         let erases = chunk.erases();
         let _turn = match erases {
             true => Some(shared.turn_to_erase()?),
@@ -49,16 +61,14 @@ impl Db {
         };
         let (commit, unreadable, appended) = {
             let mut writer = shared.writer_to_commit();
-            if upto <= writer.commit {
-                drop(writer);
-                self.check_known(chunk)?;
-                return shared.finish(upto);
+            if chunk.header.upto <= writer.commit {
+                return Ok(false);
             }
             let new = shared.new_commits(&writer, chunk)?;
             self.check_own_base(&writer)?;
             shared.check_between_states(&writer, chunk)?;
             let next_id = shared.check_changes(&writer, chunk, new)?;
-            let gone = shared.check_gone(chunk, new)?;
+            let gone = shared.check_end(chunk, new)?;
             let difference = chunk.difference.as_ref();
             let difference = difference.filter(|_| !planted!(difference_not_noted));
             let goal = difference.map_or(0, |it| it.goal);
@@ -79,7 +89,7 @@ impl Db {
             shared.finish_erasing(commit, unreadable)?;
         }
         appended?;
-        shared.finish(upto)
+        Ok(true)
     }
 
     /// Refuses a chunk of another database, all commits of which have numbers that are here
@@ -239,38 +249,62 @@ impl Shared {
     }
 
     /// The ids that are live until the end of a difference and deleted by it, ascending; `None` if
-    /// these changes don't end with that.
-    fn check_gone(&self, chunk: &Chunk<'_>, new: &[Commit]) -> Result<Option<Vec<u32>>> {
-        let ids = chunk.difference.as_ref().and_then(|it| it.ids.as_deref());
-        let Some(ids) = ids else {
+    /// these changes don't end with that. Refused if what is live then are other versions than the
+    /// sender's.
+    fn check_end(&self, chunk: &Chunk<'_>, new: &[Commit]) -> Result<Option<Vec<u32>>> {
+        let live = chunk.difference.as_ref().and_then(|it| it.live.as_ref());
+        let Some(Live { ids, digest }) = live else {
             return Ok(None);
         };
-        // Whether these changes leave an id live that isn't to be. What the last commit says stands.
+        // What these changes make of an id: the commit that leaves it live, if one does.
         let mut changed = BTreeMap::new();
         let mut cleared = false;
         let mut len = 0;
         for commit in new {
-            let is_end = commit.commit == chunk.header.upto;
             for change in chunk.changes(commit) {
                 if change.kind == Kind::Clear {
                     cleared = true;
                     changed.clear();
-                } else if !is_in(ids, change.id) {
-                    changed.insert(change.id, change.kind == Kind::Put && !is_end);
+                } else {
+                    changed.insert(change.id, (change.kind == Kind::Put).then_some(commit));
                 }
-                if is_end {
+                if commit.commit == chunk.header.upto {
                     len += (HEAD + change.value.len()) as u64;
                 }
             }
         }
         let mut gone = Vec::new();
-        for (id, entry) in self.read().lookup.entries() {
-            if entry.is_live() && !cleared && !is_in(ids, id) && !changed.contains_key(&id) {
+        let mut found = SetDigest::default();
+        let world = self.read();
+        for (id, entry) in world.lookup.entries() {
+            if !entry.is_live() || cleared || changed.contains_key(&id) {
+                continue;
+            }
+            if is_in(ids, id) {
+                let location = entry.location();
+                let head = world.log.segment_of(location)?.head(location, id)?;
+                found.add(id, head.commit, head.time_us);
+            } else {
                 reserve(&mut gone, 1)?;
                 gone.push(id);
             }
         }
-        gone.extend(changed.iter().filter(|(_, live)| **live).map(|(id, _)| *id));
+        for (&id, commit) in &changed {
+            let Some(commit) = commit else { continue };
+            if is_in(ids, id) {
+                found.add(id, commit.commit, commit.time_us);
+            } else if commit.commit != chunk.header.upto {
+                // What the last commit says stands.
+                gone.push(id);
+            }
+        }
+        if found != *digest {
+            return Err(Error::incompatible(format!(
+                "with these changes this database would not have the versions that the other one had \
+                 with commit {}: it has commits of its own, or they are another database's",
+                chunk.header.upto
+            )));
+        }
         gone.sort_unstable();
         check_commit_len(len + (HEAD * gone.len()) as u64)?;
         Ok(Some(gone))

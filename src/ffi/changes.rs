@@ -94,12 +94,15 @@ pub unsafe extern "C" fn ourdb_changes(
 /// - OURDB_RECORD_TOO_LARGE: a value is longer than its record_size_max, or one commit writes
 ///   more than 4 GiB
 /// - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
+/// - OURDB_BUSY: called by the progress function of ourdb_backup(), and they erase something that is
+///   not erased here yet
 /// - a code that any write can return (see Errors)
 ///
 /// After a failure the commits before the one that failed may be there, never a part of one:
 /// ourdb_last_commit() says where to go on.
 ///
-/// Cost: as ourdb_set_many() for each commit.
+/// Cost: as ourdb_set_many() for each commit. The last part of a difference reads the heads of all
+/// live records.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_apply(db: *mut ourdb, changes: *const c_void, len: usize) -> c_int {
     // SAFETY: the caller's handle and bytes.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::segment::{FILE_HEADER, LogEnd, Segment};
 use crate::bytes::{reserve, shrunk};
 use crate::error::Result;
+use crate::hash::SetDigest;
 use crate::sync::{Mutex, PoisonError};
 
 /// A version that was kept, and where its record begins.
@@ -16,8 +17,14 @@ pub(crate) struct Version {
     pub(crate) place: LogEnd,
 }
 
-/// All ids that were live as of a commit, as ranges that ascend.
-type Ids = Arc<Vec<RangeInclusive<u32>>>;
+/// What was live as of a commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// All ids, as ranges that ascend.
+    pub(crate) ids: Vec<RangeInclusive<u32>>,
+    /// Of their versions.
+    pub(crate) digest: SetDigest,
+}
 
 /// What is found out once, for the first one who asks, and stays in memory: 16 bytes for each
 /// version that was kept, 8 for each range of ids.
@@ -25,7 +32,7 @@ type Ids = Arc<Vec<RangeInclusive<u32>>>;
 pub(crate) struct KeptIndex {
     versions: Mutex<Option<Arc<Vec<Version>>>>,
     /// As of that commit, and after so many erasures.
-    live_ids: Mutex<Option<((u64, u64), Ids)>>,
+    live: Mutex<Option<((u64, u64), Arc<Live>)>>,
 }
 
 impl KeptIndex {
@@ -44,22 +51,22 @@ impl KeptIndex {
         Ok(Arc::clone(known.insert(Arc::new(shrunk(found)))))
     }
 
-    /// The ids that were live as of a commit, of those that aren't erased by now; `find` finds them if
-    /// it wasn't that one that was asked for last, or something was erased since.
-    pub(crate) fn live_ids(
+    /// What was live as of a commit, of what isn't erased by now; `find` finds it if it wasn't that one that
+    /// was asked for last, or something was erased since.
+    pub(crate) fn live(
         &self,
         commit: u64,
         erasures: u64,
-        find: impl FnOnce() -> Result<Vec<RangeInclusive<u32>>>,
-    ) -> Result<Ids> {
-        let mut known = self.live_ids.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, ids)) = &*known
+        find: impl FnOnce() -> Result<Live>,
+    ) -> Result<Arc<Live>> {
+        let mut known = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, live)) = &*known
             && *of == (commit, erasures)
         {
-            return Ok(Arc::clone(ids));
+            return Ok(Arc::clone(live));
         }
-        let (_, ids) = known.insert(((commit, erasures), Arc::new(find()?)));
-        Ok(Arc::clone(ids))
+        let (_, live) = known.insert(((commit, erasures), Arc::new(find()?)));
+        Ok(Arc::clone(live))
     }
 }
 

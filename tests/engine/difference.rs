@@ -436,6 +436,47 @@ fn a_difference_of_another_database_is_refused() {
     );
 }
 
+/// What is left of another history says nothing of the commits that are missing; but what there should be at
+/// the end tells.
+#[test]
+fn a_difference_for_commits_that_the_sender_never_had_is_refused() {
+    let set = |db: &Db, ids: std::ops::Range<u32>, value: &[u8]| {
+        ids.for_each(|id| db.set(id, value).expect("a set"));
+    };
+    type Change<'a> = (&'a str, &'a dyn Fn(&Db));
+    let own: [Change<'_>; 5] = [
+        ("another value", &|db| set(db, 3..4, b"own")),
+        ("a deletion", &|db| db.delete(4).expect("a deletion")),
+        ("a clear", &|db| _ = db.clear().expect("a clear")),
+        ("the same value once more", &|db| set(db, 2..3, b"first")),
+        ("an erasure", &|db| db.erase(1).expect("an erasure")),
+    ];
+    for (what, change) in own {
+        let (sender, copy) = (in_memory(), in_memory());
+        set(&sender, 0..5, b"first");
+        catch_up(&sender, &copy, 0);
+        change(&copy);
+        (0..15).for_each(|_| set(&sender, 0..1, b"later"));
+        compact(&sender, &keep_versions(1));
+        let (changes, _) = sender
+            .changes(last_commit(&copy), usize::MAX)
+            .expect("changes");
+        let refused = copy.apply(&changes);
+        let is_refused = matches!(refused, Err(Error::Incompatible(_)));
+        assert!(is_refused, "{what}: {refused:?}");
+        assert_eq!(last_commit(&copy), 6, "{what}: nothing of it is applied");
+    }
+    // A record of its own that is not there at the end is deleted, and nothing of it is left to be wrong.
+    let (sender, copy) = (in_memory(), in_memory());
+    set(&sender, 0..5, b"first");
+    catch_up(&sender, &copy, 0);
+    set(&copy, 30..31, b"own");
+    (0..15).for_each(|_| set(&sender, 0..1, b"later"));
+    compact(&sender, &keep_versions(1));
+    catch_up(&sender, &copy, usize::MAX);
+    assert!(!copy.contains(30).expect("a look"));
+}
+
 /// One random commit.
 fn write(db: &Db, random: &mut Random) {
     let id = |random: &mut Random| random.below(u64::from(IDS)) as u32;
