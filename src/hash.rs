@@ -40,10 +40,9 @@ mod tests {
         let versions = [(1, 7, 1001), (2, 7, 1001), (1, 8, 1001), (8, 1, 1001)];
         let digest = |order: [usize; 2]| {
             let mut digest = SetDigest::default();
-            order.map(|index| {
-                let (id, commit, time_us) = versions[index];
+            for (id, commit, time_us) in order.map(|index| versions[index]) {
                 digest.add(id, commit, time_us);
-            });
+            }
             digest
         };
         let one = mix(mix(mix(0, 1), 7), 1001);

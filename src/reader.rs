@@ -113,7 +113,8 @@ impl Reader {
 
     /// Whether `view` is known to be of this file.
     pub(crate) fn is_seen_by(&self, view: &View) -> bool {
-        self.file.is_seen_by(view).unwrap_or(false)
+        let identity = self.file.identity().ok().flatten();
+        identity.is_some() && identity == view.identity()
     }
 
     /// Length of the file when it was opened, or less if only so much is to be read.

@@ -26,6 +26,9 @@ use crate::storage::{grace, remove_if_there};
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
+/// So many versions are in a journal at most, 52 bytes for each: after a crash it is read as a whole.
+const MOST_JOURNALED: usize = 1 << 16;
+
 /// An erasure that is in the log and not finished. Left so, it stops all writing.
 struct Unfinished<'a>(&'a Shared);
 
@@ -249,13 +252,6 @@ impl Shared {
     fn overwrite(&self, world: &World, targets: &[Target], replaced: &[Target]) -> Result<()> {
         let storage = &*self.storage;
         let log = &world.log;
-        let journaled = !targets.is_empty() && !self.volatile && !planted!(erased_without_journal);
-        if journaled {
-            erasure::write_journal(storage, &log.uuid, log.generation, targets)?;
-        }
-        if journaled && planted!(journal_removed_before_overwritten) {
-            erasure::remove_journal(storage)?;
-        }
         if !grace::wait() {
             return Err(within_a_read());
         }
@@ -267,11 +263,21 @@ impl Shared {
             done
         };
         erasure::overwrite(storage, replaced, alone)?;
-        erasure::overwrite(storage, targets, alone)?;
-        match journaled {
-            true => erasure::remove_journal(storage),
-            false => Ok(()),
+        let journaled = !self.volatile && !planted!(erased_without_journal);
+        // What is in no journal yet the record in the log has the next opening do.
+        for targets in targets.chunks(MOST_JOURNALED) {
+            if journaled {
+                erasure::write_journal(storage, &log.uuid, log.generation, targets)?;
+            }
+            if journaled && planted!(journal_removed_before_overwritten) {
+                erasure::remove_journal(storage)?;
+            }
+            erasure::overwrite(storage, targets, alone)?;
+            if journaled {
+                erasure::remove_journal(storage)?;
+            }
         }
+        Ok(())
     }
 
     fn erasure_failed(&self, error: Error) -> Error {

@@ -82,6 +82,13 @@ impl Shared {
             file: last.number,
             position: last.view().end() as u32,
         };
+        let opened = storage.open(&name(last.number), Access::Read);
+        let opened = opened
+            .map_err(|error| Error::from_io("open", storage.describe(&name(last.number)), error))?;
+        // What is appended to another file of that name is not seen here.
+        if !last.is_read_from(&*opened)? {
+            return Ok(false);
+        }
         // Higher than what follows from the log where a transaction has taken ids and not used them.
         let next_id = manifest.next_id;
         let opening = Opening::new(storage, &self.options, manifest, None)?;
@@ -177,6 +184,16 @@ impl Shared {
         }
         let world = other.shared.world.load();
         let (visible, live, end) = other.shared.counters.shown();
+        let time_us = other.shared.writer().time_us;
+        let is_known = visible == writer.commit && time_us == writer.time_us;
+        if visible <= writer.commit && !is_known && !writer.manifest.is_taken_over_in_memory() {
+            return Err(Error::incompatible(format!(
+                "the database in {} was set back, to commit {visible}, and this handle has seen commit {}; \
+                 close it",
+                self.storage.describe(""),
+                writer.commit
+            )));
+        }
         std::mem::swap(writer, &mut other.shared.writer());
         let snapshots = self.snapshots.lock();
         let mut now = writer.now();

@@ -163,7 +163,8 @@ pub unsafe extern "C" fn ourdb_sync(db: *mut ourdb) -> c_int {
 ///
 /// @return OURDB_OK, or, and then the handle sees what it saw before:
 /// - OURDB_NOT_FOUND: the database was removed meanwhile
-/// - OURDB_INCOMPATIBLE: another database is in the directory now
+/// - OURDB_INCOMPATIBLE: another database is in the directory now, or this one was set back to
+///   before what the handle has seen
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads what was written since, and the header of each data file. After a compaction, as to

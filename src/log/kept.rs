@@ -26,13 +26,15 @@ pub(crate) struct Live {
     pub(crate) digest: SetDigest,
 }
 
+/// A commit, and how many erasures there were.
+type AsOf = (u64, u64);
+
 /// What is found out once, for the first one who asks, and stays in memory: 16 bytes for each
 /// version that was kept, 8 for each range of ids.
 #[derive(Debug, Default)]
 pub(crate) struct KeptIndex {
     versions: Mutex<Option<Arc<Vec<Version>>>>,
-    /// As of that commit, and after so many erasures.
-    live: Mutex<Option<((u64, u64), Arc<Live>)>>,
+    live: Mutex<Option<(AsOf, Arc<Live>)>>,
 }
 
 impl KeptIndex {

@@ -5,6 +5,8 @@
 //! checkpoint, a sync mark further on), it is damage and nothing is changed. Otherwise it is the
 //! torn end of writes that were never synced: the log ends with the last whole commit before it.
 
+use std::collections::BTreeSet;
+
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark};
 use super::scan::{Found, PIECE, ReadRecord};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
@@ -437,6 +439,11 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
     let numbers = |file: &&LogFile| {
         outcome.behind.contains(&file.number) || outcome.unfinished.contains(&file.number)
     };
+    // Asked for once: there may be as many files as there are numbers.
+    let names = storage
+        .list("")
+        .map_err(|error| failed("list", "", error))?;
+    let mut taken = BTreeSet::from_iter(names);
     for file in files.iter().filter(numbers).rev() {
         let from = name(file.number);
         if reader(storage, file)?.written_end(0)? == 0 {
@@ -444,7 +451,7 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
             continue;
         }
         let number = file.number;
-        let aside = free_name(storage, &format!("torn-{number}"))?;
+        let aside = free_name(&mut taken, &format!("torn-{number}"));
         storage
             .rename(&from, &aside)
             .map_err(|error| failed("rename", &from, error))?;
@@ -465,7 +472,7 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
         let mut reader = reader(storage, last)?;
         let stop = reader.written_end(position)?;
         if stop > position {
-            let aside = free_name(storage, &format!("torn-{}-{position}", end.file))?;
+            let aside = free_name(&mut taken, &format!("torn-{}-{position}", end.file));
             keep_aside(storage, &mut reader, position, stop, &aside)?;
         }
     }
@@ -543,16 +550,13 @@ fn keep_aside(
     })
 }
 
-/// `wanted`, or with a number behind it where that is taken.
-fn free_name(storage: &dyn Storage, wanted: &str) -> Result<String> {
-    let names = storage
-        .list("")
-        .map_err(|error| Error::from_io("list", storage.describe(""), error))?;
+/// `wanted`, or with a number behind it where that is taken; it is then.
+fn free_name(taken: &mut BTreeSet<String>, wanted: &str) -> String {
     let mut name = wanted.to_owned();
     let mut count = 0u32;
-    while names.contains(&name) {
+    while !taken.insert(name.clone()) {
         count += 1;
         name = format!("{wanted}.{count}");
     }
-    Ok(name)
+    name
 }

@@ -337,6 +337,19 @@ impl Segment {
         )
     }
 
+    /// Whether `file` is what is read here, as far as that can be told: it has the same name.
+    pub(crate) fn is_read_from(&self, file: &dyn File) -> Result<bool> {
+        let named = file.identity();
+        let read = match self.view.is_mapped() {
+            true => Ok(self.view.identity()),
+            false => self.file()?.identity(),
+        };
+        let path = || self.open_files.storage.describe(&name(self.number));
+        let failed = |error| Error::from_io("look at", path(), error);
+        let both = named.map_err(failed)?.zip(read.map_err(failed)?);
+        Ok(both.is_none_or(|(named, read)| named == read))
+    }
+
     fn file(&self) -> Result<Arc<dyn File>> {
         self.open_files.get(self.number)
     }

@@ -41,7 +41,7 @@ pub use crc32::{crc32, crc32_of_36, crc32_of_value, crc32s_of_record};
 pub use prefetch::{prefetch, prefetch_ahead};
 pub use swap::{Reading, Replaced, Swap};
 pub use thread::spawn;
-pub use view::View;
+pub use view::{Identity, View};
 pub use words::Words;
 
 /// What is written where zeros are to be, so often as it takes: these stand in the library's file.
@@ -160,10 +160,10 @@ pub trait File: Any + Send + Sync + Debug {
     /// Where mapping isn't possible the window is empty and readers use [`read_at`](File::read_at);
     /// an error only where mapping was asked for and nothing else will do.
     fn view(&self, reserve: u64) -> io::Result<View>;
-    /// Whether `view` is known to be of this same file, which may have been opened since by its name.
-    fn is_seen_by(&self, view: &View) -> io::Result<bool> {
-        let _ = view;
-        Ok(false)
+    /// What tells this file from all others for as long as it is open or mapped, whatever becomes of its
+    /// name; `None` where nothing does.
+    fn identity(&self) -> io::Result<Option<Identity>> {
+        Ok(None)
     }
     /// The file as a table of 64-bit words, shared: stores go to the file.
     /// [`io::ErrorKind::Unsupported`] where that can't be had.

@@ -605,8 +605,8 @@ impl File for OsFile {
         }
     }
 
-    fn is_seen_by(&self, view: &View) -> io::Result<bool> {
-        Ok(view.is_of(identity(&self.file.metadata()?)))
+    fn identity(&self) -> io::Result<Option<Identity>> {
+        Ok(Some(identity(&self.file.metadata()?)))
     }
 
     fn words(&self, count: u64) -> io::Result<Words> {

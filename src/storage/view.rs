@@ -9,7 +9,7 @@ use super::prefetch::prefetch_span;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Device and inode of a file: as long as it is mapped or open, no other one has them.
-pub(super) type Identity = (u64, u64);
+pub type Identity = (u64, u64);
 
 /// The bytes of a file below a mark that only moves up (`extend_to`). Bytes below the
 /// mark don't change, so any number of threads may read them beside the writer. An erasure
@@ -63,9 +63,9 @@ impl View {
         }
     }
 
-    /// Whether this is known to map the file that `identity` is of.
-    pub(super) fn is_of(&self, identity: Identity) -> bool {
-        self.identity == Some(identity)
+    /// What tells the file that is mapped from all others, if anything does.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.identity
     }
 
     /// Whether there is a mapping.

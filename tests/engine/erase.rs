@@ -941,3 +941,31 @@ fn what_a_compaction_has_dropped_is_erased_for_open_snapshots() {
     db.close().expect("a close");
     check(&Db::open_on(storage, &options).expect("it opens"));
 }
+
+/// More versions than a journal has room for.
+#[test]
+fn a_long_history_is_erased_in_parts() {
+    const VERSIONS: u64 = 140_000;
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let db = Db::open_on(Arc::clone(&storage), &options).expect("a new database");
+    for version in 0..VERSIONS {
+        let value = [&b"needle"[..], &version.to_le_bytes()].concat();
+        db.set(7, &value).expect("a set");
+    }
+    db.set(8, b"stays").expect("a set");
+    db.erase(7).expect("an erasure");
+    assert_eq!(db.stats().expect("figures").versions, VERSIONS + 2);
+    assert_eq!(db.get(8).expect("a value"), b"stays");
+    let history = db.history(7, 0).expect("a history");
+    let states: Vec<State> = history.iter().map(|version| version.state).collect();
+    assert_eq!(states, [State::Erased]);
+    for (name, bytes) in files(&*storage) {
+        let is_left = bytes.windows(6).any(|part| part == b"needle");
+        assert!(!is_left && name != "erasing", "{name}");
+    }
+}

@@ -334,3 +334,55 @@ fn a_check_of_a_handle_that_is_refreshed_finds_no_damage() {
         assert!(report.is_sound(), "{report}");
     }
 }
+
+/// The directory is put back from a backup beneath a reader, and a writer goes on: there are other commits
+/// of the same numbers then, in other files of the same names.
+#[test]
+fn a_database_that_was_set_back_is_not_followed() {
+    let value = |text: &str, id: u32| format!("{text}{id:02}").into_bytes();
+    for io in [IoMode::Map, IoMode::File] {
+        for (commits, is_followed) in [(0, false), (5, false), (10, false), (25, true)] {
+            let directory = TempDirectory::new();
+            let (path, backup) = (
+                directory.path().join("here"),
+                directory.path().join("backup"),
+            );
+            let options = Options {
+                key_value: true,
+                ..Options::default()
+            };
+            let set = |db: &Db, text, count| {
+                (0..count).for_each(|id| db.set(id % 10, &value(text, id % 10)).expect("a set"));
+            };
+            let go_on = |_, _| ControlFlow::Continue(());
+            let db = Db::open(&path, &options).expect("it opens");
+            set(&db, "old", 10);
+            db.backup(&backup, go_on).expect("a backup");
+            set(&db, "lost", 10);
+            let reader = Db::open(&path, &Options { io, ..read_only() }).expect("a reader");
+            db.close().expect("a close");
+            std::fs::remove_dir_all(&path).expect("it is removed");
+            std::fs::rename(&backup, &path).expect("it is put back");
+            let db = Db::open(&path, &options).expect("it opens");
+            set(&db, "anew", commits);
+            let what = format!("{commits} commits, {io:?}");
+            match reader.refresh() {
+                Err(Error::Incompatible(_)) if !is_followed => {
+                    assert_eq!(reader.last_commit().expect("a number"), 20, "{what}");
+                    assert_eq!(reader.get(3).expect("a value"), value("lost", 3), "{what}");
+                }
+                Ok(()) if is_followed => {
+                    assert_eq!(
+                        reader.last_commit().unwrap(),
+                        db.last_commit().unwrap(),
+                        "{what}"
+                    );
+                    (0..10).for_each(|id| assert_eq!(reader.get(id).unwrap(), db.get(id).unwrap()));
+                    let report = reader.check(go_on).expect("a check");
+                    assert!(report.is_sound(), "{what}: {report}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+}
