@@ -80,6 +80,8 @@ pub(super) struct Snapshot {
     erasures: Option<u64>,
     /// [`Lookup::lefts`](crate::lookup::Lookup::lefts) of before.
     lefts: u64,
+    /// How many records were counted when somebody asked, and how many erasures there were then.
+    counted: Mutex<Option<(u64, u64)>>,
 }
 
 impl Snapshot {
@@ -124,6 +126,7 @@ impl Snapshot {
             live: Some(live),
             erasures,
             lefts,
+            counted: Mutex::new(None),
         };
         Ok((snapshot, besides))
     }
@@ -150,6 +153,7 @@ impl Snapshot {
             live: None,
             erasures: None,
             lefts: 0,
+            counted: Mutex::new(None),
         })
     }
 
@@ -302,12 +306,19 @@ impl Snapshot {
         Ok(candidate)
     }
 
-    /// Live records. In the past, or if some were erased since, they are counted one by one.
+    /// Live records. In the past, or if some were erased since, they are counted one by one, and once.
     pub(super) fn count(&self) -> Result<u64> {
+        let erasures = self.shared.erasures.count();
         if let Some(live) = self.live
-            && self.erasures == Some(self.shared.erasures.count())
+            && self.erasures == Some(erasures)
         {
             return Ok(live);
+        }
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((count, then)) = *counted
+            && then == erasures
+        {
+            return Ok(count);
         }
         let mut count = 0;
         let mut next = self.at_or_above(0)?;
@@ -315,6 +326,7 @@ impl Snapshot {
             count += 1;
             next = self.at_or_above(u64::from(id) + 1)?;
         }
+        *counted = Some((count, erasures));
         Ok(count)
     }
 }

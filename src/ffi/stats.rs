@@ -81,7 +81,8 @@ pub unsafe extern "C" fn ourdb_stats_init(stats: *mut ourdb_stats, size: usize) 
 /// - OURDB_INVALID_ARGUMENT: out is NULL, or was not prepared by ourdb_stats_init(); it is untouched
 /// - a code that any read can return (see Errors)
 ///
-/// Cost: a walk over the lookup, a few nanoseconds for each id.
+/// Cost: a walk over the lookup, a few nanoseconds for each id. It waits for a commit that is being
+/// appended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_stats_get(db: *const ourdb, out: *mut ourdb_stats) -> c_int {
     // SAFETY: the caller's handle, and struct of the size that it says.

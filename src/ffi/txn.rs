@@ -117,8 +117,8 @@ unsafe fn issue(
 /// - OURDB_RECORD_TOO_LARGE: what it wrote is over the 4 GiB of one commit
 /// - a code that any write can return (see Errors)
 ///
-/// Cost: one append to the log for each record that it wrote, a look at each that it read if there
-/// were commits since it began, and one fsync with OURDB_SYNC_COMMIT.
+/// Cost: one append to the log for each record that it wrote; where it has read, a look at each
+/// version that was committed since it began; and one fsync with OURDB_SYNC_COMMIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_txn_commit(txn: *mut ourdb_txn) -> c_int {
     let commit = || {

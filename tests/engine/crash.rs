@@ -710,3 +710,44 @@ fn fail_each_of_a_compaction(calls: Calls) {
         assert!(again.check(go_on).expect(&what).is_sound(), "{what}");
     }
 }
+
+/// On some file systems only a sync finds that the disk is full. What was to replace the manifest is lost
+/// then, and nothing else.
+#[test]
+fn a_disk_that_is_full_at_the_sync_of_a_new_manifest_ends_no_writing() {
+    for errno in [Errno::NoSpace, Errno::Io] {
+        let storage = SimStorage::new(Disk::new(), true, 3);
+        let options = Options {
+            key_value: true,
+            ..Options::default()
+        };
+        let open = || Db::open_on(Arc::new(storage.clone()), &options).expect("it opens");
+        let db = open();
+        db.set(1, b"one").expect("a set");
+        db.close().expect("a close");
+        let db = open();
+        storage.fail(Some(Fault {
+            calls: Calls::Syncing,
+            after: storage.calls(Calls::Syncing),
+            errno,
+            sticky: false,
+            partly: false,
+            pages: Pages::Dropped,
+        }));
+        let refused = db.set(2, b"two");
+        storage.fail(None);
+        let then = db.set(2, b"two");
+        match errno {
+            Errno::NoSpace => {
+                assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+                then.expect("there is space again");
+                db.close().expect("a close");
+                assert_eq!(open().get(2).expect("a value"), b"two");
+            }
+            _ => assert!(
+                matches!(then, Err(Error::Poisoned { .. })),
+                "{refused:?}, {then:?}"
+            ),
+        }
+    }
+}
