@@ -1320,8 +1320,8 @@ int ourdb_delete_many(ourdb *db, const uint32_t *ids, size_t count);
  * @return OURDB_OK, or
  * - a code that any write can return (see Errors)
  *
- * Cost: one record of 40 bytes, however many there are, and a walk over the lookup. After 4,096 clears
- * without a compaction, a deletion for each record.
+ * Cost: one record of 40 bytes, however many there are, and a walk over the lookup. After 4,096
+ * clears without a compaction, a deletion for each record.
  */
 int ourdb_clear(ourdb *db);
 

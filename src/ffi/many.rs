@@ -153,8 +153,8 @@ pub unsafe extern "C" fn ourdb_delete_many(db: *mut ourdb, ids: *const u32, coun
 /// @return OURDB_OK, or
 /// - a code that any write can return (see Errors)
 ///
-/// Cost: one record of 40 bytes, however many there are, and a walk over the lookup. After 4,096 clears
-/// without a compaction, a deletion for each record.
+/// Cost: one record of 40 bytes, however many there are, and a walk over the lookup. After 4,096
+/// clears without a compaction, a deletion for each record.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_clear(db: *mut ourdb) -> c_int {
     // SAFETY: the caller's handle.
