@@ -14,7 +14,7 @@ pub type Identity = (u64, u64);
 /// The bytes of a file below a mark that only moves up (`extend_to`). Bytes below the
 /// mark don't change, so any number of threads may read them beside the writer. An erasure
 /// overwrites some all the same, but only where nobody reads and nobody finds the way to any more; of who
-/// reads in another process it knows nothing, and that one looks again ([`View::byte_after`]).
+/// reads in another process it knows nothing, and that one looks again (`byte_after`).
 #[derive(Debug)]
 pub struct View {
     mapping: Option<Arc<Mapping>>,
