@@ -126,13 +126,14 @@ impl<'a> Plan<'a> {
         } else if earlier.state != State::Unfinished {
             self.check_earlier(earlier)?;
             // Of another generation there are no bytes to be compared.
-            if earlier.generation > self.wanted.generation {
-                let why = "holds a backup from after a compaction that this database, or this handle of it, \
-                           doesn't know";
-                return Err(self.refused(why));
-            }
-            if earlier.commit == self.extent.commit && earlier.time_us != self.extent.time_us {
+            let is_same = earlier.commit == self.extent.commit;
+            if is_same && earlier.time_us != self.extent.time_us {
                 return Err(self.another_history());
+            }
+            if !is_same && earlier.generation > self.wanted.generation {
+                let why = "holds a backup from after a compaction that this database doesn't know, or this \
+                           handle of it: of another copy, or of what it was before it was set back";
+                return Err(self.refused(why));
             }
         }
         Ok(())

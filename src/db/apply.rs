@@ -256,7 +256,8 @@ impl Shared {
         let Some(Live { ids, digest }) = live else {
             return Ok(None);
         };
-        // What these changes make of an id: the commit that leaves it live, if one does.
+        // What these changes make of an id: the commit that leaves it live, if one does, or erased: the
+        // sender need not have the erasure yet, if it came from another one.
         let mut changed = BTreeMap::new();
         let mut cleared = false;
         let mut len = 0;
@@ -266,7 +267,9 @@ impl Shared {
                     cleared = true;
                     changed.clear();
                 } else {
-                    changed.insert(change.id, (change.kind == Kind::Put).then_some(commit));
+                    let kind = change.kind;
+                    let is_put = matches!(kind, Kind::Put | Kind::Erased);
+                    changed.insert(change.id, is_put.then_some((kind, commit)));
                 }
                 if commit.commit == chunk.header.upto {
                     len += (HEAD + change.value.len()) as u64;
@@ -277,23 +280,25 @@ impl Shared {
         let mut found = SetDigest::default();
         let world = self.read();
         for (id, entry) in world.lookup.entries() {
-            if !entry.is_live() || cleared || changed.contains_key(&id) {
+            if cleared || changed.contains_key(&id) {
                 continue;
             }
             if is_in(ids, id) {
                 let location = entry.location();
                 let head = world.log.segment_of(location)?.head(location, id)?;
-                found.add(id, head.commit, head.time_us);
-            } else {
+                if entry.is_live() || head.kind == Kind::Erased {
+                    found.add(id, head.commit, head.time_us);
+                }
+            } else if entry.is_live() {
                 reserve(&mut gone, 1)?;
                 gone.push(id);
             }
         }
-        for (&id, commit) in &changed {
-            let Some(commit) = commit else { continue };
+        for (&id, put) in &changed {
+            let Some((kind, commit)) = put else { continue };
             if is_in(ids, id) {
                 found.add(id, commit.commit, commit.time_us);
-            } else if commit.commit != chunk.header.upto {
+            } else if *kind == Kind::Put && commit.commit != chunk.header.upto {
                 // What the last commit says stands.
                 gone.push(id);
             }
@@ -301,7 +306,8 @@ impl Shared {
         if found != *digest {
             return Err(Error::incompatible(format!(
                 "with these changes this database would not have the versions that the other one had \
-                 with commit {}: it has commits of its own, or they are another database's",
+                 with commit {}: it has commits of its own, or they are another database's, or it was \
+                 given an erasure by a third one that this one doesn't have yet",
                 chunk.header.upto
             )));
         }

@@ -89,7 +89,7 @@ impl<'a> Brake<'a> {
         (self.begun, self.copied) = (log, 0);
     }
 
-    /// So much was written while the compaction stood still.
+    /// So much was written by the compaction's own thread, while that stood still.
     pub(super) fn pass_over(&mut self, bytes: u64) {
         self.seen += bytes;
         self.begun += bytes;

@@ -278,11 +278,10 @@ impl<'a> Compaction<'a> {
         }
         self.next_step = self.done + STEP;
         self.shared.check_poison()?;
-        let log = &self.start.world.log;
-        let before = log.bytes();
+        let wrote = &self.shared.compactor_wrote;
+        let before = wrote.load(Ordering::Relaxed);
         let told = (self.on_progress)(self.done.min(self.total), self.total);
-        // Nothing was copied meanwhile, and who is told may write.
-        self.brake.pass_over(log.bytes() - before);
+        self.brake.pass_over(wrote.load(Ordering::Relaxed) - before);
         self.shared.go_on(told)
     }
 

@@ -262,7 +262,7 @@ impl Shared {
             self.erasures.overwritten.fetch_add(1, Ordering::Release);
             done
         };
-        erasure::overwrite(storage, replaced, alone)?;
+        let mut replaced = Some(replaced);
         let journaled = !self.volatile && !planted!(erased_without_journal);
         // What is in no journal yet the record in the log has the next opening do.
         for targets in targets.chunks(MOST_JOURNALED) {
@@ -272,12 +272,16 @@ impl Shared {
             if journaled && planted!(journal_removed_before_overwritten) {
                 erasure::remove_journal(storage)?;
             }
+            // Where there is a journal, readers in other processes look again.
+            if let Some(replaced) = replaced.take() {
+                erasure::overwrite(storage, replaced, alone)?;
+            }
             erasure::overwrite(storage, targets, alone)?;
             if journaled {
                 erasure::remove_journal(storage)?;
             }
         }
-        Ok(())
+        erasure::overwrite(storage, replaced.unwrap_or_default(), alone)
     }
 
     fn erasure_failed(&self, error: Error) -> Error {

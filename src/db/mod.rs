@@ -97,6 +97,8 @@ struct Shared {
     group: GroupSync,
     /// The thread of the compaction that is running; 0 if there is none.
     compactor: AtomicUsize,
+    /// How many bytes of records compactions' threads have written.
+    compactor_wrote: AtomicU64,
     copies: copies::UnderWay,
     /// How much [`idle::LongWork`] is under way.
     long_work: AtomicU32,

@@ -22,7 +22,7 @@ use crate::manifest::{FileKind, Manifest, State};
 use crate::options::{Limits, Options, Sync};
 use crate::planted::planted;
 use crate::storage::{Access, File, Lock, Storage, Swap, fork};
-use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, OnceLock};
 
 /// A database on its way to being open.
@@ -167,6 +167,7 @@ impl<'a> Opening<'a> {
             writer: Mutex::new(writer),
             group,
             compactor: AtomicUsize::new(0),
+            compactor_wrote: AtomicU64::new(0),
             copies: UnderWay::default(),
             long_work: AtomicU32::new(0),
             pause_us: AtomicU32::new(0),

@@ -16,6 +16,7 @@ use crate::manifest::{Clear, MOST_CLEARS, Manifest, State};
 use crate::options::Sync;
 use crate::planted::planted;
 use crate::sync::atomic::Ordering;
+use crate::sync::this_thread;
 
 /// Where many records are written, the processor is told to fetch the entry of the one that comes so
 /// many later.
@@ -228,6 +229,9 @@ impl Shared {
                 self.poison_with(error)
             }
         })?;
+        if self.compactor.load(Ordering::Relaxed) != 0 {
+            self.note_compactors(len);
+        }
         writer.time_us = time_us;
         writer.earliest_us = time_us;
         writer.commit = commit;
@@ -362,6 +366,14 @@ impl Shared {
         }
         writer.prepared = true;
         Ok(())
+    }
+
+    /// Whom a compaction tells of its progress may write, and the compaction stands still meanwhile.
+    #[cold]
+    fn note_compactors(&self, bytes: u64) {
+        if self.compactor.load(Ordering::Relaxed) == this_thread() {
+            self.compactor_wrote.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// After a failure to replace a file: if it was a sync that failed, nothing more is written.

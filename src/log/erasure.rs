@@ -19,7 +19,7 @@
 //! was has copied all of it before. What looks damaged is read again, [`beside`] the erasure.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind};
 use super::segment::{Segment, name};
@@ -44,9 +44,9 @@ const ENTRY: usize = 12 + HEAD;
 /// who asks for a lock again at once may be quicker than they.
 const AT_ONCE: usize = 1000;
 const BETWEEN: Duration = Duration::from_micros(50);
-/// So often a reader looks again at what another process may be overwriting. Mostly once is enough; should
-/// that process have no processor meanwhile, this is long enough for it to get one.
-const MOST_LOOKS: u32 = 1000;
+/// For so long a reader looks again at what another process may be overwriting. Mostly once is enough;
+/// should that process have no processor meanwhile, this is long enough for it to get one.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A version that is to be overwritten, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,10 +297,9 @@ pub(crate) fn beside<T>(
     mut read: impl FnMut() -> T,
 ) -> T {
     let mut found = read();
-    for _ in 0..MOST_LOOKS {
-        if !looks_torn(&found) {
-            break;
-        }
+    // Not a count: what is read may look again by itself.
+    let mut began = None;
+    while looks_torn(&found) && began.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
         let is_erasing = storage.open(JOURNAL, Access::Read).is_ok();
         if is_erasing {
             sleep(BETWEEN);

@@ -415,8 +415,8 @@ impl Segment {
         self.is_own(location).then_some((head, value))
     }
 
-    /// Calls `f` with the value that [`Segment::quick`] found at `location`. `None`: where another process
-    /// may overwrite it beneath `f`, and it is long, or is erased by now.
+    /// Calls `f` with the value that [`Segment::quick`] found at `location`, or a copy of it, where another
+    /// process may overwrite it beneath `f`. `None`: it is erased by now, or there is no memory for that.
     #[inline(always)]
     pub(crate) fn with_quick<R>(
         &self,
@@ -437,9 +437,19 @@ impl Segment {
         value: &[u8],
         f: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
-        let mut copy = [0; SHORT];
-        let copy = copy.get_mut(..value.len())?;
-        copy.copy_from_slice(value);
+        let mut short = [0; SHORT];
+        let mut long = Vec::new();
+        let copy = match short.get_mut(..value.len()) {
+            Some(copy) => {
+                copy.copy_from_slice(value);
+                copy
+            }
+            None => {
+                reserve(&mut long, value.len()).ok()?;
+                long.extend_from_slice(value);
+                &mut long[..]
+            }
+        };
         self.is_put_now(location).then(|| f(copy))
     }
 

@@ -224,7 +224,7 @@ pub fn replace_with(
             return file.sync();
         }
         if !planted!(replaced_file_not_synced) {
-            file.sync().map_err(failed_sync)?;
+            file.sync().map_err(FailedSync::mark)?;
         }
         storage.rename(&temporary, name)
     })();
@@ -235,15 +235,6 @@ pub fn replace_with(
         return Err(error);
     }
     sync_directory(storage, parent(name))
-}
-
-/// A failed sync of a file that nobody needs yet. Where the file system has looked for space only now, and
-/// there is none, nothing else is lost with it.
-fn failed_sync(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => error,
-        _ => FailedSync::mark(error),
-    }
 }
 
 /// [`Storage::sync_directory`], among other things that can fail.

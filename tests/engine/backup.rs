@@ -993,12 +993,13 @@ fn a_later_backup_is_refused_whatever_was_compacted() {
         let kept = Db::open_on(Arc::clone(destination), &read_only()).unwrap();
         assert_eq!(kept.get(1).unwrap(), b"later");
     };
-    let (here, early, late) = (memory(), memory(), memory());
+    let (here, early, middle, late) = (memory(), memory(), memory(), memory());
     let original = Db::open_on(Arc::clone(&here), &options).unwrap();
     set(&original, 10, b"early");
     original.backup_to(Arc::clone(&early), on).unwrap();
     set(&original, 10, b"later");
     original.backup_to(Arc::clone(&late), on).unwrap();
+    original.backup_to(Arc::clone(&middle), on).unwrap();
 
     let restored = Db::open_on(early, &options).unwrap();
     refused(&restored, &late, "up to commit 20");
@@ -1008,15 +1009,21 @@ fn a_later_backup_is_refused_whatever_was_compacted() {
     compact(&restored);
     refused(&restored, &late, "another history");
 
+    // A reader that is behind: of the same commit it has all, and of a later one nothing.
     let reader = Db::open_on(here, &read_only()).unwrap();
     compact(&original);
     original.backup_to(Arc::clone(&late), on).unwrap();
-    refused(&reader, &late, "after a compaction");
+    reader.backup_to(Arc::clone(&late), on).unwrap();
     set(&original, 1, b"later");
     original.backup_to(Arc::clone(&late), on).unwrap();
     refused(&reader, &late, "up to commit 21");
     reader.refresh().unwrap();
-    reader.backup_to(late, on).unwrap();
+    reader.backup_to(Arc::clone(&late), on).unwrap();
+
+    // Another copy, which has gone on without the compaction.
+    let copy = Db::open_on(middle, &options).unwrap();
+    set(&copy, 10, b"another");
+    refused(&copy, &late, "after a compaction");
 }
 
 /// Wherever a backup died that was overwriting what was erased, and whatever became of the database

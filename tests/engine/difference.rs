@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::support::side::{Side, any_sync};
 use crate::support::sim::{Disk, SimStorage};
-use crate::support::{Random, Verdict, cases, require};
+use crate::support::{Random, TempDirectory, Verdict, cases, require};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, Options, Retention, State};
+use ourdb::{Db, Error, IoMode, Options, Retention, State};
 
 /// Ids that the tests use are below this.
 const IDS: u32 = 40;
@@ -475,6 +475,59 @@ fn a_difference_for_commits_that_the_sender_never_had_is_refused() {
     compact(&sender, &keep_versions(1));
     catch_up(&sender, &copy, usize::MAX);
     assert!(!copy.contains(30).expect("a look"));
+}
+
+/// A reader knows of an erasure by what it reads before it knows of it by a refresh.
+#[test]
+fn a_reader_that_is_behind_an_erasure_gives_a_difference_that_fits() {
+    for io in [IoMode::Map, IoMode::File] {
+        let directory = TempDirectory::new();
+        let db = Db::open(directory.path(), &key_value()).expect("it opens");
+        write_some(&db, 0..3);
+        compact(&db, &keep_versions(1));
+        let reading = Options {
+            read_only: true,
+            io,
+            ..Options::default()
+        };
+        let reader = Db::open(directory.path(), &reading).expect("a reader");
+        catch_up(&reader, &in_memory(), usize::MAX);
+        db.erase(3).expect("an erasure");
+        let copy = in_memory();
+        catch_up(&reader, &copy, usize::MAX);
+        assert!(!copy.contains(3).expect("a look"), "{io:?}");
+        reader.refresh().expect("a refresh");
+        catch_up(&reader, &copy, usize::MAX);
+        assert_eq!(last_commit(&copy), last_commit(&db));
+    }
+}
+
+/// A receiver goes from a sender that has erased a record to one that doesn't know of that yet.
+#[test]
+fn a_sender_that_lacks_an_erasure_may_go_on() {
+    let set = |db: &Db, ids: std::ops::Range<u32>, value: &[u8]| {
+        ids.for_each(|id| db.set(id, value).expect("a set"));
+    };
+    for part in [0, usize::MAX] {
+        let (ahead, behind, copy) = (in_memory(), in_memory(), in_memory());
+        set(&ahead, 0..5, b"first");
+        (0..5).for_each(|_| set(&ahead, 0..1, b"later"));
+        compact(&ahead, &keep_versions(1));
+        catch_up(&ahead, &behind, usize::MAX);
+        (0..5).for_each(|_| set(&ahead, 0..1, b"more"));
+        catch_up(&ahead, &behind, usize::MAX);
+        compact(&behind, &keep_versions(1));
+        ahead.erase(3).expect("an erasure");
+        while last_commit(&copy) < 5 {
+            let (changes, _) = ahead.changes(last_commit(&copy), part).expect("changes");
+            copy.apply(&changes).expect("they fit");
+        }
+        catch_up(&behind, &copy, usize::MAX);
+        catch_up(&ahead, &copy, usize::MAX);
+        assert_eq!(last_commit(&copy), last_commit(&ahead));
+        assert_eq!(history(&copy, 0)[0], history(&ahead, 0)[0]);
+        assert!(!copy.contains(3).expect("a look"));
+    }
 }
 
 /// One random commit.

@@ -6,13 +6,16 @@ use ourdb::{Error, Options};
 use super::trial::Trial;
 use super::workload::open;
 use crate::support::model::{Bytes, Refusal, compare};
-use crate::support::sim::{Calls, Errno, Hit, Loss, Pages};
+use crate::support::sim::{Calls, Errno, Loss, Pages};
 use crate::support::{Context, Verdict, require};
 
 impl Trial<'_> {
     pub(super) fn sync_failed_since(&self, before: usize) -> bool {
         let count = self.storage.hit_count();
-        count > before && self.storage.hits()[before..].iter().any(Hit::is_lost_sync)
+        count > before
+            && self.storage.hits()[before..]
+                .iter()
+                .any(|hit| hit.is_sync())
     }
 
     /// A call that succeeds has not passed over a failed sync.

@@ -86,7 +86,7 @@ fn stops(hit: &Hit) -> bool {
     let of_data_file = hit.call.contains(".db (call");
     let of_commit =
         hit.call.starts_with("write ") && of_data_file && !hit.call.contains(" at 0 of ");
-    hit.is_lost_sync() || of_commit && hit.errno == Errno::Io
+    hit.is_sync() || of_commit && hit.errno == Errno::Io
 }
 
 impl<'a> Trial<'a> {
@@ -429,7 +429,7 @@ impl<'a> Trial<'a> {
         let broken_off = |errno, partly| errno == Errno::Io && partly;
         let may_be_there = hits
             .iter()
-            .any(|hit| hit.is_lost_sync() || broken_off(hit.errno, hit.partly));
+            .any(|hit| hit.is_sync() || broken_off(hit.errno, hit.partly));
         if self.model.expected(write).is_ok() && may_be_there && !stopped {
             self.uncertain = Some(write.clone());
         }

@@ -97,13 +97,6 @@ impl Hit {
     pub fn is_sync(&self) -> bool {
         self.kind == Calls::Syncing
     }
-
-    /// It was one after which nobody knows what is on disk. That there is no space for a file that is only
-    /// going to replace another one is a full disk.
-    pub fn is_lost_sync(&self) -> bool {
-        let is_needed = self.errno != Errno::NoSpace || !self.call.contains(".tmp ");
-        self.is_sync() && is_needed
-    }
 }
 
 impl fmt::Display for Fault {
