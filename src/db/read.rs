@@ -2,8 +2,10 @@
 
 use super::{Db, World};
 use crate::error::{Error, NotFound, Result};
+use crate::location::Location;
 use crate::log::Nearby;
 use crate::log::record::Head;
+use crate::log::segment::Segment;
 use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
 use crate::storage::Reading;
@@ -132,12 +134,9 @@ impl Db {
             && let Some(segment) = nearby.segment(location.file)
             && let Some((head, value)) = segment.quick(location, entry.len_hint(), id)
             && head.commit <= visible
+            && push_quick(records, segment, location, &head, value)?
         {
-            records.push(live(&head, value))?;
-            if segment.is_there_still(location) {
-                return Ok(());
-            }
-            records.pop();
+            return Ok(());
         }
         // A deletion, a commit that isn't part of this moment yet, or something to look closer at.
         let version = world.live_at(id, entry, visible)?;
@@ -179,6 +178,24 @@ impl Db {
         let visible = self.shared.visible();
         Ok((world, visible))
     }
+}
+
+/// Adds what [`Segment::quick`] has found at `location`. `false`, and it isn't there: another process has
+/// begun to erase it meanwhile.
+#[inline(always)]
+pub(super) fn push_quick(
+    records: &mut Records,
+    segment: &Segment,
+    location: Location,
+    head: &Head,
+    value: &[u8],
+) -> Result<bool> {
+    records.push(live(head, value))?;
+    let is_there = segment.is_there_still(location);
+    if !is_there {
+        records.pop();
+    }
+    Ok(is_there)
 }
 
 /// A version that holds a value.

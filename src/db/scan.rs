@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Db;
 use super::overlay::Writes;
-use super::read::live;
+use super::read::{live, push_quick};
 use super::reads::Reads;
 use super::snapshot::Snapshot;
 use crate::error::Result;
@@ -474,21 +474,14 @@ impl Scan {
                 continue;
             }
             let location = entry.location();
-            let segment = nearby.segment(location.file);
-            let quick = segment.and_then(|segment| segment.quick(location, entry.len_hint(), id));
-            let mut is_read = false;
-            if let Some((segment, (head, value))) = segment.zip(quick)
-                && entry.is_live()
+            if entry.is_live()
+                && let Some(segment) = nearby.segment(location.file)
+                && let Some((head, value)) = segment.quick(location, entry.len_hint(), id)
                 && snapshot.sees(&head)
+                && push_quick(records, segment, location, &head, value)?
             {
-                records.push(live(&head, value))?;
-                is_read = segment.is_there_still(location);
-                if !is_read {
-                    records.pop();
-                }
-            }
-            if !is_read
-                && let Some((location, head)) = snapshot.live(id, entry)?
+                // It is read.
+            } else if let Some((location, head)) = snapshot.live(id, entry)?
                 && let Some(value) = world.value_if_there(location, &head)?
             {
                 records.push(live(&head, &value))?;

@@ -209,11 +209,9 @@ impl Snapshot {
         let mut f = Some(f);
         if entry.is_live() {
             let location = entry.location();
-            let segment = self.world.log.segment(location.file);
-            if let Some((head, value)) =
-                segment.and_then(|segment| segment.quick(location, entry.len_hint(), id))
+            if let Some(segment) = self.world.log.segment(location.file)
+                && let Some((head, value)) = segment.quick(location, entry.len_hint(), id)
                 && self.sees(&head)
-                && let Some(segment) = segment
                 && let Some(answer) =
                     segment.with_quick(location, value, |value| f.take().map(|f| f(value)))
             {
