@@ -286,7 +286,7 @@ pub(crate) fn name_table(storage: &dyn Storage, lookup: &Lookup) -> Result<()> {
     storage
         .rename(NEXT_TABLE, TABLE)
         .map_err(|error| Error::from_io("rename", storage.describe(NEXT_TABLE), error))?;
-    lookup.is_named();
+    lookup.note_name();
     Ok(())
 }
 
@@ -416,7 +416,7 @@ fn load_blocks<'a>(
     let (live, lookup, made) = match (wanted.kind, table) {
         (LookupKind::Disk, Some(table)) => {
             let lookup = Lookup::on_disk(wanted.limit, table, &storage.describe(TABLE))?;
-            lookup.is_named();
+            lookup.note_name();
             (verify_in_place(&directory, &lookup), lookup, NewTable(None))
         }
         (kind, table) => {

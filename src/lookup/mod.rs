@@ -464,7 +464,7 @@ impl Lookup {
     }
 
     /// The file has the name of the table from here on.
-    fn is_named(&self) {
+    fn note_name(&self) {
         if let Some(disk) = &self.disk {
             disk.is_named.store(true, Ordering::Relaxed);
         }
