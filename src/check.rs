@@ -162,11 +162,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let no_memory = |_| Error::OutOfMemory {
             what: format!("a table of {limit} ids for the check").into(),
         };
-        let table = Words::zeroed(limit).map_err(no_memory)?;
+        let table = extent.world.lookup.beside().map_err(no_memory)?;
         let blocks = IdSet::new(limit.div_ceil(BLOCK_IDS) as u64).map_err(no_memory)?;
-        if extent.live >= extent.next_id / 2 {
-            table.is_dense(0, limit.min(extent.next_id as usize));
-        }
         Ok(Check {
             db,
             world: Arc::clone(&extent.world),

@@ -417,6 +417,24 @@ impl Lookup {
         })
     }
 
+    /// Zeroed words for as many ids, with memory where there are entries here.
+    pub(crate) fn beside(&self) -> io::Result<Words> {
+        let words = Words::zeroed(self.limit as usize)?;
+        let mut blocks = self.used_blocks().peekable();
+        while let Some(first) = blocks.next() {
+            let mut end = first + 1;
+            while blocks.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            let [from, to] = [first, end].map(|block| block as usize * BLOCK_IDS);
+            if to - from >= BLOCK_IDS * REGION_BLOCKS {
+                words.is_dense(from, to);
+            }
+            words.prepare(from, to);
+        }
+        Ok(words)
+    }
+
     /// The words of a block; the last one of the table may be shorter.
     fn block(&self, block: u32) -> &[AtomicU64] {
         let from = block as usize * BLOCK_IDS;

@@ -39,6 +39,9 @@ impl Words {
     /// Says that words `[from, to)` are densely used, which changes nothing here.
     pub fn is_dense(&self, _from: usize, _to: usize) {}
 
+    /// Says that words `[from, to)` are going to be written, which changes nothing here.
+    pub fn prepare(&self, _from: usize, _to: usize) {}
+
     /// Words `[from, to)` as they are; `None` if there are not so many.
     pub fn range(&self, from: usize, to: usize) -> Option<&[AtomicU64]> {
         self.0.get(from..to)

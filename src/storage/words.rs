@@ -61,6 +61,14 @@ impl Words {
             .prefer_huge_pages(from.saturating_mul(8), to.saturating_mul(8));
     }
 
+    /// Says that words `[from, to)` are going to be written, `from` at the beginning of a page: their memory
+    /// comes at once, not where a page is read first and once more where it is written first.
+    pub fn prepare(&self, from: usize, to: usize) {
+        let (from, to) = (from.saturating_mul(8), to.saturating_mul(8));
+        // What can't be had like this comes when it is needed.
+        let _ = self.mapping.populate_for_writing(from, to);
+    }
+
     /// Words `[from, to)` as they are; `None` if there are not so many.
     pub fn range(&self, from: usize, to: usize) -> Option<&[AtomicU64]> {
         if from > to || to > self.len() {

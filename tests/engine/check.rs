@@ -2,14 +2,14 @@
 //! damaged one is damaged.
 
 use std::fs;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::TempDirectory;
 use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
+use crate::support::{Random, TempDirectory};
 use ourdb::{CheckReport, Db, Error, IoMode, LookupKind, Options, Retention, Sync};
 
 const FILE_HEADER: usize = 64;
@@ -469,6 +469,84 @@ fn damage_is_named_wherever_a_piece_ends() {
             };
             assert_eq!(damage.offset, record.start as u64, "byte {byte}: {report}");
             assert_eq!(report.versions, 1499, "byte {byte}: {report}");
+        }
+    }
+}
+
+/// Options of a database with one data file.
+fn long_options(io: IoMode) -> Options {
+    Options {
+        file_size: 0,
+        record_size_max: 1 << 20,
+        io,
+        ..options()
+    }
+}
+
+/// Puts 6 MB into a database; where the records lie in the data file, by id.
+fn fill_long(db: &Db) -> Vec<Range<usize>> {
+    let mut at = FILE_HEADER;
+    let lens = (0..14_000).map(|id: usize| match id % 3000 {
+        250 => 300_000,
+        _ => id * id % 700,
+    });
+    let records = lens.enumerate().map(|(id, len)| {
+        let value: Vec<u8> = (0..len).map(|at| (id + at) as u8 | 1).collect();
+        db.set(id as u32, &value).expect("a set");
+        let record = at..at + RECORD_HEADER + len;
+        at = record.end;
+        record
+    });
+    records.collect()
+}
+
+/// Through a mapping or by calls: the same places are named, in order.
+#[test]
+fn a_mapped_file_is_checked_as_one_that_is_read() {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &long_options(IoMode::Auto)).expect("a new database");
+    let records = fill_long(&db);
+    assert_sound(&db, records.len() as u64, "by who writes");
+    db.close().expect("a close");
+
+    let path = directory.path().join("0.db");
+    let sound = fs::read(&path).expect("a data file");
+    assert!(sound.len() > 5 << 20, "{}", sound.len());
+    let [mapped, read] = [IoMode::Auto, IoMode::File].map(|io| {
+        let options = Options {
+            read_only: true,
+            ..long_options(io)
+        };
+        Db::open(directory.path(), &options).expect("a reader")
+    });
+    let mut random = Random::new(0x5eed);
+    for round in 0..60 {
+        let one_in = [2, 10, 300, 3000][round % 4];
+        let only_values = round % 3 > 0;
+        let mut damaged = sound.clone();
+        let mut expected = Vec::new();
+        for record in &records {
+            let from = match only_values {
+                true => record.start + RECORD_HEADER,
+                false => record.start,
+            };
+            if random.below(one_in) == 0 && from < record.end {
+                let byte = from + random.below((record.end - from) as u64) as usize;
+                damaged[byte] ^= 1 << (byte % 8);
+                expected.push(record.start as u64);
+            }
+        }
+        fs::write(&path, &damaged).expect("a damaged data file");
+        let report = check(&mapped);
+        assert_eq!(report, check(&read), "round {round}");
+        if only_values {
+            let named = report.damage.iter().map(|damage| damage.offset);
+            assert!(
+                named.eq(expected.iter().copied().take(1000)),
+                "round {round}: {report}"
+            );
+            let well = records.len() - expected.len();
+            assert_eq!(report.versions, well as u64, "round {round}");
         }
     }
 }
