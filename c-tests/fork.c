@@ -830,6 +830,60 @@ while_compacting(const test_variant *variant)
     check_values(variant, path, shared.db, last);
 }
 
+static void *
+erase_until_over(void *argument)
+{
+    hammer *self = argument;
+    int over = 0;
+
+    while (!over) {
+        uint32_t id;
+
+        VERIFY_OK(ourdb_insert(self->db, a_value, VALUE_LEN, &id));
+        VERIFY_OK(ourdb_erase(self->db, id));
+        pthread_mutex_lock(&self->mutex);
+        over = self->over;
+        pthread_mutex_unlock(&self->mutex);
+    }
+    return NULL;
+}
+
+/* What waits for the end of an erasure, or has one wait, would wait for ever in a child. */
+static void
+while_erasing(const test_variant *variant)
+{
+    ourdb_options options = test_options(variant, 0);
+    unsigned long forks = test_scaled(40);
+    unsigned long i;
+    pthread_t thread;
+    hammer shared;
+
+    test_phase("%s: forking while a thread erases", variant->name);
+    options.record_size_max = VALUE_LEN;
+    shared.db = OPEN(test_path("while-erasing"), &options);
+    shared.over = 0;
+    CHECK(pthread_mutex_init(&shared.mutex, NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, erase_until_over, &shared) == 0);
+    for (i = 0; i < forks; i++) {
+        pid_t child;
+
+        test_sleep_us(100 + i * 37 % 500);
+        child = test_fork();
+        if (child == 0) {
+            alarm(30);
+            check_forked(shared.db);
+            end_child(1);
+        }
+        wait_child(child, 1);
+    }
+    pthread_mutex_lock(&shared.mutex);
+    shared.over = 1;
+    pthread_mutex_unlock(&shared.mutex);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(pthread_mutex_destroy(&shared.mutex) == 0);
+    CHECK_OK(ourdb_destroy(shared.db));
+}
+
 int
 main(void)
 {
@@ -850,6 +904,7 @@ main(void)
         every_function(&test_variants[i], OURDB_SYNC_INTERVAL);
         while_writing(&test_variants[i]);
         while_compacting(&test_variants[i]);
+        while_erasing(&test_variants[i]);
         within_long_work(&test_variants[i]);
     }
     while_reading(&test_variants[0]);

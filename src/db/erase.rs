@@ -94,6 +94,7 @@ impl Unreadable {
 impl Db {
     /// Waits for the erasure that is under way, and has others wait.
     pub(crate) fn without_erasures(&self) -> Result<NoErasure<'_>> {
+        self.shared.check_process()?;
         // It may be this read that it waits for.
         match grace::is_reading() {
             true => Err(within_a_read()),

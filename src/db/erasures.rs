@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::World;
 use crate::error::{Error, Result};
+use crate::storage::fork;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{
     Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, this_thread, wait,
@@ -44,16 +45,23 @@ impl Drop for Turn<'_> {
 }
 
 /// No erasure begins, and none is half done, as long as this lives.
-pub(crate) struct NoErasure<'a>(&'a Erasures);
+pub(crate) struct NoErasure<'a> {
+    erasures: &'a Erasures,
+    fork_generation: u32,
+}
 
 impl Drop for NoErasure<'_> {
     fn drop(&mut self) {
+        // In a forked child a thread that isn't there may hold the lock.
+        if self.fork_generation != fork::generation() {
+            return;
+        }
         let own = this_thread();
-        let threads = &mut self.0.turns().backing_up;
+        let threads = &mut self.erasures.turns().backing_up;
         if let Some(index) = threads.iter().position(|&thread| thread == own) {
             threads.swap_remove(index);
         }
-        self.0.turn_ended.notify_all();
+        self.erasures.turn_ended.notify_all();
     }
 }
 
@@ -84,7 +92,10 @@ impl Erasures {
             turns = wait(&self.turns, turns, &self.turn_ended);
         }
         turns.backing_up.push(this_thread());
-        NoErasure(self)
+        NoErasure {
+            erasures: self,
+            fork_generation: fork::generation(),
+        }
     }
 
     /// Nothing is overwritten as long as this is held. Not for long, not twice in a thread, and not while
