@@ -69,7 +69,14 @@ impl Db {
         if since >= extent.visible {
             return Ok((Vec::new(), since));
         }
-        if let Some(goal) = difference::goal(&extent, since) {
+        let goal = difference::goal(&extent, since);
+        // Of what the log has, it says itself whether it is there.
+        if self.is_salvaged()
+            && (goal.is_some() || since.saturating_add(1) < extent.first_commit()?)
+        {
+            extent.check_complete(self.storage())?;
+        }
+        if let Some(goal) = goal {
             return difference::part(self, &extent, since, goal, max_bytes);
         }
         let mut commits = Commits::after(log, extent.log_parts().collect(), since)?;

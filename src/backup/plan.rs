@@ -66,24 +66,9 @@ impl<'a> Plan<'a> {
             is_copied_anew: wanted.is_taken_over_in_memory(),
             wanted,
         };
-        plan.check_source()?;
+        plan.extent.check_complete(db.storage())?;
         plan.check_destination()?;
         Ok(plan)
-    }
-
-    /// Refuses a database that is opened without all of its data files, to salvage the others.
-    fn check_source(&self) -> Result<()> {
-        for known in &self.extent.manifest.files {
-            let there = self.wanted.file(known.number).map_or(0, |file| file.len);
-            if there < known.len {
-                return Err(Error::corrupt(
-                    self.db.storage().describe(&name(known.number)),
-                    u64::from(there),
-                    "the data file, or a part of it, is missing: there is nothing to back up",
-                ));
-            }
-        }
-        Ok(())
     }
 
     fn refused(&self, why: &str) -> Error {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::write::Writer;
 use super::{Db, World};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::commits::LogPart;
 use crate::log::erasure;
-use crate::log::segment::Segment;
+use crate::log::segment::{Segment, name};
 use crate::manifest::{BaseStamp, Clear, FileKind, Manifest};
 use crate::storage::Storage;
 use crate::sync::atomic::Ordering;
@@ -73,10 +73,31 @@ impl Extent {
         self.base.is_some() || self.parts.iter().any(|part| part.kind != FileKind::Log)
     }
 
-    /// Whether there is nothing but what herolib wrote.
-    pub(crate) fn is_frozen(&self) -> bool {
+    /// Whether there is nothing but what herolib wrote, taken over for reading only.
+    pub(crate) fn is_taken_over_in_memory(&self) -> bool {
         let mut kinds = self.parts.iter().map(|part| part.kind);
-        !self.parts.is_empty() && kinds.all(|kind| matches!(kind, FileKind::Frozen { .. }))
+        let is_frozen = kinds.all(|kind| matches!(kind, FileKind::Frozen { .. }));
+        self.base.is_none() && !self.parts.is_empty() && is_frozen
+    }
+
+    /// Refuses where a data file that belongs to the database, or a part of it, isn't there: it was opened
+    /// to salvage the others.
+    pub(crate) fn check_complete(&self, storage: &dyn Storage) -> Result<()> {
+        for known in &self.manifest.files {
+            let part = self
+                .parts
+                .iter()
+                .find(|part| part.segment.number == known.number);
+            let there = part.map_or(0, |part| part.end);
+            if there < u64::from(known.len) {
+                return Err(Error::corrupt(
+                    storage.describe(&name(known.number)),
+                    there,
+                    "the data file, or a part of it, is missing",
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -151,6 +172,11 @@ impl Db {
     ) -> T {
         let looks_torn = |found: &T| self.shared.read_only && looks_torn(found);
         erasure::beside(&*self.shared.storage, looks_torn, read)
+    }
+
+    /// Whether data files of it may be missing.
+    pub(crate) fn is_salvaged(&self) -> bool {
+        self.shared.options.salvage
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {

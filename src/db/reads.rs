@@ -56,8 +56,8 @@ impl Reads {
         }
     }
 
-    /// Whether a change concerns what was read. `found_live` says of an erasure whether it is one.
-    fn concerns(&self, head: &Head, found_live: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    /// Whether a change concerns what was read. `was_live` says of an erasure whether it is one.
+    fn concerns(&self, head: &Head, was_live: impl FnOnce() -> Result<bool>) -> Result<bool> {
         if head.kind == Kind::Clear {
             // It changed what was there.
             let mut ranges = self.ranges.values();
@@ -71,14 +71,14 @@ impl Reads {
             || (self.ranges.around(head.id).is_some() && !planted!(ranges_not_checked));
         match head.kind {
             // What was not there isn't there after an erasure either.
-            Kind::Erase if is_read => found_live(),
+            Kind::Erase if is_read => was_live(),
             _ => Ok(is_read),
         }
     }
 
-    /// Refuses if anything that was read was changed by a commit after `since`, and moves `since`
-    /// to the end of what was looked through. Nothing may be overwritten meanwhile.
-    pub(super) fn check(&mut self, since: &mut Since) -> Result<()> {
+    /// Refuses if anything that was read, as of commit `begin`, was changed by a commit after `since`, and
+    /// moves `since` to the end of what was looked through. Nothing may be overwritten meanwhile.
+    pub(super) fn check(&mut self, begin: u64, since: &mut Since) -> Result<()> {
         for (from, to, found) in std::mem::take(&mut self.scans).into_iter().flatten() {
             self.range(from, to, found);
         }
@@ -86,7 +86,7 @@ impl Reads {
             return Ok(());
         }
         since.each(|world, place, head| {
-            if !self.concerns(head, || world.found_live(place.location(), head))? {
+            if !self.concerns(head, || world.was_live(begin, place.location(), head))? {
                 return Ok(());
             }
             let what = match head.kind {

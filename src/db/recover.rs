@@ -96,8 +96,18 @@ impl<'a> Opening<'a> {
         };
         let mut clears = manifest.clears.clone();
         let mut erasures = Vec::new();
+        // Of the log that is salvaged one may be lost.
+        let is_lost = |clear: &&Clear| self.salvage() && clear.commit > state.commit;
+        let mut lost_clears = manifest.clears.iter().filter(is_lost).peekable();
         let apply = |records: &[Replayed]| {
             for record in records {
+                while lost_clears
+                    .next_if(|clear| clear.commit < record.commit)
+                    .is_some()
+                {
+                    lookup.clear_unseen();
+                    live = 0;
+                }
                 tally.count(record.kind);
                 if record.kind == Kind::Empty {
                     continue;
@@ -134,6 +144,10 @@ impl<'a> Opening<'a> {
         };
         let mut outcome =
             recovery::replay(storage, &manifest.uuid, &self.log_files, &start, apply)?;
+        if lost_clears.next().is_some() {
+            lookup.clear_unseen();
+            live = 0;
+        }
         if clean && !self.salvage() && outcome.commit != manifest.commit {
             return Err(Error::corrupt(
                 storage.describe(MANIFEST),

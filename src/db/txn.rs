@@ -316,14 +316,14 @@ impl Txn {
         // Most of it without the lock, so that a long transaction doesn't hold up the others.
         {
             let _held_off = shared.erasures.hold_off();
-            reads.check(&mut work.since)?;
+            reads.check(snapshot.at, &mut work.since)?;
         }
         let mut records = Vec::new();
         reserve_exact(&mut records, writes.len())?;
         let mut writer = shared.writer_to_commit();
         if !planted!(checked_before_the_lock_only) {
             let _held_off = shared.erasures.hold_off();
-            reads.check(&mut work.since)?;
+            reads.check(snapshot.at, &mut work.since)?;
         }
         let world = shared.read();
         for (&id, value) in writes.iter() {

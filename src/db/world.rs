@@ -120,8 +120,9 @@ impl World {
         Some(part.map_or(self.base.commit, |part| part.commit))
     }
 
-    /// Whether the erasure at `location` found its record live. Nothing may be overwritten meanwhile.
-    pub(super) fn found_live(&self, location: Location, erasure: &Head) -> Result<bool> {
+    /// Whether a record was live after commit `since` until the erasure at `location`, or until a clear in
+    /// between, if no other version came in between. Nothing may be overwritten meanwhile.
+    pub(super) fn was_live(&self, since: u64, location: Location, erasure: &Head) -> Result<bool> {
         let Head { id, previous, .. } = *erasure;
         if previous.is_none() {
             return Ok(false);
@@ -129,7 +130,7 @@ impl World {
         let head = self.log.segment_of(previous)?.head(previous, id)?;
         let had_value = matches!(head.kind, Kind::Put | Kind::Erased);
         let clear = self.clear_between((previous, &head), Some((location, erasure)));
-        Ok(had_value && clear.is_none())
+        Ok(had_value && clear.is_none_or(|clear| clear.commit > since))
     }
 
     /// Whether there is a clear after commit `commit`.

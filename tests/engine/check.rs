@@ -132,10 +132,20 @@ fn what_herolib_wrote_is_checked_too() {
         herolib.set(id, &value(id, 1)).unwrap();
     }
     herolib.close();
+    let options = Options {
+        read_only: true,
+        ..Options::default()
+    };
+    let reader = Db::open(directory.path(), &options).unwrap();
+    assert_sound(&reader, 30, "opened for reading as it is");
     let db = Db::open(directory.path(), &Options::default()).unwrap();
     db.set(4, b"ours").unwrap();
     db.insert(b"more of ours").unwrap();
     assert_sound(&db, 32, "over herolib's");
+    let behind = reader.check(on);
+    assert!(matches!(behind, Err(Error::Busy { .. })), "{behind:?}");
+    reader.refresh().unwrap();
+    assert_sound(&reader, 32, "a reader that follows");
     db.close().unwrap();
     let path = directory.path().join("0.db");
     let mut content = fs::read(&path).unwrap();

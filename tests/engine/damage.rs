@@ -883,6 +883,40 @@ fn salvage_reads_past_damage_in_one_data_file() {
     }
 }
 
+/// The manifest knows of a clear whose record is lost: what it has deleted is deleted still.
+#[test]
+fn salvage_knows_of_a_clear_that_the_log_has_lost() {
+    for is_last in [true, false] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            key_value: true,
+            native: true,
+            file_size: 1,
+            ..Options::default()
+        };
+        let db = Db::open(directory.path(), &options).unwrap();
+        db.set(1, b"one").unwrap();
+        db.clear().unwrap();
+        if !is_last {
+            db.set(2, b"two").unwrap();
+        }
+        db.close().unwrap();
+        fs::remove_file(directory.path().join("1.db")).unwrap();
+        let salvage = Options {
+            salvage: true,
+            ..Options::default()
+        };
+        let db = Db::open(directory.path(), &salvage).unwrap();
+        let answer = db.get(1);
+        assert!(matches!(answer, Err(Error::NotFound(_))), "{answer:?}");
+        assert_eq!(db.count().unwrap(), u64::from(!is_last));
+        assert_eq!(db.history(1, 0).unwrap().len(), 2);
+        if !is_last {
+            assert_eq!(db.get(2).unwrap(), b"two");
+        }
+    }
+}
+
 // Names and numbers
 
 #[test]

@@ -716,3 +716,65 @@ fn a_reader_that_is_behind_gives_nothing_out_of_files_of_the_same_numbers() {
         }
     }
 }
+
+/// Who was opened to salvage what there is gives out nothing that isn't whole: a follower would delete
+/// what is missing, and count as up to date.
+#[test]
+fn what_a_salvaged_database_has_lost_is_no_difference() {
+    for is_compacted in [true, false] {
+        let directory = TempDirectory::new();
+        let options = Options {
+            key_value: true,
+            native: true,
+            file_size: 1,
+            ..Options::default()
+        };
+        let db = Db::open(directory.path(), &options).expect("a new database");
+        for id in 1..=5 {
+            db.set(id, format!("value {id}").as_bytes()).expect("a set");
+        }
+        let follower = Db::open_on(Arc::new(MemoryStorage::new()), &options).expect("a copy");
+        catch_up(&db, &follower, 0);
+        for id in 1..=4 {
+            db.set(id, format!("newer {id}").as_bytes()).expect("a set");
+        }
+        if is_compacted {
+            compact(&db, &keep_versions(1));
+        }
+        db.set(9, b"after").expect("a set");
+        let before = last_commit(&db) - 1;
+        db.close().expect("a close");
+
+        let find = |value: &[u8]| {
+            let files = std::fs::read_dir(directory.path()).expect("a directory");
+            let mut paths = files.map(|file| file.expect("a file").path());
+            paths.find(|path| {
+                let bytes = std::fs::read(path).expect("a file");
+                let is_data = path.extension().is_some_and(|extension| extension == "db");
+                is_data && bytes.windows(value.len()).any(|bytes| bytes == value)
+            })
+        };
+        let lost = find(b"newer 3").expect("a data file");
+        std::fs::remove_file(lost).expect("to be removed");
+        let salvage = Options {
+            salvage: true,
+            ..Options::default()
+        };
+        let salvaged = Db::open(directory.path(), &salvage).expect("what there is");
+        for mut since in [0, last_commit(&follower)] {
+            let given = loop {
+                match salvaged.changes(since, 0) {
+                    Ok((_, upto)) if upto > since && upto < before - 1 => since = upto,
+                    given => break given,
+                }
+            };
+            assert!(
+                matches!(given, Err(Error::Corrupt { .. })),
+                "compacted: {is_compacted}, since {since}: {given:?}"
+            );
+        }
+        // What comes after what is lost is whole.
+        let (changes, upto) = salvaged.changes(before, 0).expect("the last commit");
+        assert_eq!((changes.is_empty(), upto), (false, before + 1));
+    }
+}

@@ -1,6 +1,7 @@
 //! Transactions, snapshots and scans: each anomaly by its name, what conflicts and what doesn't, and
 //! what is left of a transaction. Random interleavings are compared with a serial model.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +12,8 @@ use crate::support::readers::{EndOnDrop, Place};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
 use crate::support::{Random, TempDirectory};
 use ourdb::{
-    Db, Error, LookupKind, Neighbour, NotFound, Options, Order, Result, Scan, State, Sync, Txn,
+    Db, Error, LookupKind, Neighbour, NotFound, Options, Order, Result, Retention, Scan, State,
+    Sync, Txn,
 };
 
 const UP: Order = Order {
@@ -346,6 +348,43 @@ fn an_erasure_conflicts_with_what_was_there() {
                 }
                 assert_eq!(conflicts(txn), is_live || is_set, "{what}");
             }
+        }
+    }
+}
+
+/// A clear changes what was live, also where an erasure has it look as if it never had been, whenever that
+/// is read.
+#[test]
+fn what_was_cleared_and_erased_since_is_a_conflict_for_who_saw_it_live() {
+    type Read = (&'static str, fn(&mut Txn));
+    const READS: [Read; 3] = [
+        ("get", |txn| no_record(txn.get(2), 2)),
+        ("above", |txn| {
+            assert!(txn.above(1).is_ok_and(|id| id == 9));
+        }),
+        ("scan", |txn| {
+            assert!(ids(txn.scan(2, 8, UP).expect("a scan")).is_empty());
+        }),
+    ];
+    for (name, read) in READS {
+        for (is_live, is_compacted) in [(true, false), (true, true), (false, false), (false, true)]
+        {
+            let db = with(&[1, 2]);
+            if !is_live {
+                db.clear().expect("clear");
+                db.set(1, b"again").expect("set");
+            }
+            let mut txn = db.begin().expect("begin");
+            txn.set(9, b"nine").expect("set");
+            db.clear().expect("clear");
+            db.erase(2).expect("erase");
+            if is_compacted {
+                db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+                    .expect("a compaction");
+            }
+            read(&mut txn);
+            let what = format!("{name}, live: {is_live}, compacted: {is_compacted}");
+            assert_eq!(conflicts(txn), is_live, "{what}");
         }
     }
 }
