@@ -165,6 +165,11 @@ mod seen {
             Ok(())
         }
 
+        pub(crate) fn take(&mut self) -> Option<T> {
+            self.is_set.store(false, Ordering::Relaxed);
+            self.inner.take()
+        }
+
         pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
             let value = self.inner.get_or_init(init);
             self.is_set.store(true, Ordering::Release);

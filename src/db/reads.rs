@@ -119,6 +119,16 @@ impl Succession {
     }
 }
 
+impl Drop for Succession {
+    /// One after the other, not each within the one before: there may be as many as there were compactions.
+    fn drop(&mut self) {
+        let mut next = self.0.take();
+        while let Some((_, after, _)) = next {
+            next = Arc::into_inner(after).and_then(|mut after| after.0.take());
+        }
+    }
+}
+
 /// A place in the log, to go on from to what was committed since, across any number of compactions.
 #[derive(Clone, Debug)]
 pub(super) struct Since {

@@ -48,7 +48,7 @@ impl<'a> Opening<'a> {
             kind,
             table_is_clean: clean,
         };
-        let found = if self.salvage() || self.entries.is_some() {
+        let found = if self.salvage || self.entries.is_some() {
             Checkpoint::default()
         } else {
             checkpoint::load(storage, &manifest.uuid, manifest.generation, wanted)?
@@ -90,14 +90,14 @@ impl<'a> Opening<'a> {
             from: state.log_end,
             commit: state.commit,
             time_us: state.time_us,
-            synced: synced.filter(|_| !self.salvage()),
-            salvage: self.salvage(),
+            synced: synced.filter(|_| !self.salvage),
+            salvage: self.salvage,
             follows: false,
         };
         let mut clears = manifest.clears.clone();
         let mut erasures = Vec::new();
         // Of the log that is salvaged one may be lost.
-        let is_lost = |clear: &&Clear| self.salvage() && clear.commit > state.commit;
+        let is_lost = |clear: &&Clear| self.salvage && clear.commit > state.commit;
         let mut lost_clears = manifest.clears.iter().filter(is_lost).peekable();
         let apply = |records: &[Replayed]| {
             for record in records {
@@ -123,7 +123,7 @@ impl<'a> Opening<'a> {
                     live = 0;
                     continue;
                 }
-                if record.id >= limit && self.salvage() {
+                if record.id >= limit && self.salvage {
                     continue;
                 }
                 if record.id >= limit {
@@ -148,7 +148,7 @@ impl<'a> Opening<'a> {
             lookup.clear_unseen();
             live = 0;
         }
-        if clean && !self.salvage() && outcome.commit != manifest.commit {
+        if clean && !self.salvage && outcome.commit != manifest.commit {
             return Err(Error::corrupt(
                 storage.describe(MANIFEST),
                 64,
@@ -158,7 +158,7 @@ impl<'a> Opening<'a> {
                 ),
             ));
         }
-        if self.salvage() {
+        if self.salvage {
             // In frozen files there are versions up to this, though the log may be lost.
             outcome.commit = outcome.commit.max(manifest.commit);
         }
@@ -210,7 +210,7 @@ impl<'a> Opening<'a> {
             (None, None) => return Ok((live, tally)),
             (None, Some(stamp)) => {
                 read = match base::read(storage, self.manifest.generation, stamp) {
-                    Err(_) if self.salvage() => return Ok((live, tally)),
+                    Err(_) if self.salvage => return Ok((live, tally)),
                     read => read?,
                 };
                 &read
@@ -245,15 +245,15 @@ impl<'a> Opening<'a> {
             }
             let seed = Seed::new(&self.manifest.uuid, file.number);
             let reader = match Reader::sequential(storage, &name(file.number)) {
-                Err(_) if self.salvage() => continue,
+                Err(_) if self.salvage => continue,
                 reader => reader?,
             };
-            let mut reader = reader.up_to(u64::from(file.len)).salvaging(self.salvage());
+            let mut reader = reader.up_to(u64::from(file.len)).salvaging(self.salvage);
             let mut at = FILE_HEADER as u64;
             while at < reader.len() {
                 let head = match reader.record(at, seed)? {
                     Found::Record(head) if head.id < lookup.limit() => head,
-                    _ if self.salvage() => match reader.next_record(at + 1, seed)? {
+                    _ if self.salvage => match reader.next_record(at + 1, seed)? {
                         Some(next) => {
                             at = next;
                             continue;

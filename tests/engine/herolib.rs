@@ -1023,8 +1023,19 @@ fn what_v_writes_in_between_is_noticed_in_every_form() {
         change(&mut v);
         let Written { db, contents } = v;
         db.close();
+        println!("{name}");
+        for salvage in [false, true] {
+            let reading = Options {
+                read_only: true,
+                salvage,
+                ..Options::default()
+            };
+            let db = Db::open(path, &reading).unwrap();
+            check(&db, &contents);
+            let report = db.check(|_, _| ControlFlow::Continue(())).unwrap();
+            assert!(report.is_sound(), "{name}, salvage: {salvage}: {report}");
+        }
         for _ in 0..2 {
-            println!("{name}");
             let db = open(path);
             check(&db, &contents);
             db.close().unwrap();

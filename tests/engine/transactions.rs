@@ -352,6 +352,35 @@ fn an_erasure_conflicts_with_what_was_there() {
     }
 }
 
+/// What came after each compaction is found from a transaction that was open all the time; to end it takes
+/// no more stack for that.
+#[test]
+fn a_transaction_over_many_compactions_ends_on_a_small_stack() {
+    let options = Options {
+        key_value: true,
+        memory: true,
+        record_nr_max: 1000,
+        ..Options::default()
+    };
+    for commits in [true, false] {
+        let db = Db::open("", &options).expect("a new database");
+        let mut txn = db.begin().expect("begin");
+        txn.set(9, b"nine").expect("set");
+        for _ in 0..1500 {
+            db.set(1, b"one").expect("set");
+            db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+                .expect("a compaction");
+        }
+        let thread = thread::Builder::new().stack_size(32 << 10);
+        let ended = thread.spawn(move || match commits {
+            true => txn.commit().expect("a blind commit"),
+            false => drop(txn),
+        });
+        ended.expect("a thread").join().expect("an end");
+        assert_eq!(db.contains(9).expect("an answer"), commits);
+    }
+}
+
 /// A clear changes what was live, also where an erasure has it look as if it never had been, whenever that
 /// is read.
 #[test]
