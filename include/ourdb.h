@@ -305,8 +305,10 @@
  * a snapshot, which never does.
  *
  * A transaction costs the others nothing while it is open, but for the space that compactions can't
- * give back: a snapshot keeps the files that it reads in, any other transaction those of each
- * compaction since it began, too. Do keep it short: the longer it is, the likelier is a conflict.
+ * give back: a snapshot keeps the files that it reads in, with their mappings and the lookup; any
+ * other transaction those of each compaction since it began, too. A process has mappings for some
+ * thousands of compactions; then it can't open or compact (OURDB_OUT_OF_MEMORY). Do keep it short:
+ * the longer it is, the likelier is a conflict.
  *
  *
  * Snapshots and the past

@@ -218,35 +218,20 @@ impl Storage for OsStorage {
                 .create(true)
                 .truncate(false)
                 .open(self.path(name))?;
-            let mut request = whole_file(libc::F_WRLCK);
-            let locked = uninterrupted(|| {
-                // SAFETY: the descriptor is open and `request` is a valid flock structure.
-                checked(unsafe {
-                    libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request)
-                })
-            });
-            if let Err(error) = locked {
-                return match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::EACCES) => Ok(None),
-                    _ => Err(error),
-                };
-            }
-            // Who held it before may have removed the file; then this lock locks nothing.
-            let locked = file.metadata()?;
-            match uninterrupted(|| fs::metadata(self.path(name))) {
-                Ok(there) if identity(&there) == identity(&locked) => {}
-                Ok(_) => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            }
-            let directory = fs::File::open(&self.root)?;
-            self.directory.get_or_init(|| directory);
+            // Before it is taken: a child that is forked right after that must not keep it.
             fork::remember_lock(file.as_raw_fd());
             let fork_generation = fork::generation();
-            return Ok(Some(Box::new(OsLock {
-                file: Some(file),
-                fork_generation,
-            })));
+            let taken = self.take_lock(&file, name);
+            if let Ok(Taken::Ours) = taken {
+                return Ok(Some(Box::new(OsLock {
+                    file: Some(file),
+                    fork_generation,
+                })));
+            }
+            fork::forget_lock(file.as_raw_fd());
+            if let Taken::BySomebodyElse = taken? {
+                return Ok(None);
+            }
         }
     }
 
@@ -329,6 +314,41 @@ pub(super) fn random() -> io::Result<[u8; 16]> {
         }
     })?;
     Ok(bytes)
+}
+
+/// What came of taking a lock.
+enum Taken {
+    Ours,
+    BySomebodyElse,
+    /// Who held it before has removed the file: this lock locks nothing.
+    InVain,
+}
+
+impl OsStorage {
+    /// Takes the lock that `file`, opened by this name, is for.
+    fn take_lock(&self, file: &fs::File, name: &str) -> io::Result<Taken> {
+        let mut request = whole_file(libc::F_WRLCK);
+        let locked = uninterrupted(|| {
+            // SAFETY: the descriptor is open and `request` is a valid flock structure.
+            checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut request) })
+        });
+        if let Err(error) = locked {
+            return match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EACCES) => Ok(Taken::BySomebodyElse),
+                _ => Err(error),
+            };
+        }
+        let locked = file.metadata()?;
+        match uninterrupted(|| fs::metadata(self.path(name))) {
+            Ok(there) if identity(&there) == identity(&locked) => {}
+            Ok(_) => return Ok(Taken::InVain),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::InVain),
+            Err(error) => return Err(error),
+        }
+        let directory = fs::File::open(&self.root)?;
+        self.directory.get_or_init(|| directory);
+        Ok(Taken::Ours)
+    }
 }
 
 #[derive(Debug)]
