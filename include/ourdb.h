@@ -326,6 +326,11 @@
  * A read in a snapshot takes one step for each version of the record that is newer. To count the
  * records of the past is a walk over all ids.
  *
+ * Deletions beside a snapshot take 24 bytes of memory each until it ends, and later ones find their
+ * way past them: once anything was deleted after a transaction, a snapshot or a scan began, its
+ * searches (first, last, above, below) and the scan look at each id on the way that was deleted
+ * since the oldest snapshot that is open began, at some 0.1 us each.
+ *
  *
  * Scans
  * -----
@@ -1768,7 +1773,7 @@ int ourdb_txn_below(const ourdb_txn *txn, uint32_t id, uint32_t *out_id);
  * @return as ourdb_count(), or a code that any read can return (see Errors)
  *
  * Cost: none in a transaction or snapshot of the present; in a snapshot of the past a walk over all
- * ids, the first time.
+ * ids, the first time. After an erasure, in any of them, one walk more.
  */
 int ourdb_txn_count(const ourdb_txn *txn, uint64_t *out);
 

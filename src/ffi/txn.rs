@@ -381,7 +381,7 @@ pub unsafe extern "C" fn ourdb_txn_below(
 /// @return as ourdb_count(), or a code that any read can return (see Errors)
 ///
 /// Cost: none in a transaction or snapshot of the present; in a snapshot of the past a walk over all
-/// ids, the first time.
+/// ids, the first time. After an erasure, in any of them, one walk more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_txn_count(txn: *const ourdb_txn, out: *mut u64) -> c_int {
     // SAFETY: the caller's handle and number.
