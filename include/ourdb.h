@@ -326,10 +326,10 @@
  * A read in a snapshot takes one step for each version of the record that is newer. To count the
  * records of the past is a walk over all ids.
  *
- * Deletions beside a snapshot take 24 bytes of memory each until it ends, and later ones find their
- * way past them: once anything was deleted after a transaction, a snapshot or a scan began, its
- * searches (first, last, above, below) and the scan look at each id on the way that was deleted
- * since the oldest snapshot that is open began, at some 0.1 us each.
+ * Deletions beside a snapshot take 24 bytes of memory each until it ends, and who began before
+ * finds the way past them: the searches of a transaction or snapshot (first, last, above, below)
+ * and a scan look at what was deleted after they began; once that is over 2,000 records, at each id
+ * on the way that was deleted since the oldest snapshot that is open began, at some 0.1 us each.
  *
  *
  * Scans
@@ -2154,7 +2154,8 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  *
  * @return OURDB_OK, or
  * - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
- *   first own commit, or before a compaction: then copy the directory, and go on from the copy
+ *   first own commit, or before a compaction: then copy the directory, and go on from the copy. Or
+ *   it was opened with OURDB_OPEN_SALVAGE, and this would be a part of a difference
  * - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
  *   ourdb_refresh() it
  * - a code that any read can return (see Errors)

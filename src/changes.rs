@@ -70,11 +70,18 @@ impl Db {
             return Ok((Vec::new(), since));
         }
         let goal = difference::goal(&extent, since);
-        // Of what the log has, it says itself whether it is there.
-        if self.is_salvaged()
-            && (goal.is_some() || since.saturating_add(1) < extent.first_commit()?)
-        {
-            extent.check_complete(self.storage())?;
+        if self.salvages() {
+            // Who applies it would delete what is missing.
+            if goal.is_some() {
+                return Err(Error::incompatible(
+                    "a database that was opened to salvage what can be read gives out no difference of \
+                     states, which would lack the rest",
+                ));
+            }
+            // From there on the log says itself whether it is whole.
+            if since.saturating_add(1) < extent.first_commit()? {
+                extent.check_complete(self.storage())?;
+            }
         }
         if let Some(goal) = goal {
             return difference::part(self, &extent, since, goal, max_bytes);

@@ -242,7 +242,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             Some(Some(manifest)) if manifest.generation > extent.generation => {}
             Some(Some(manifest)) => self.all_there(&manifest, extent),
             // herolib's directory, which is opened for reading as it is, has none.
-            Some(None) if extent.is_taken_over_in_memory() => {}
+            Some(None) if extent.manifest.is_of_herolib() => {}
             Some(None) => self.damaged(MANIFEST, 0, "the file is gone"),
             None => {}
         }
@@ -278,7 +278,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let entries = match extent.base {
             Some(stamp) => base::read(self.storage, extent.generation, stamp),
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
-            None if extent.is_taken_over_in_memory() => Ok(self.world.lookup.entries().collect()),
+            None if extent.is_frozen() => Ok(self.world.lookup.entries().collect()),
             None => return Ok(true),
         };
         let Some(entries) = self.pass(&base::name(extent.generation), 0, entries)? else {

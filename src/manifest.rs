@@ -168,6 +168,13 @@ impl Manifest {
         self.base.is_none() && self.files.iter().any(is_frozen)
     }
 
+    /// Whether this is what a reader made in memory of a directory in which nobody but herolib has written.
+    pub(crate) fn is_of_herolib(&self) -> bool {
+        let herolibs = FileKind::Frozen { own_until: 0 };
+        let is_new = self.generation == 0 && self.commit == 0;
+        is_new && self.files.iter().all(|file| file.kind == herolibs)
+    }
+
     /// What is known of data file `number`.
     pub(crate) fn file(&self, number: u16) -> Option<&DataFile> {
         let index = self.files.binary_search_by_key(&number, |file| file.number);

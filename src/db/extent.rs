@@ -73,15 +73,13 @@ impl Extent {
         self.base.is_some() || self.parts.iter().any(|part| part.kind != FileKind::Log)
     }
 
-    /// Whether there is nothing but what herolib wrote, taken over for reading only.
-    pub(crate) fn is_taken_over_in_memory(&self) -> bool {
+    /// Whether there is nothing but what herolib wrote.
+    pub(crate) fn is_frozen(&self) -> bool {
         let mut kinds = self.parts.iter().map(|part| part.kind);
-        let is_frozen = kinds.all(|kind| matches!(kind, FileKind::Frozen { .. }));
-        self.base.is_none() && !self.parts.is_empty() && is_frozen
+        !self.parts.is_empty() && kinds.all(|kind| matches!(kind, FileKind::Frozen { .. }))
     }
 
-    /// Refuses where a data file that belongs to the database, or a part of it, isn't there: it was opened
-    /// to salvage the others.
+    /// Refuses where a data file that the manifest lists, or the end of one, is missing.
     pub(crate) fn check_complete(&self, storage: &dyn Storage) -> Result<()> {
         for known in &self.manifest.files {
             let part = self
@@ -174,8 +172,8 @@ impl Db {
         erasure::beside(&*self.shared.storage, looks_torn, read)
     }
 
-    /// Whether data files of it may be missing.
-    pub(crate) fn is_salvaged(&self) -> bool {
+    /// Whether it was opened to salvage what can be read: what can't is left out.
+    pub(crate) fn salvages(&self) -> bool {
         self.shared.options.salvage
     }
 

@@ -32,7 +32,7 @@ impl Opening<'_> {
             let known = listed.next_if(|known| known.number == file.number);
             let header = match known {
                 Some(known) => {
-                    if file.len < u64::from(known.len) && !self.salvage {
+                    if file.len < u64::from(known.len) && !self.salvage() {
                         return Err(Error::corrupt(
                             storage.describe(&name(file.number)),
                             file.len,
@@ -46,7 +46,7 @@ impl Opening<'_> {
                     // Where a checkpoint stands for it nobody reads further.
                     let is_its_own =
                         |header: FileHeader| header.number == file.number && self.is_ours(&header);
-                    if !header.is_some_and(is_its_own) && !self.salvage {
+                    if !header.is_some_and(is_its_own) && !self.salvage() {
                         return Err(Error::corrupt(
                             storage.describe(&name(file.number)),
                             0,
@@ -75,7 +75,7 @@ impl Opening<'_> {
                         self.leftovers.push(file.number);
                         continue;
                     }
-                    if header.is_some() && !ours && !self.salvage {
+                    if header.is_some() && !ours && !self.salvage() {
                         return Err(Error::corrupt(
                             storage.describe(&name(file.number)),
                             0,
@@ -85,7 +85,7 @@ impl Opening<'_> {
                     }
                     // To be salvaged it must be the database's for sure.
                     let unknown =
-                        header.is_none() && self.manifest.state != State::Clean && !self.salvage;
+                        header.is_none() && self.manifest.state != State::Clean && !self.salvage();
                     if !(later && (ours || unknown)) {
                         continue;
                     }
@@ -114,7 +114,7 @@ impl Opening<'_> {
     /// The header of a data file; of what is salvaged it need not be readable.
     fn header_of(&self, number: u16) -> Result<Option<FileHeader>> {
         match FileHeader::of(&**self.storage, number) {
-            Err(_) if self.salvage => Ok(None),
+            Err(_) if self.salvage() => Ok(None),
             header => header,
         }
     }
@@ -152,7 +152,7 @@ impl Opening<'_> {
     }
 
     fn missing(&self, file: &DataFile) -> Result<()> {
-        if self.salvage {
+        if self.salvage() {
             return Ok(());
         }
         Err(Error::corrupt(

@@ -35,7 +35,7 @@ impl Opening<'_> {
     /// then his dump is the truth for current values, our data files are left as they are, and
     /// the log goes on in a new one.
     pub(super) fn settle_foreign_changes(&mut self) -> Result<()> {
-        if self.manifest.state != State::Clean || self.salvage || self.entries.is_some() {
+        if self.manifest.state != State::Clean || self.salvage() || self.entries.is_some() {
             return Ok(());
         }
         let storage = &**self.storage;

@@ -29,8 +29,6 @@ use crate::sync::{Mutex, OnceLock};
 pub(super) struct Opening<'a> {
     pub(super) storage: &'a Arc<dyn Storage>,
     pub(super) options: &'a Options,
-    /// What can't be read is left out.
-    pub(super) salvage: bool,
     pub(super) read_only: bool,
     pub(super) manifest: Manifest,
     /// The lookup to begin with, where it doesn't come from a file.
@@ -54,34 +52,9 @@ impl<'a> Opening<'a> {
         manifest: Manifest,
         entries: Option<Vec<(u32, Entry)>>,
     ) -> Result<Opening<'a>> {
-        // Where somebody else has written and nothing is damaged, salvage has what every opening has.
-        if options.salvage && entries.is_none() {
-            match Opening::find(storage, options, false, manifest.clone(), None) {
-                Ok(sound) if sound.entries.is_some() => {
-                    return Ok(Opening {
-                        salvage: true,
-                        ..sound
-                    });
-                }
-                Err(error @ Error::OutOfMemory { .. }) => return Err(error),
-                // Nobody has, or something is damaged.
-                Ok(_) | Err(_) => {}
-            }
-        }
-        Opening::find(storage, options, options.salvage, manifest, entries)
-    }
-
-    fn find(
-        storage: &'a Arc<dyn Storage>,
-        options: &'a Options,
-        salvage: bool,
-        manifest: Manifest,
-        entries: Option<Vec<(u32, Entry)>>,
-    ) -> Result<Opening<'a>> {
         let mut opening = Opening {
             storage,
             options,
-            salvage,
             read_only: options.read_only || options.salvage,
             changed: manifest.commit == 0 && manifest.dump.is_none() && !manifest.native,
             manifest,
@@ -94,6 +67,10 @@ impl<'a> Opening<'a> {
         opening.find_log_files()?;
         opening.settle_foreign_changes()?;
         Ok(opening)
+    }
+
+    pub(super) fn salvage(&self) -> bool {
+        self.options.salvage
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -241,7 +218,7 @@ impl<'a> Opening<'a> {
                 FileKind::Compacted => u64::MAX,
             };
             let opened = match open(file.number, Access::Read) {
-                Err(_) if self.salvage => continue,
+                Err(_) if self.salvage() => continue,
                 opened => opened?,
             };
             // Salvage takes a file that has become shorter: nothing is read behind its end.
@@ -263,7 +240,7 @@ impl<'a> Opening<'a> {
             let active = last && !self.read_only;
             let access = if active { Access::Write } else { Access::Read };
             let opened = match open(file.number, access) {
-                Err(_) if self.salvage => continue,
+                Err(_) if self.salvage() => continue,
                 opened => opened?,
             };
             let reserve = if last { LONGEST_FILE + 1 } else { end };

@@ -56,7 +56,7 @@ impl Reads {
         }
     }
 
-    /// Whether a change concerns what was read. `was_live` says of an erasure whether it is one.
+    /// Whether a change concerns what was read. `was_live` says whether an erasure has changed what there was.
     fn concerns(&self, head: &Head, was_live: impl FnOnce() -> Result<bool>) -> Result<bool> {
         if head.kind == Kind::Clear {
             // It changed what was there.

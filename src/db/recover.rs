@@ -48,7 +48,7 @@ impl<'a> Opening<'a> {
             kind,
             table_is_clean: clean,
         };
-        let found = if self.salvage || self.entries.is_some() {
+        let found = if self.salvage() || self.entries.is_some() {
             Checkpoint::default()
         } else {
             checkpoint::load(storage, &manifest.uuid, manifest.generation, wanted)?
@@ -90,18 +90,20 @@ impl<'a> Opening<'a> {
             from: state.log_end,
             commit: state.commit,
             time_us: state.time_us,
-            synced: synced.filter(|_| !self.salvage),
-            salvage: self.salvage,
+            synced: synced.filter(|_| !self.salvage()),
+            salvage: self.salvage(),
             follows: false,
         };
         let mut clears = manifest.clears.clone();
         let mut erasures = Vec::new();
-        // Of the log that is salvaged one may be lost.
-        let is_lost = |clear: &&Clear| self.salvage && clear.commit > state.commit;
-        let mut lost_clears = manifest.clears.iter().filter(is_lost).peekable();
+        // What is salvaged may have lost their records. Where the log builds upon something, that may stand
+        // for some of them.
+        let is_all = manifest.files.iter().all(|file| file.kind == FileKind::Log);
+        let may_lose = self.salvage() && is_all;
+        let mut known_clears = manifest.clears.iter().filter(|_| may_lose).peekable();
         let apply = |records: &[Replayed]| {
             for record in records {
-                while lost_clears
+                while known_clears
                     .next_if(|clear| clear.commit < record.commit)
                     .is_some()
                 {
@@ -123,7 +125,7 @@ impl<'a> Opening<'a> {
                     live = 0;
                     continue;
                 }
-                if record.id >= limit && self.salvage {
+                if record.id >= limit && self.salvage() {
                     continue;
                 }
                 if record.id >= limit {
@@ -144,11 +146,11 @@ impl<'a> Opening<'a> {
         };
         let mut outcome =
             recovery::replay(storage, &manifest.uuid, &self.log_files, &start, apply)?;
-        if lost_clears.next().is_some() {
+        if known_clears.next().is_some() {
             lookup.clear_unseen();
             live = 0;
         }
-        if clean && !self.salvage && outcome.commit != manifest.commit {
+        if clean && !self.salvage() && outcome.commit != manifest.commit {
             return Err(Error::corrupt(
                 storage.describe(MANIFEST),
                 64,
@@ -158,7 +160,7 @@ impl<'a> Opening<'a> {
                 ),
             ));
         }
-        if self.salvage {
+        if self.salvage() {
             // In frozen files there are versions up to this, though the log may be lost.
             outcome.commit = outcome.commit.max(manifest.commit);
         }
@@ -210,7 +212,7 @@ impl<'a> Opening<'a> {
             (None, None) => return Ok((live, tally)),
             (None, Some(stamp)) => {
                 read = match base::read(storage, self.manifest.generation, stamp) {
-                    Err(_) if self.salvage => return Ok((live, tally)),
+                    Err(_) if self.salvage() => return Ok((live, tally)),
                     read => read?,
                 };
                 &read
@@ -245,15 +247,15 @@ impl<'a> Opening<'a> {
             }
             let seed = Seed::new(&self.manifest.uuid, file.number);
             let reader = match Reader::sequential(storage, &name(file.number)) {
-                Err(_) if self.salvage => continue,
+                Err(_) if self.salvage() => continue,
                 reader => reader?,
             };
-            let mut reader = reader.up_to(u64::from(file.len)).salvaging(self.salvage);
+            let mut reader = reader.up_to(u64::from(file.len)).salvaging(self.salvage());
             let mut at = FILE_HEADER as u64;
             while at < reader.len() {
                 let head = match reader.record(at, seed)? {
                     Found::Record(head) if head.id < lookup.limit() => head,
-                    _ if self.salvage => match reader.next_record(at + 1, seed)? {
+                    _ if self.salvage() => match reader.next_record(at + 1, seed)? {
                         Some(next) => {
                             at = next;
                             continue;

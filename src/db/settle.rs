@@ -126,7 +126,7 @@ impl Opening<'_> {
     pub(super) fn log_end_of(&self, index: usize, outcome: &Outcome) -> Option<u64> {
         let file = &self.log_files[index];
         let end = outcome.end?;
-        if end.file < file.number || (file.header.is_none() && !self.salvage) {
+        if end.file < file.number || (file.header.is_none() && !self.salvage()) {
             return None;
         }
         if end.file == file.number {
@@ -142,7 +142,7 @@ impl Opening<'_> {
     /// Refuses a data file that is shorter than the log in it. Those before the checkpoint are not
     /// read.
     pub(super) fn check_lengths(&self, outcome: &Outcome) -> Result<()> {
-        if self.salvage {
+        if self.salvage() {
             return Ok(());
         }
         let storage = &**self.storage;

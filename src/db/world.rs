@@ -120,8 +120,8 @@ impl World {
         Some(part.map_or(self.base.commit, |part| part.commit))
     }
 
-    /// Whether a record was live after commit `since` until the erasure at `location`, or until a clear in
-    /// between, if no other version came in between. Nothing may be overwritten meanwhile.
+    /// Whether the erasure at `location` is of a record that was live, or that a clear after commit `since`
+    /// has deleted. Nothing may be overwritten meanwhile.
     pub(super) fn was_live(&self, since: u64, location: Location, erasure: &Head) -> Result<bool> {
         let Head { id, previous, .. } = *erasure;
         if previous.is_none() {

@@ -35,7 +35,8 @@ use super::pointer;
 ///
 /// @return OURDB_OK, or
 /// - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
-///   first own commit, or before a compaction: then copy the directory, and go on from the copy
+///   first own commit, or before a compaction: then copy the directory, and go on from the copy. Or
+///   it was opened with OURDB_OPEN_SALVAGE, and this would be a part of a difference
 /// - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
 ///   ourdb_refresh() it
 /// - a code that any read can return (see Errors)

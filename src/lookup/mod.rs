@@ -34,10 +34,9 @@ pub(crate) struct Lookup {
     table: Words,
     /// Every id that is live for who reads the present, and perhaps more.
     live: IdSet,
-    /// Ids that are live for a snapshot, and were not in the present: they may be again. Made when there is
-    /// the first one.
-    left: OnceLock<IdSet>,
-    /// How often one came in.
+    /// Made when there is the first one.
+    left: OnceLock<Left>,
+    /// How often an id was left to snapshots.
     lefts: AtomicU64,
     /// One bit per block that holds an entry.
     blocks: IdSet,
@@ -46,6 +45,59 @@ pub(crate) struct Lookup {
     /// The file that `table` maps, for the table on disk, and the groups of blocks in it whose
     /// space is reserved.
     disk: Option<Disk>,
+}
+
+/// So many of the ids that were left to snapshots are known in the order in which they were.
+const LATEST: u64 = if cfg!(ourdb_shuttle) { 4 } else { 4096 };
+
+/// Ids that are live for a snapshot, and were not in the present: they may be again.
+#[derive(Debug)]
+struct Left {
+    ids: IdSet,
+    /// The latest: whoever began when there were nearly as many needs none of the others. There may be
+    /// millions, for a snapshot of long ago.
+    latest: Words,
+}
+
+impl Left {
+    fn new(limit: u32) -> io::Result<Left> {
+        Ok(Left {
+            ids: IdSet::new(u64::from(limit))?,
+            latest: Words::zeroed(LATEST as usize)?,
+        })
+    }
+
+    /// Where the id is noted that comes in when there were `lefts`.
+    fn place(&self, lefts: u64) -> Option<&AtomicU64> {
+        self.latest.get((lefts % LATEST) as usize)
+    }
+}
+
+/// The ids that were left to snapshots, for one that began when there were `began`.
+struct LeftSince<'a> {
+    left: &'a Left,
+    lefts: &'a AtomicU64,
+    began: u64,
+    now: u64,
+}
+
+impl LeftSince<'_> {
+    /// What `f` makes of those that came in since, in no order and perhaps among others; `None` if there are
+    /// too many, or were before it was done.
+    fn few<T>(&self, f: impl FnOnce(&mut dyn Iterator<Item = u32>) -> T) -> Option<T> {
+        let since = self.now.checked_sub(self.began);
+        since.filter(|&since| since <= LATEST / 2)?;
+        let places = (self.began..self.now).filter_map(|lefts| self.left.place(lefts));
+        let found = f(&mut places.map(|place| place.load(Ordering::Acquire) as u32));
+        // Who has read what was written over sees by now that it was.
+        let lefts = self.lefts.load(Ordering::Acquire);
+        (lefts - self.began < LATEST).then_some(found)
+    }
+
+    /// All of them, and those that came in before.
+    fn all(&self) -> &IdSet {
+        &self.left.ids
+    }
 }
 
 #[derive(Debug)]
@@ -237,7 +289,8 @@ impl Lookup {
     /// Takes every id out of searches that is not live, as [`Lookup::forget`] does one, except those that
     /// somebody may see live still.
     pub(crate) fn forget_deleted(&self, seen: impl Fn(u32) -> bool) {
-        for set in std::iter::once(&self.live).chain(self.left.get()) {
+        let left = self.left.get().map(|left| &left.ids);
+        for set in std::iter::once(&self.live).chain(left) {
             for id in set.iter().filter(|&id| !seen(id)) {
                 self.forget(id);
             }
@@ -249,8 +302,8 @@ impl Lookup {
         if !self.get(id).is_live() {
             self.live.remove(id);
         }
-        if let Some(left) = self.left.get().filter(|left| left.contains(id)) {
-            left.remove(id);
+        if let Some(left) = self.left.get().filter(|left| left.ids.contains(id)) {
+            left.ids.remove(id);
         }
     }
 
@@ -262,9 +315,12 @@ impl Lookup {
         }
         if let Some(left) = self.left() {
             // In this order, and searches the other way round: so they find it in one of the two.
-            left.insert(id);
-            let lefts = self.lefts.load(Ordering::Relaxed) + 1;
-            self.lefts.store(lefts, Ordering::Release);
+            left.ids.insert(id);
+            let lefts = self.lefts.load(Ordering::Relaxed);
+            if let Some(place) = left.place(lefts) {
+                place.store(u64::from(id), Ordering::Release);
+            }
+            self.lefts.store(lefts + 1, Ordering::Release);
             self.live.remove(id);
         }
     }
@@ -277,11 +333,15 @@ impl Lookup {
 
     /// Where searches look besides for who began when there were so many [`Lookup::lefts`]. To be asked
     /// after they have looked at those in the present.
-    fn left_since(&self, lefts: u64) -> Option<&IdSet> {
-        match self.lefts() == lefts {
-            true => None,
-            false => self.left.get(),
-        }
+    fn left_since(&self, lefts: u64) -> Option<LeftSince<'_>> {
+        let now = self.lefts();
+        let left = self.left.get().filter(|_| now != lefts)?;
+        Some(LeftSince {
+            left,
+            lefts: &self.lefts,
+            began: lefts,
+            now,
+        })
     }
 
     /// [`Lookup::leave_to_snapshots`] for every id that is not live, but those that are in the present.
@@ -291,9 +351,9 @@ impl Lookup {
         }
     }
 
-    fn left(&self) -> Option<&IdSet> {
+    fn left(&self) -> Option<&Left> {
         if self.left.get().is_none() {
-            let _ = self.left.set(IdSet::new(u64::from(self.limit)).ok()?);
+            let _ = self.left.set(Left::new(self.limit).ok()?);
         }
         self.left.get()
     }
@@ -313,16 +373,20 @@ impl Lookup {
     /// The lowest id at or above `from` that may be live for a snapshot of when there were `lefts`.
     pub(crate) fn seen_at_or_above(&self, from: u64, lefts: u64) -> Option<u32> {
         let live = self.live.at_or_above(from);
-        let left = self.left_since(lefts);
-        let left = left.and_then(|left| left.at_or_above(from));
+        let left = self.left_since(lefts).and_then(|left| {
+            let few = left.few(|ids| ids.filter(|&id| u64::from(id) >= from).min());
+            few.unwrap_or_else(|| left.all().at_or_above(from))
+        });
         live.into_iter().chain(left).min()
     }
 
     /// The highest id at or below `from` that may be live for a snapshot of when there were `lefts`.
     pub(crate) fn seen_at_or_below(&self, from: u64, lefts: u64) -> Option<u32> {
         let live = self.live.at_or_below(from);
-        let left = self.left_since(lefts);
-        let left = left.and_then(|left| left.at_or_below(from));
+        let left = self.left_since(lefts).and_then(|left| {
+            let few = left.few(|ids| ids.filter(|&id| u64::from(id) <= from).max());
+            few.unwrap_or_else(|| left.all().at_or_below(from))
+        });
         live.into_iter().chain(left).max()
     }
 
@@ -333,18 +397,31 @@ impl Lookup {
         let Some(left) = self.left_since(lefts) else {
             return count;
         };
-        let mut next = u64::from(lower);
-        while let Some(id) = left.at_or_above(next).filter(|&id| id <= upper) {
+        // Whether there was room for it.
+        let mut put = |id: u32| {
             let place = ids[..count].partition_point(|&other| other < id);
             if place == ids.len() {
-                break;
+                return false;
             }
             if ids[..count].get(place) != Some(&id) {
                 count = (count + 1).min(ids.len());
                 ids[place..count].rotate_right(1);
                 ids[place] = id;
             }
-            next = u64::from(id) + 1;
+            true
+        };
+        let few = left.few(|few| {
+            for id in few.filter(|id| (lower..=upper).contains(id)) {
+                put(id);
+            }
+        });
+        if few.is_none() {
+            let mut next = u64::from(lower);
+            while let Some(id) = left.all().at_or_above(next).filter(|&id| id <= upper)
+                && put(id)
+            {
+                next = u64::from(id) + 1;
+            }
         }
         count
     }
@@ -569,8 +646,49 @@ mod tests {
         for &id in &seen {
             lookup.forget(id);
         }
-        assert!(lookup.left.get().unwrap().iter().next().is_none());
+        assert!(lookup.left.get().unwrap().ids.iter().next().is_none());
         assert!(lookup.live.iter().eq(live));
+    }
+
+    /// Who began late meets what was left since, and none of the many before.
+    #[test]
+    fn who_began_late_meets_few() {
+        const COUNT: u32 = 3 * LATEST as u32;
+        let location = crate::location::Location {
+            file: 1,
+            position: 92,
+        };
+        let lookup = Lookup::in_memory(2 * COUNT).unwrap();
+        // In an order in which neighbours are left at other times.
+        let left: Vec<u32> = (0..COUNT).map(|at| at * 5 % COUNT * 2).collect();
+        for &id in &left {
+            lookup.publish(id, Entry::live(location, 5));
+            lookup.publish(id, Entry::deleted(location));
+            lookup.leave_to_snapshots(id);
+        }
+        lookup.publish(COUNT + 1, Entry::live(location, 5));
+        assert_eq!(lookup.lefts(), u64::from(COUNT));
+        let most = LATEST as usize / 2;
+        for since in [0, 1, 100, most - 1, most, most + 1, left.len()] {
+            let met = match since <= most {
+                true => &left[left.len() - since..],
+                false => &left,
+            };
+            let mut met = met.to_vec();
+            met.push(COUNT + 1);
+            met.sort_unstable();
+            let began = lookup.lefts() - since as u64;
+            for from in (0..2 * COUNT).step_by(97) {
+                let above = met.iter().copied().find(|&id| id >= from);
+                assert_eq!(lookup.seen_at_or_above(u64::from(from), began), above);
+                let below = met.iter().copied().rfind(|&id| id <= from);
+                assert_eq!(lookup.seen_at_or_below(u64::from(from), began), below);
+                let mut ids = [0; 64];
+                let count = lookup.seen_ids(from, from + 500, began, &mut ids);
+                let expected = met.iter().filter(|id| (from..=from + 500).contains(id));
+                assert!(expected.take(64).eq(&ids[..count]), "{since}, {from}");
+            }
+        }
     }
 
     #[test]

@@ -917,6 +917,47 @@ fn salvage_knows_of_a_clear_that_the_log_has_lost() {
     }
 }
 
+/// What the log builds upon stands for a clear before it.
+#[test]
+fn salvage_clears_nothing_that_came_after() {
+    let value = |id: u32| format!("value {id}").into_bytes();
+    let directory = TempDirectory::new();
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
+    db.set(1, b"one").unwrap();
+    db.clear().unwrap();
+    for id in 2..=5 {
+        db.set(id, &value(id)).unwrap();
+    }
+    db.close().unwrap();
+    // Somebody else writes: the file is frozen, and the log goes on in another one.
+    let path = directory.path().join("0.db");
+    let mut content = fs::read(&path).unwrap();
+    content.extend([7; 40]);
+    fs::write(&path, content).unwrap();
+    let db = Db::open(directory.path(), &options).unwrap();
+    db.set(11, &value(11)).unwrap();
+    db.close().unwrap();
+    let path = directory.path().join("1.db");
+    let mut content = fs::read(&path).unwrap();
+    content[20] ^= 1;
+    fs::write(&path, content).unwrap();
+    let salvage = Options {
+        salvage: true,
+        ..Options::default()
+    };
+    let db = Db::open(directory.path(), &salvage).unwrap();
+    for id in [2, 3, 4, 5, 11] {
+        assert_eq!(db.get(id).unwrap(), value(id), "{id}");
+    }
+    assert_eq!(db.count().unwrap(), 5);
+    assert!(db.get(1).is_err());
+}
+
 // Names and numbers
 
 #[test]

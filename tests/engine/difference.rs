@@ -720,8 +720,19 @@ fn a_reader_that_is_behind_gives_nothing_out_of_files_of_the_same_numbers() {
 /// Who was opened to salvage what there is gives out nothing that isn't whole: a follower would delete
 /// what is missing, and count as up to date.
 #[test]
-fn what_a_salvaged_database_has_lost_is_no_difference() {
-    for is_compacted in [true, false] {
+fn what_a_salvaged_database_has_lost_is_no_change() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Damage {
+        Missing,
+        Value,
+    }
+    for (is_compacted, damage) in [
+        (true, Damage::Missing),
+        (true, Damage::Value),
+        (false, Damage::Missing),
+        (false, Damage::Value),
+    ] {
+        let what = format!("compacted: {is_compacted}, {damage:?}");
         let directory = TempDirectory::new();
         let options = Options {
             key_value: true,
@@ -745,17 +756,22 @@ fn what_a_salvaged_database_has_lost_is_no_difference() {
         let before = last_commit(&db) - 1;
         db.close().expect("a close");
 
-        let find = |value: &[u8]| {
-            let files = std::fs::read_dir(directory.path()).expect("a directory");
-            let mut paths = files.map(|file| file.expect("a file").path());
-            paths.find(|path| {
-                let bytes = std::fs::read(path).expect("a file");
-                let is_data = path.extension().is_some_and(|extension| extension == "db");
-                is_data && bytes.windows(value.len()).any(|bytes| bytes == value)
+        let files = std::fs::read_dir(directory.path()).expect("a directory");
+        let mut paths = files.map(|file| file.expect("a file").path());
+        let (path, mut bytes, at) = paths
+            .find_map(|path| {
+                let bytes = std::fs::read(&path).expect("a file");
+                let at = bytes.windows(7).position(|bytes| bytes == b"newer 3")?;
+                Some((path, bytes, at))
             })
-        };
-        let lost = find(b"newer 3").expect("a data file");
-        std::fs::remove_file(lost).expect("to be removed");
+            .expect("a data file");
+        match damage {
+            Damage::Missing => std::fs::remove_file(path).expect("to be removed"),
+            Damage::Value => {
+                bytes[at] ^= 1;
+                std::fs::write(path, bytes).expect("to be written");
+            }
+        }
         let salvage = Options {
             salvage: true,
             ..Options::default()
@@ -768,13 +784,14 @@ fn what_a_salvaged_database_has_lost_is_no_difference() {
                     given => break given,
                 }
             };
-            assert!(
-                matches!(given, Err(Error::Corrupt { .. })),
-                "compacted: {is_compacted}, since {since}: {given:?}"
-            );
+            let is_refused = match is_compacted {
+                true => matches!(given, Err(Error::Incompatible { .. })),
+                false => matches!(given, Err(Error::Corrupt { .. })),
+            };
+            assert!(is_refused, "{what}, since {since}: {given:?}");
         }
         // What comes after what is lost is whole.
         let (changes, upto) = salvaged.changes(before, 0).expect("the last commit");
-        assert_eq!((changes.is_empty(), upto), (false, before + 1));
+        assert_eq!((changes.is_empty(), upto), (false, before + 1), "{what}");
     }
 }

@@ -245,3 +245,50 @@ fn a_commit_beside_a_clear() {
         assert_eq!(db.contains(2).expect("contains"), put.commit == last);
     });
 }
+
+/// A snapshot's searches and scans find what was live then, whatever is deleted beside them, and however
+/// many others were deleted between an older snapshot and that one.
+#[test]
+fn a_snapshot_finds_its_way_beside_deletions() {
+    const IDS: u32 = 12;
+    explore(2000, || {
+        let options = Options {
+            key_value: true,
+            memory: true,
+            record_nr_max: 2100,
+            ..Options::default()
+        };
+        let db = Arc::new(Db::open("", &options).expect("a new database"));
+        for id in 0..IDS {
+            db.set(id, &[id as u8]).expect("a set");
+        }
+        let older = db.snapshot().expect("an older snapshot");
+        let mut random = shuttle::rand::thread_rng();
+        let before = random.gen_range(0..6);
+        (0..before).for_each(|id| db.delete(id).expect("a deletion"));
+        let snapshot = db.snapshot().expect("a snapshot");
+        let deleting = {
+            let db = Arc::clone(&db);
+            thread::spawn(move || {
+                for id in before..IDS {
+                    db.delete(id).expect("a deletion");
+                }
+            })
+        };
+        for _ in 0..3 {
+            let id = random.gen_range(0..IDS);
+            let above = snapshot.above(id).ok();
+            let expected = (before.max(id + 1)..IDS).next();
+            assert_eq!(above, expected, "above {id}, from {before}");
+            let below = snapshot.below(id).ok();
+            assert_eq!(below, (before..id).last(), "below {id}, from {before}");
+        }
+        let scan = snapshot.scan(0, IDS, Order::default());
+        let mut found = [0; IDS as usize];
+        let count = scan.expect("a scan").next_ids(&mut found).expect("ids");
+        assert!((before..IDS).eq(found[..count].iter().copied()));
+        deleting.join().expect("a thread");
+        assert_eq!(older.first().ok(), Some(0));
+        assert!(db.first().is_err());
+    });
+}
