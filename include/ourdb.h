@@ -328,8 +328,9 @@
  *
  * Deletions beside a snapshot take 24 bytes of memory each until it ends, and who began before
  * finds the way past them: the searches of a transaction or snapshot (first, last, above, below)
- * and a scan look at what was deleted after they began; once that is over 2,000 records, at each id
- * on the way that was deleted since the oldest snapshot that is open began, at some 0.1 us each.
+ * and a scan look at each id on the way that was deleted since the oldest snapshot that is open
+ * began, at some 0.1 us each. Where those are far more than were deleted since they began
+ * themselves, up to 2,000, they look at the latter alone.
  *
  *
  * Scans

@@ -49,11 +49,15 @@ pub(crate) struct Lookup {
 
 /// So many of the ids that were left to snapshots are known in the order in which they were.
 const LATEST: u64 = if cfg!(ourdb_shuttle) { 4 } else { 4096 };
+/// To look at so many of those one by one takes no longer than to meet one in a set in vain.
+const AS_QUICK: u64 = if cfg!(ourdb_shuttle) { 1 } else { 32 };
 
 /// Ids that are live for a snapshot, and were not in the present: they may be again.
 #[derive(Debug)]
 struct Left {
     ids: IdSet,
+    /// How many that are.
+    count: AtomicU64,
     /// The latest: whoever began when there were nearly as many needs none of the others. There may be
     /// millions, for a snapshot of long ago.
     latest: Words,
@@ -63,8 +67,29 @@ impl Left {
     fn new(limit: u32) -> io::Result<Left> {
         Ok(Left {
             ids: IdSet::new(u64::from(limit))?,
+            count: AtomicU64::new(0),
             latest: Words::zeroed(LATEST as usize)?,
         })
+    }
+
+    /// Puts an id in when there were `lefts`.
+    fn insert(&self, id: u32, lefts: u64) {
+        if !self.ids.contains(id) {
+            self.ids.insert(id);
+            let count = self.count.load(Ordering::Relaxed);
+            self.count.store(count + 1, Ordering::Relaxed);
+        }
+        if let Some(place) = self.place(lefts) {
+            place.store(u64::from(id), Ordering::Release);
+        }
+    }
+
+    fn remove(&self, id: u32) {
+        if self.ids.contains(id) {
+            self.ids.remove(id);
+            let count = self.count.load(Ordering::Relaxed);
+            self.count.store(count - 1, Ordering::Relaxed);
+        }
     }
 
     /// Where the id is noted that comes in when there were `lefts`.
@@ -82,11 +107,14 @@ struct LeftSince<'a> {
 }
 
 impl LeftSince<'_> {
-    /// What `f` makes of those that came in since, in no order and perhaps among others; `None` if there are
-    /// too many, or were before it was done.
+    /// What `f` makes of those that came in since, in no order and perhaps among others; `None` if they are
+    /// not few beside all, or weren't before it was done.
     fn few<T>(&self, f: impl FnOnce(&mut dyn Iterator<Item = u32>) -> T) -> Option<T> {
-        let since = self.now.checked_sub(self.began);
-        since.filter(|&since| since <= LATEST / 2)?;
+        let since = self.now.checked_sub(self.began)?;
+        let count = self.left.count.load(Ordering::Relaxed);
+        if since > LATEST / 2 || since * AS_QUICK > count {
+            return None;
+        }
         let places = (self.began..self.now).filter_map(|lefts| self.left.place(lefts));
         let found = f(&mut places.map(|place| place.load(Ordering::Acquire) as u32));
         // Who has read what was written over sees by now that it was.
@@ -302,8 +330,8 @@ impl Lookup {
         if !self.get(id).is_live() {
             self.live.remove(id);
         }
-        if let Some(left) = self.left.get().filter(|left| left.ids.contains(id)) {
-            left.ids.remove(id);
+        if let Some(left) = self.left.get() {
+            left.remove(id);
         }
     }
 
@@ -315,11 +343,8 @@ impl Lookup {
         }
         if let Some(left) = self.left() {
             // In this order, and searches the other way round: so they find it in one of the two.
-            left.ids.insert(id);
             let lefts = self.lefts.load(Ordering::Relaxed);
-            if let Some(place) = left.place(lefts) {
-                place.store(u64::from(id), Ordering::Release);
-            }
+            left.insert(id, lefts);
             self.lefts.store(lefts + 1, Ordering::Release);
             self.live.remove(id);
         }
@@ -653,7 +678,7 @@ mod tests {
     /// Who began late meets what was left since, and none of the many before.
     #[test]
     fn who_began_late_meets_few() {
-        const COUNT: u32 = 3 * LATEST as u32;
+        const COUNT: u32 = 24 * LATEST as u32;
         let location = crate::location::Location {
             file: 1,
             position: 92,
@@ -669,7 +694,7 @@ mod tests {
         lookup.publish(COUNT + 1, Entry::live(location, 5));
         assert_eq!(lookup.lefts(), u64::from(COUNT));
         let most = LATEST as usize / 2;
-        for since in [0, 1, 100, most - 1, most, most + 1, left.len()] {
+        for since in [0, 1, 100, most, most + 1, left.len()] {
             let met = match since <= most {
                 true => &left[left.len() - since..],
                 false => &left,
@@ -678,7 +703,7 @@ mod tests {
             met.push(COUNT + 1);
             met.sort_unstable();
             let began = lookup.lefts() - since as u64;
-            for from in (0..2 * COUNT).step_by(97) {
+            for from in (0..2 * COUNT).step_by(997) {
                 let above = met.iter().copied().find(|&id| id >= from);
                 assert_eq!(lookup.seen_at_or_above(u64::from(from), began), above);
                 let below = met.iter().copied().rfind(|&id| id <= from);
@@ -689,6 +714,12 @@ mod tests {
                 assert!(expected.take(64).eq(&ids[..count]), "{since}, {from}");
             }
         }
+        // Few of all that there were, and not of those that are there still.
+        for &id in &left[1000..] {
+            lookup.forget(id);
+        }
+        let began = lookup.lefts() - 100;
+        assert_eq!(lookup.seen_at_or_above(0, began), Some(left[0]));
     }
 
     #[test]
