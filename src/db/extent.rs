@@ -82,11 +82,9 @@ impl Extent {
     /// Refuses where a data file that the manifest lists, or the end of one, is missing.
     pub(crate) fn check_complete(&self, storage: &dyn Storage) -> Result<()> {
         for known in &self.manifest.files {
-            let part = self
-                .parts
-                .iter()
-                .find(|part| part.segment.number == known.number);
-            let there = part.map_or(0, |part| part.end);
+            let parts = &self.parts;
+            let index = parts.binary_search_by_key(&known.number, |part| part.segment.number);
+            let there = index.map_or(0, |index| parts[index].end);
             if there < u64::from(known.len) {
                 return Err(Error::corrupt(
                     storage.describe(&name(known.number)),
