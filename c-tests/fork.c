@@ -469,6 +469,25 @@ insert_until_over(void *argument)
     return NULL;
 }
 
+static void
+begin_hammering(hammer *shared, pthread_t *thread, void *(*until_over)(void *))
+{
+    shared->over = 0;
+    shared->inserted = 0;
+    CHECK(pthread_mutex_init(&shared->mutex, NULL) == 0);
+    CHECK(pthread_create(thread, NULL, until_over, shared) == 0);
+}
+
+static void
+end_hammering(hammer *shared, pthread_t thread)
+{
+    pthread_mutex_lock(&shared->mutex);
+    shared->over = 1;
+    pthread_mutex_unlock(&shared->mutex);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(pthread_mutex_destroy(&shared->mutex) == 0);
+}
+
 /* The child is a copy made in the middle of somebody's write, with its locks held by nobody. */
 static void
 while_writing(const test_variant *variant)
@@ -484,10 +503,7 @@ while_writing(const test_variant *variant)
     options.sync = OURDB_SYNC_INTERVAL;
     options.sync_interval_ms = 1;
     shared.db = OPEN(test_path("while-writing"), &options);
-    shared.over = 0;
-    shared.inserted = 0;
-    CHECK(pthread_mutex_init(&shared.mutex, NULL) == 0);
-    CHECK(pthread_create(&thread, NULL, insert_until_over, &shared) == 0);
+    begin_hammering(&shared, &thread, insert_until_over);
     for (i = 0; i < forks; i++) {
         pid_t child;
 
@@ -511,11 +527,7 @@ while_writing(const test_variant *variant)
         }
         wait_child(child, 1);
     }
-    pthread_mutex_lock(&shared.mutex);
-    shared.over = 1;
-    pthread_mutex_unlock(&shared.mutex);
-    CHECK(pthread_join(thread, NULL) == 0);
-    CHECK(pthread_mutex_destroy(&shared.mutex) == 0);
+    end_hammering(&shared, thread);
     CHECK_COUNT(shared.db, shared.inserted);
     for (id = 1; id <= shared.inserted; id += 1 + shared.inserted / 100) {
         uint32_t value = id - 1;
@@ -861,9 +873,7 @@ while_erasing(const test_variant *variant)
     test_phase("%s: forking while a thread erases", variant->name);
     options.record_size_max = VALUE_LEN;
     shared.db = OPEN(test_path("while-erasing"), &options);
-    shared.over = 0;
-    CHECK(pthread_mutex_init(&shared.mutex, NULL) == 0);
-    CHECK(pthread_create(&thread, NULL, erase_until_over, &shared) == 0);
+    begin_hammering(&shared, &thread, erase_until_over);
     for (i = 0; i < forks; i++) {
         pid_t child;
 
@@ -876,11 +886,7 @@ while_erasing(const test_variant *variant)
         }
         wait_child(child, 1);
     }
-    pthread_mutex_lock(&shared.mutex);
-    shared.over = 1;
-    pthread_mutex_unlock(&shared.mutex);
-    CHECK(pthread_join(thread, NULL) == 0);
-    CHECK(pthread_mutex_destroy(&shared.mutex) == 0);
+    end_hammering(&shared, thread);
     CHECK_OK(ourdb_destroy(shared.db));
 }
 

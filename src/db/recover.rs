@@ -98,8 +98,8 @@ impl<'a> Opening<'a> {
         let mut erasures = Vec::new();
         // What is salvaged may have lost their records. Where the log builds upon something, that may stand
         // for some of them.
-        let is_all = manifest.files.iter().all(|file| file.kind == FileKind::Log);
-        let may_lose = self.salvage() && is_all;
+        let is_log_alone = manifest.files.iter().all(|file| file.kind == FileKind::Log);
+        let may_lose = self.salvage() && is_log_alone;
         let mut known_clears = manifest.clears.iter().filter(|_| may_lose).peekable();
         let apply = |records: &[Replayed]| {
             for record in records {
