@@ -375,7 +375,11 @@
  *     only what is live              keep_versions = 0
  *     ten versions of each record    keep_versions = 10
  *     the last 30 days, and 3        keep_since_us = now - 30 * 86400 * 1000000, keep_versions = 3
- *     since a snapshot of yours      keep_since_commit = its commit
+ *     what came with a commit on     keep_since_commit = that commit
+ *
+ * The last two keep what is newer, not what was there at that moment: of a record that has changed
+ * since, the version of before goes, unless another rule keeps it, and ourdb_txn_begin_at() can't
+ * go back to that moment any more.
  *
  * A deletion is a version and counts as one: with keep_versions 1 it is what is left of a record
  * that was deleted, and with all rules off such a record disappears.
@@ -783,8 +787,8 @@ typedef struct ourdb_txn ourdb_txn;
 
 /**
  * Open what can be read of a damaged database, for reading only; what can't be read is missing,
- * OURDB_CORRUPT, or, where the disk fails, OURDB_IO. No file is mapped then. To rescue what is
- * there; never the normal way to open.
+ * OURDB_CORRUPT, or, where the disk fails, OURDB_IO. What herolib has written since OurDB closed the
+ * directory is left out. No file is mapped. To rescue what is there; never the normal way to open.
  */
 #define OURDB_OPEN_SALVAGE 32
 

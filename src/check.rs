@@ -640,8 +640,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             }
         }
         // In a world that was replaced meanwhile nothing leads to what was erased since.
-        let none_erased = self.db.erasures() == extent.erasures;
-        if matched < self.known && none_erased && self.report.is_sound() {
+        let is_missing = matched < self.known && self.db.erasures() == extent.erasures;
+        if is_missing && self.report.is_sound() {
             let missing = self.known - matched;
             self.damaged("", 0, format!("{missing} ids are missing from the lookup"));
         }

@@ -44,6 +44,11 @@ impl<'a> Chain<'a> {
         }
     }
 
+    /// Whether there is an older version.
+    pub(crate) fn has_next(&self) -> bool {
+        self.cleared.is_some() || !self.next.is_none()
+    }
+
     /// The next older version.
     pub(crate) fn next(&mut self) -> Result<Option<(Location, Head)>> {
         if let Some(version) = self.cleared.take() {

@@ -27,6 +27,11 @@ impl Default for Retention {
 }
 
 impl Retention {
+    /// Whether one before which come `newer` others may be kept, whatever it is.
+    pub(crate) fn may_keep(&self, newer: u64) -> bool {
+        newer < self.keep_versions || self.keep_since_commit != 0 || self.keep_since_us != 0
+    }
+
     /// Whether to keep a version before which, counted from the newest, come `newer` others.
     pub(crate) fn keeps(&self, newer: u64, head: &Head) -> bool {
         newer < self.keep_versions

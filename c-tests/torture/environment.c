@@ -208,20 +208,62 @@ more_files_than_descriptors(const setup *with, const char *path)
     ++*situations;
 }
 
-static void
-little_address_space(const setup *with, const char *path)
+/* Bytes of address space that the process has by now; 0: it can't be told. */
+static rlim_t
+address_space(void)
 {
     FILE *file = fopen("/proc/self/statm", "r");
     unsigned long pages = 0;
-    rlim_t more;
 
-    if (file == NULL || fscanf(file, "%lu", &pages) != 1) {
-        return;
+    if (file == NULL) {
+        return 0;
+    }
+    if (fscanf(file, "%lu", &pages) != 1) {
+        pages = 0;
     }
     fclose(file);
-    for (more = UINT64_C(4) << 20; more < UINT64_C(16) << 30; more *= 2) {
-        work_within(with, path, RLIMIT_AS, (rlim_t)pages * 4096 + more, RLIM_INFINITY);
+    return (rlim_t)pages * 4096;
+}
+
+static void
+little_address_space(const setup *with, const char *path)
+{
+    rlim_t now = address_space();
+    rlim_t more;
+
+    for (more = UINT64_C(4) << 20; now != 0 && more < UINT64_C(16) << 30; more *= 2) {
+        work_within(with, path, RLIMIT_AS, now + more, RLIM_INFINITY);
     }
+}
+
+/* Mapped whatever comes, and after the opening there is room for no mapping more: it is written all
+   the same. */
+static void
+no_room_to_write_through(const setup *with, const char *path)
+{
+    enum { SETS = 2000, LEN = 4000 };
+    static uint8_t value[LEN];
+    ourdb_options options = options_of(with, OURDB_OPEN_KEY_VALUE);
+    ourdb *db;
+    int i;
+
+    options.io = OURDB_IO_MAP;
+    options.sync = OURDB_SYNC_OS;
+    db = OPEN(path, &options);
+    value[0] = 1;
+    CHECK_OK(ourdb_set(db, 1, value, LEN));
+    if (address_space() != 0) {
+        set_limit(RLIMIT_AS, address_space() + (1 << 20));
+        for (i = 0; i < SETS; i++) {
+            CHECK_OK(ourdb_set(db, 1, value, LEN));
+        }
+        set_limit(RLIMIT_AS, RLIM_INFINITY);
+    }
+    CHECK_OK(ourdb_set(db, 2, value, LEN));
+    CHECK_VALUE(db, 1, value, LEN);
+    CHECK_OK(ourdb_check(db, NULL, NULL));
+    CHECK_OK(ourdb_close(db));
+    ++*situations;
 }
 
 /* ---- files taken away ---------------------------------------------------------------------- */
@@ -465,6 +507,7 @@ main(void)
     for_each_setup("few descriptors", few_descriptors);
     for_each_setup("more data files than descriptors", more_files_than_descriptors);
     for_each_setup("little address space", little_address_space);
+    for_each_setup("no room to write through", no_room_to_write_through);
     for_each_setup("the directory is removed", directory_removed);
     for_each_setup("a data file is cut", data_file_cut);
     for_each_setup("a data file is cut below the writer", data_file_cut_below_the_writer);

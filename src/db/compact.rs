@@ -363,7 +363,12 @@ impl<'a> Compaction<'a> {
             if self.retention.keeps(newer, &head) {
                 kept.append(&mut undecided);
                 kept.push((location, head));
-                continue;
+                if self.retention.may_keep(newer + 1) || !chain.has_next() {
+                    continue;
+                }
+                // What is to go is not read: it may be damaged.
+                dropped_after.get_or_insert(head.commit);
+                break;
             }
             let commit = kept.last().map_or(head.commit, |(_, newer)| newer.commit);
             dropped_after.get_or_insert(commit);

@@ -115,10 +115,8 @@ impl Shared {
                 Ok(())
             },
         )?;
-        if versions
-            .iter()
-            .any(|version| version.id >= world.lookup.limit())
-        {
+        let limit = world.lookup.limit();
+        if versions.iter().any(|version| version.id >= limit) || opening.may_go_on(&outcome)? {
             return Ok(false);
         }
         // What may fail comes first. Else a mark would lead on from behind commits that were not taken in.

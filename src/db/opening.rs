@@ -14,6 +14,7 @@ use super::write::{Stamp, Writer};
 use super::{Counters, Db, Shared, World};
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::log::erasure;
 use crate::log::recovery::{LogFile, Outcome};
 use crate::log::segment::{LONGEST_FILE, Segment, name};
 use crate::log::tail::Tail;
@@ -43,6 +44,8 @@ pub(super) struct Opening<'a> {
     pub(super) leftovers: Vec<u16>,
     /// Whether the manifest on disk says "closed cleanly" and the log is newer.
     pub(super) outdated: bool,
+    /// For reading only: whether a writer was overwriting something when this began.
+    erasing: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -63,10 +66,26 @@ impl<'a> Opening<'a> {
             next_file: 0,
             leftovers: Vec::new(),
             outdated: false,
+            erasing: false,
         };
+        opening.erasing = opening.read_only && opening.is_erasing()?;
         opening.find_log_files()?;
         opening.settle_foreign_changes()?;
         Ok(opening)
+    }
+
+    fn is_erasing(&self) -> Result<bool> {
+        let Manifest {
+            uuid, generation, ..
+        } = &self.manifest;
+        Ok(erasure::read_journal(&**self.storage, uuid, *generation)?.is_some())
+    }
+
+    /// Whether the log may be longer than it looks to a reader: what a writer is just overwriting looks
+    /// like the end of it, where nothing proves that there is more.
+    pub(super) fn may_go_on(&self, outcome: &Outcome) -> Result<bool> {
+        let looks_torn = outcome.torn && self.read_only && !self.salvage();
+        Ok(looks_torn && (self.erasing || self.is_erasing()?))
     }
 
     pub(super) fn salvage(&self) -> bool {
@@ -83,6 +102,14 @@ impl<'a> Opening<'a> {
         let storage = Arc::clone(self.storage);
         let recovered = self.recover()?;
         let outcome = &recovered.outcome;
+        if self.may_go_on(outcome)? {
+            let failed = std::io::ErrorKind::WouldBlock.into();
+            return Err(Error::from_io(
+                "read",
+                storage.describe(erasure::JOURNAL),
+                failed,
+            ));
+        }
         // What is refused is left as it was found: so all that can be wrong comes first.
         self.check_lengths(outcome)?;
         recovered.table.keep(&recovered.lookup)?;

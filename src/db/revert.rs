@@ -102,7 +102,8 @@ impl Db {
             })?;
             let world = shared.read();
             if cleared {
-                differing.extend(world.lookup.entries().map(|(id, _)| id));
+                // Not those of now: a compaction may have dropped what was cleared.
+                differing.extend(past.world.lookup.entries().map(|(id, _)| id));
             }
             let mut changes = Vec::new();
             for id in differing {

@@ -45,6 +45,9 @@ pub struct Scan {
     batch: usize,
     /// How many erasures there were when it began to read what it has ahead.
     erasures: u64,
+    /// What is read ahead is looked at again before it is handed out: others erase without this handle's
+    /// knowledge.
+    looks_again: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl Db {
 
 impl Scan {
     pub(super) fn new(snapshot: Arc<Snapshot>, lower: u32, upper: u32, order: Order) -> Scan {
+        let looks_again = snapshot.shared.read_only && !order.keys_only;
         Scan {
             snapshot,
             order,
@@ -90,6 +94,7 @@ impl Scan {
             handed_out: 0,
             batch: 1,
             erasures: 0,
+            looks_again,
         }
     }
 
@@ -123,6 +128,7 @@ impl Scan {
     pub(crate) fn quick(&mut self) -> Option<Record<'_>> {
         let shared = &*self.snapshot.shared;
         if self.within.is_some()
+            || self.looks_again
             || !shared.is_own_process()
             || shared.erasures.count() != self.erasures
         {
@@ -141,6 +147,7 @@ impl Scan {
     pub fn next(&mut self) -> Result<Option<Record<'_>>> {
         self.snapshot.shared.check_process()?;
         self.drop_erased()?;
+        self.pass_over_erased()?;
         if self.handed_out == self.ahead.len() {
             self.ahead.clear();
             self.handed_out = 0;
@@ -170,11 +177,13 @@ impl Scan {
     pub(crate) fn next_many_into(&mut self, max: usize, records: &mut Records) -> Result<()> {
         self.snapshot.shared.check_process()?;
         self.drop_erased()?;
-        while self.handed_out < self.ahead.len() && records.len() < max {
-            if let Some(record) = self.ahead.get(self.handed_out) {
-                records.push(record)?;
-                self.handed_out += 1;
-            }
+        while records.len() < max {
+            self.pass_over_erased()?;
+            let Some(record) = self.ahead.get(self.handed_out) else {
+                break;
+            };
+            records.push(record)?;
+            self.handed_out += 1;
         }
         let mut is_over = false;
         while records.len() < max && records.bytes() < MOST_BYTES && !is_over {
@@ -225,6 +234,21 @@ impl Scan {
             }
         }
         Ok(count)
+    }
+
+    /// Passes over what another process has erased of what was read ahead and comes next.
+    fn pass_over_erased(&mut self) -> Result<()> {
+        while self.looks_again
+            && let Some(record) = self.ahead.get(self.handed_out)
+        {
+            let _reading = self.snapshot.begin_reading();
+            let entry = self.snapshot.world.lookup.get(record.id);
+            if self.snapshot.live(record.id, entry)?.is_some() {
+                break;
+            }
+            self.handed_out += 1;
+        }
+        Ok(())
     }
 
     /// Takes what was erased since out of what was read ahead.

@@ -67,8 +67,9 @@ pub unsafe extern "C" fn ourdb_changes(
         answer(FUNCTION, out, "out", || {
             with(db, |db| {
                 let (changes, commit) = db.changes(since_commit, max_bytes)?;
+                let changes = ourdb_buf::of(changes)?;
                 last = commit;
-                ourdb_buf::of(changes)
+                Ok(changes)
             })
         })
     };

@@ -55,21 +55,20 @@ impl Ahead {
         self.unused = 0..0;
     }
 
-    /// Writes through the window; `false` where it can't be had and the kernel must be asked. An error
-    /// where it `must` be had, and the file can't be mapped. `file` was synced so often.
+    /// Writes through the window; `false` where it can't be had and the kernel must be asked. `file` was
+    /// synced so often.
     #[inline]
     pub(super) fn write(
         &mut self,
         file: &fs::File,
         syncs: u32,
-        must: bool,
         position: u64,
         parts: &[&[u8]],
     ) -> io::Result<bool> {
         let end = position + parts.iter().map(|part| part.len() as u64).sum::<u64>();
         let is_ready = syncs == self.syncs
             && (self.window.as_ref()).is_some_and(|window| window.is_ready(position, end));
-        let is_ready = is_ready || self.make_ready(file, syncs, must, position, end)?;
+        let is_ready = is_ready || self.make_ready(file, syncs, position, end)?;
         self.unused.start = self.unused.start.max(end);
         let Some(window) = self.window.as_ref().filter(|_| is_ready) else {
             return Ok(false);
@@ -98,7 +97,6 @@ impl Ahead {
         &mut self,
         file: &fs::File,
         syncs: u32,
-        must: bool,
         position: u64,
         end: u64,
     ) -> io::Result<bool> {
@@ -124,10 +122,10 @@ impl Ahead {
             if end > to {
                 return Ok(false);
             }
-            let mapping = match Mapping::new((to - start) as usize, Backing::Write(file, start)) {
-                Ok(mapping) => mapping,
-                Err(error) if must => return Err(error),
-                Err(_) => return Ok(false),
+            // Also with `IoMode::Map`: that there is no room for a mapping now is no failed write.
+            let Ok(mapping) = Mapping::new((to - start) as usize, Backing::Write(file, start))
+            else {
+                return Ok(false);
             };
             let first = (position - position % page_size() as u64).max(start);
             self.window = Some(Window {

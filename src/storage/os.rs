@@ -513,8 +513,7 @@ impl File for OsFile {
     fn append(&self, ahead: &mut Ahead, position: u64, parts: &[&[u8]]) -> io::Result<()> {
         if self.io != IoMode::File && self.reserved.load(Ordering::Relaxed) {
             let syncs = self.syncs.load(Ordering::Relaxed);
-            let must = self.io == IoMode::Map;
-            if ahead.write(&self.file, syncs, must, position, parts)? {
+            if ahead.write(&self.file, syncs, position, parts)? {
                 return Ok(());
             }
         }

@@ -744,6 +744,50 @@ fn files_that_were_being_made_are_removed() {
     }
 }
 
+/// Damage to what nothing keeps goes with it; to what is kept, the compaction is refused.
+#[test]
+fn a_damaged_version_is_in_the_way_only_where_it_is_kept() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let keep = |keep_versions, keep_since_commit| Retention {
+        keep_versions,
+        keep_since_us: 0,
+        keep_since_commit,
+    };
+    for (retention, is_kept) in [
+        (keep(0, 0), false),
+        (keep(1, 0), false),
+        (keep(2, 0), true),
+        // Which commit it is of says the head that is damaged.
+        (keep(0, 3), true),
+    ] {
+        let storage = Arc::new(MemoryStorage::new());
+        let db = open(&storage, &options);
+        for value in [b"oldest", b"older!", b"newest"] {
+            db.set(1, value).expect("a set");
+        }
+        db.set(2, b"another").expect("a set");
+        // In the second head.
+        let file = storage.open("0.db", Access::Write).expect("a data file");
+        file.write_at(64 + 46 + 12, &[&[0xff]]).expect("a write");
+        let compacted = db.compact(&retention, |_, _| ControlFlow::Continue(()));
+        assert_eq!(compacted.is_err(), is_kept, "{retention:?}: {compacted:?}");
+        assert_eq!(db.get(1).expect("a value"), b"newest");
+        let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+        assert_eq!(report.is_sound(), !is_kept, "{retention:?}: {report}");
+        if let Err(error) = compacted {
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        } else {
+            assert_eq!(db.history(1, 0).expect("a history").len(), 1);
+            let past = db.snapshot_at(2);
+            assert!(matches!(past, Err(Error::NotFound(_))), "{past:?}");
+        }
+    }
+}
+
 /// Not only once the handle is given back, and no erasure comes to them any more.
 #[test]
 fn a_panic_of_who_is_told_leaves_no_copies() {

@@ -8,7 +8,7 @@ use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, IoMode, Options, Order, Retention, State};
+use ourdb::{Db, Error, IoMode, Options, Order, Retention, State, Sync};
 
 fn read_only() -> Options {
     Options {
@@ -86,6 +86,106 @@ fn a_record_that_is_being_erased_is_found_or_not_found() {
         found > 3 && gone > 3,
         "found {found} times, not found {gone} times"
     );
+}
+
+/// Nor does a scan give out what it has read ahead and is erased by then.
+#[test]
+fn a_scan_does_not_hand_out_what_was_erased_since_it_was_read_ahead() {
+    let options = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    let storage = SimStorage::new(Disk::new(), true, 1);
+    let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+    (0..64).for_each(|id| db.set(id, &[id as u8; 100]).expect("a set"));
+    let reader = Db::open_on(Arc::new(storage), &read_only()).expect("a reader");
+    let snapshot = reader.snapshot().expect("a snapshot");
+    let all = Order::default();
+    let mut scans = [
+        reader.scan(0, 99, all).expect("a scan"),
+        snapshot.scan(0, 99, all).expect("a scan"),
+        snapshot.scan(0, 99, all).expect("a scan"),
+    ];
+    for scan in &mut scans {
+        for id in 0..4 {
+            assert_eq!(scan.next().expect("a record").map(|it| it.id), Some(id));
+        }
+    }
+    // All are read ahead by now, 7 and those behind it are not.
+    let erased = [4, 6, 7, 20];
+    erased
+        .iter()
+        .for_each(|&id| db.erase(id).expect("an erasure"));
+    let expected: Vec<u32> = (4..64).filter(|id| !erased.contains(id)).collect();
+    for (way, scan) in scans.iter_mut().enumerate() {
+        let mut ids = Vec::new();
+        if way == 2 {
+            let records = scan.next_many(99).expect("records");
+            ids.extend(records.iter().map(|it| it.id));
+        }
+        while let Some(record) = scan.next().expect("a record") {
+            assert_eq!(record.value, [record.id as u8; 100]);
+            ids.push(record.id);
+        }
+        assert_eq!(ids, expected, "way {way}");
+    }
+}
+
+/// Another writer finishes an erasure that was interrupted before anything proved how long the log is, and
+/// stands still after any of its writes: no reader takes the record that it overwrites for the log's end.
+#[test]
+fn a_log_does_not_end_where_an_interrupted_erasure_is_finished() {
+    let options = |sync| Options {
+        key_value: true,
+        record_size_max: 200_000,
+        sync,
+        ..Options::default()
+    };
+    let mut refused = 0;
+    for after in 0.. {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let open = |options| Db::open_on(Arc::new(storage.clone()), &options);
+        let fail = |calls, after| {
+            storage.fail(Some(Fault {
+                calls,
+                after: storage.calls(calls) + after,
+                errno: Errno::Io,
+                sticky: true,
+                partly: false,
+                pages: Pages::Dirty,
+            }));
+        };
+        let db = open(options(Sync::Os)).expect("a new database");
+        db.set(1, &[1; 150_000]).expect("a set");
+        (2..9).for_each(|id| db.set(id, b"others").expect("a set"));
+        fail(Calls::Syncing, 0);
+        db.erase(1).expect_err("no sync");
+        drop(db);
+        fail(Calls::Changing, after);
+        let finished = open(options(Sync::Commit));
+        storage.fail(None);
+        let is_finished = finished.is_ok();
+        // As long as it stands still it has the lock.
+        let lock = match &finished {
+            Ok(_) => None,
+            Err(_) => storage.lock("LOCK").expect("a lock"),
+        };
+        assert!(is_finished || lock.is_some());
+        match open(read_only()) {
+            Ok(reader) => {
+                let there = (1..9).filter(|&id| reader.contains(id).expect("contains"));
+                assert!(there.count() >= 7, "{after} writes");
+            }
+            Err(error) => {
+                assert!(!is_finished, "{error}");
+                refused += 1;
+            }
+        }
+        if is_finished {
+            break;
+        }
+    }
+    assert!(refused > 0, "nobody read in the middle of it");
 }
 
 /// At whatever call a refresh fails, the next one goes on from where the last whole one came to.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Options};
+use ourdb::{Db, Options, Retention};
 use shuttle::rand::Rng;
 use shuttle::thread;
 
@@ -43,6 +43,34 @@ fn a_check_beside_clears_and_commits_finds_no_damage() {
                 let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
                 assert!(report.is_sound(), "{report}");
             }
+        });
+    });
+}
+
+/// An erasure takes its record away also from a world that a compaction has replaced, and that is being
+/// checked still.
+#[test]
+fn a_check_beside_a_compaction_and_an_erasure_finds_no_damage() {
+    explore(1000, || {
+        let options = Options {
+            key_value: true,
+            native: true,
+            record_nr_max: 200,
+            ..Options::default()
+        };
+        let db = Db::open_on(Arc::new(MemoryStorage::new()), &options).expect("a new database");
+        for id in 0..3 {
+            db.set(id, b"before").expect("set");
+        }
+        thread::scope(|scope| {
+            let db = &db;
+            scope.spawn(move || {
+                db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+                    .expect("a compaction");
+                db.erase(1).expect("an erasure");
+            });
+            let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+            assert!(report.is_sound(), "{report}");
         });
     });
 }

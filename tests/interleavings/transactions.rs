@@ -1,10 +1,11 @@
 //! Transactions beside each other, beside a writer, and beside a clear.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, Options, Order, Result, State, Txn};
+use ourdb::{Db, Error, Options, Order, Result, Retention, State, Txn};
 use shuttle::rand::Rng;
 use shuttle::thread;
 
@@ -243,6 +244,41 @@ fn a_commit_beside_a_clear() {
         assert_eq!(put.value, [u8::from(there)], "commit {}", put.commit);
         let last = db.last_commit().expect("last_commit");
         assert_eq!(db.contains(2).expect("contains"), put.commit == last);
+    });
+}
+
+/// Who goes back finds what was cleared beside it, also where a compaction has dropped it by then.
+#[test]
+fn going_back_beside_a_clear_and_a_compaction() {
+    explore(2000, || {
+        let db = create(&[1, 2]);
+        let at = db.last_commit().expect("last_commit");
+        db.set(3, &[3]).expect("a set");
+        let reverted = thread::scope(|scope| {
+            let db = &db;
+            scope.spawn(move || {
+                db.clear().expect("clear");
+                let nothing = Retention {
+                    keep_versions: 0,
+                    ..Retention::default()
+                };
+                db.compact(&nothing, |_, _| ControlFlow::Continue(()))
+                    .expect("a compaction");
+            });
+            match db.revert_all(at) {
+                Ok(()) => true,
+                // Compacted before it began.
+                Err(Error::NotFound(_)) => false,
+                Err(error) => panic!("revert_all: {error}"),
+            }
+        });
+        // Before the clear something is to be deleted, and after it all is to be set.
+        let commits = db.last_commit().expect("last_commit") - at;
+        assert_eq!(commits, 2 + u64::from(reverted));
+        let there: Vec<u32> = (1..4)
+            .filter(|&id| db.contains(id).expect("contains"))
+            .collect();
+        assert!([&[][..], &[1, 2]].contains(&&*there), "{there:?}");
     });
 }
 
