@@ -51,7 +51,7 @@ fn a_check_beside_clears_and_commits_finds_no_damage() {
 /// checked still.
 #[test]
 fn a_check_beside_a_compaction_and_an_erasure_finds_no_damage() {
-    explore(1000, || {
+    explore(3000, || {
         let options = Options {
             key_value: true,
             native: true,
@@ -62,15 +62,21 @@ fn a_check_beside_a_compaction_and_an_erasure_finds_no_damage() {
         for id in 0..3 {
             db.set(id, b"before").expect("set");
         }
+        let mut is_told = false;
         thread::scope(|scope| {
             let db = &db;
-            scope.spawn(move || {
-                db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
-                    .expect("a compaction");
-                db.erase(1).expect("an erasure");
-            });
-            let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
+            let go_on = |_, _| ControlFlow::Continue(());
+            let told = |_, _| {
+                if !std::mem::replace(&mut is_told, true) {
+                    db.compact(&Retention::default(), go_on)
+                        .expect("a compaction");
+                    scope.spawn(|| db.erase(1).expect("an erasure"));
+                }
+                ControlFlow::Continue(())
+            };
+            let report = db.check(told).expect("a check");
             assert!(report.is_sound(), "{report}");
         });
+        assert!(is_told);
     });
 }
