@@ -451,7 +451,7 @@
  *                                                     ourdb_apply(copy, bytes, len);
  *     ... until buf.len is 0
  *
- * - The receiver is a database of the same mode, that is only written to by ourdb_apply(). It
+ * - The receiver is a database, of either mode, that is only written to by ourdb_apply(). It
  *   begins empty, or as a backup of the sender.
  * - Commits come in whole and in order, with the numbers and times of the sender. Applying the same
  *   bytes twice changes nothing. Bytes that leave a gap are OURDB_INCOMPATIBLE, damaged ones

@@ -30,6 +30,10 @@ use crate::options::IoMode;
 use crate::storage::Storage;
 use crate::storage::os::OsStorage;
 
+/// So often a reader's handle copies what the writer overwrites meanwhile: each time it would have to erase
+/// in the very moment in which its record is copied.
+const MOST_ATTEMPTS: u32 = 8;
+
 impl Db {
     /// Makes a backup in directory `destination`, or brings one up to date: all commits that were
     /// visible when it began, with every version of every record. Readers and writers go on; the
@@ -81,13 +85,16 @@ impl Db {
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
         let _no_erasure = self.without_erasures()?;
-        match self.copy_to(&destination, &mut progress) {
-            // What another process has overwritten meanwhile may have been copied half before that and half
-            // after it.
-            Err(Error::Corrupt { .. }) if self.is_read_only() => {
-                self.copy_to(&destination, &mut progress)
+        let mut attempt = 1;
+        loop {
+            match self.copy_to(&destination, &mut progress) {
+                // What another process has overwritten meanwhile may have been copied half before that and
+                // half after it.
+                Err(Error::Corrupt { .. }) if self.is_read_only() && attempt < MOST_ATTEMPTS => {
+                    attempt += 1;
+                }
+                copied => return copied,
             }
-            copied => copied,
         }
     }
 

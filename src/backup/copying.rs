@@ -3,14 +3,16 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::MOST_ATTEMPTS;
 use super::plan::{Plan, is_interrupted, list};
 use crate::base;
-use crate::db::{Extent, Part, open_copy, remove_leftovers};
+use crate::db::{Extent, Part, open_copy, remove_leftovers, superseded};
 use crate::error::{Error, FailedSync, Result};
 use crate::herolib;
 use crate::log::erasure;
 use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, name};
+use crate::lookup::Entry;
 use crate::lookup::checkpoint::{INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, Manifest, State};
 use crate::planted::planted;
@@ -60,20 +62,19 @@ impl Plan<'_> {
         {
             self.check_history(earlier)?;
         }
+        let base = self.read_base()?;
         let before = self.begin()?;
         for part in &self.extent.parts {
             self.copy(part, &mut tell)?;
+            self.copy_until_same(part)?;
         }
-        self.write_base()?;
+        self.write_base(base)?;
         self.sync_names()?;
         if before.state == State::Unfinished || !self.extends(&before) {
             // All of it is on disk, and from here on it is this backup or none.
-            let copied = Manifest {
-                state: State::Unfinished,
-                files: with_files_of(self.wanted.files.clone(), Some(&before)),
-                ..self.wanted.clone()
-            };
-            copied.write(&**self.destination)?;
+            if before.state != State::Unfinished {
+                self.unfinished(Some(&before)).write(&**self.destination)?;
+            }
             self.remove_derived()?;
         }
         remove_leftovers(&**self.destination, &before, &self.wanted)?;
@@ -139,15 +140,7 @@ impl Plan<'_> {
                     ..earlier.clone()
                 }
             }
-            earlier => {
-                let mut files = with_files_of(self.wanted.files.clone(), earlier.as_ref());
-                files.iter_mut().for_each(|file| file.len = 0);
-                Manifest {
-                    state: State::Unfinished,
-                    files,
-                    ..self.wanted.clone()
-                }
-            }
+            earlier => self.unfinished(earlier.as_ref()),
         };
         match planted!(backup_done_before_copied) {
             true => self.wanted.write(&**self.destination)?,
@@ -157,6 +150,39 @@ impl Plan<'_> {
             self.remove_derived()?;
         }
         Ok(begun)
+    }
+
+    /// No backup yet, of which nothing counts before it was opened: what was copied may be damaged. Names
+    /// what was there before.
+    fn unfinished(&self, before: Option<&Manifest>) -> Manifest {
+        let mut files = with_files_of(self.wanted.files.clone(), before);
+        files.iter_mut().for_each(|file| file.len = 0);
+        Manifest {
+            state: State::Unfinished,
+            files,
+            ..self.wanted.clone()
+        }
+    }
+
+    /// A reader doesn't know what the writer erases. A record of the log that was copied half before that
+    /// and half after it is found when the copy is opened; what herolib wrote is not read then. So it is
+    /// compared: heads are overwritten before their values, and so a copy that is the same from front to
+    /// back has none torn.
+    fn copy_until_same(&self, part: &Part) -> Result<()> {
+        let number = part.segment.number;
+        let is_frozen = matches!(part.kind, FileKind::Frozen { .. });
+        if !is_frozen || !self.db.is_read_only() || self.kept(number) == part.end {
+            return Ok(());
+        }
+        for _ in 0..MOST_ATTEMPTS {
+            if self.is_same_throughout(part)? {
+                return Ok(());
+            }
+            self.copy(part, &mut |_| Ok(()))?;
+        }
+        Err(Error::Busy {
+            what: format!("the writer erases what is being copied of {}", name(number)).into(),
+        })
     }
 
     /// Copies what the destination doesn't have of a data file, and syncs it.
@@ -234,17 +260,29 @@ impl Plan<'_> {
         (same && file.len().ok()? >= part.end).then_some(file)
     }
 
-    /// Writes what the log builds upon.
-    fn write_base(&mut self) -> Result<()> {
-        let generation = self.wanted.generation;
+    /// What the log builds upon, if that isn't nothing.
+    fn read_base(&self) -> Result<Option<Vec<(u32, Entry)>>> {
         let frozen = |part: &Part| matches!(part.kind, FileKind::Frozen { .. });
-        let entries = match self.wanted.base {
-            Some(stamp) => base::read(self.db.storage(), generation, stamp)?,
+        match self.wanted.base {
+            Some(stamp) => {
+                let read = base::read(self.db.storage(), self.wanted.generation, stamp);
+                read.map(Some)
+                    .map_err(|error| match self.db.is_superseded(&self.extent.world) {
+                        true => superseded(),
+                        false => error,
+                    })
+            }
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
             None if self.extent.parts.iter().any(frozen) => {
-                self.extent.world.lookup.entries().collect()
+                Ok(Some(self.extent.world.lookup.entries().collect()))
             }
-            None => return Ok(()),
+            None => Ok(None),
+        }
+    }
+
+    fn write_base(&mut self, entries: Option<Vec<(u32, Entry)>>) -> Result<()> {
+        let Some(entries) = entries else {
+            return Ok(());
         };
         let earlier = self.earlier.as_ref();
         let there = earlier.filter(|earlier| {
@@ -254,7 +292,11 @@ impl Plan<'_> {
                 && earlier.state != State::Unfinished
         });
         if there.is_none() {
-            self.wanted.base = Some(base::write(&**self.destination, generation, &entries)?);
+            self.wanted.base = Some(base::write(
+                &**self.destination,
+                self.wanted.generation,
+                &entries,
+            )?);
         }
         Ok(())
     }

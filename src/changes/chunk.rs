@@ -396,9 +396,10 @@ impl<'a> Chunk<'a> {
         Ok((commit, time_us))
     }
 
-    /// Whether any of the commits erases.
-    pub(crate) fn erases(&self) -> bool {
-        self.records.iter().any(|it| it.kind == Kind::Erase)
+    /// Whether any of the commits after `commit` erases.
+    pub(crate) fn erases_after(&self, commit: u64) -> bool {
+        let mut new = self.commits.iter().filter(|it| it.commit > commit);
+        new.any(|it| self.changes(it).iter().any(|it| it.kind == Kind::Erase))
     }
 
     /// The records of a commit of this chunk.

@@ -54,7 +54,7 @@ impl Db {
     /// Appends them; `false` where all are here already.
     fn apply_new(&self, chunk: &Chunk<'_>) -> Result<bool> {
         let shared = &*self.shared;
-        let erases = chunk.erases();
+        let erases = chunk.erases_after(shared.writer().commit);
         let _turn = match erases {
             true => Some(shared.turn_to_erase()?),
             false => None,
@@ -114,11 +114,13 @@ impl Db {
 
     /// Refuses changes for a database that holds versions which no commit number stands for.
     fn check_own_base(&self, writer: &Writer) -> Result<()> {
-        if writer.manifest.base.is_none() {
+        let is_taken_over = writer.manifest.base.is_some();
+        // Of what a compaction has kept of that nothing says so any more, but that there is no commit.
+        if !is_taken_over && writer.commit != 0 {
             return Ok(());
         }
         let extent = self.extent_with(writer);
-        if extent.first_commit()? <= writer.commit {
+        if !extent.has_base() || extent.first_commit()? <= writer.commit {
             return Ok(());
         }
         Err(Error::incompatible(

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::ticker::{Stop, Ticker};
 use super::{Shared, World};
 use crate::error::{Error, Result};
+use crate::log::record::HEAD;
+use crate::lookup::Entry;
 use crate::options::Options;
 use crate::retention::Retention;
 
@@ -115,10 +117,13 @@ impl Compactor {
     /// How many bytes a compaction before this opening may have left dead. That is not noted
     /// anywhere; where it kept older versions, all that is dead in its files counts.
     fn left_before(&self, shared: &Shared, world: &World) -> Result<u64> {
-        if self.retention.keep_versions == 1 {
-            return Ok(0);
-        }
         let is_base = |number| world.log.segment(number).is_some_and(|it| !it.is_log());
+        if self.retention.keep_versions == 1 {
+            // Of the versions alone that it kept no other is newer: deletions.
+            let is_kept = |entry: Entry| entry.is_deleted() && is_base(entry.location().file);
+            let kept = world.lookup.entries().filter(|&(_, entry)| is_kept(entry));
+            return Ok(HEAD as u64 * kept.count() as u64);
+        }
         let segments = world.log.segments().filter(|segment| !segment.is_log());
         let total: u64 = segments.map(|segment| segment.view().end()).sum();
         Ok(total.saturating_sub(shared.bytes_live(world, is_base)?))

@@ -91,6 +91,7 @@ impl Shared {
         }
         // Higher than what follows from the log where a transaction has taken ids and not used them.
         let next_id = manifest.next_id;
+        let limits = manifest.limits;
         let opening = Opening::new(storage, &self.options, manifest, None)?;
         if opening.manifest.generation != log.generation {
             return Ok(false);
@@ -157,6 +158,7 @@ impl Shared {
         writer.commit = outcome.commit;
         writer.time_us = outcome.time_us;
         writer.next_id = writer.next_id.max(next_id);
+        writer.manifest.limits = limits;
         let mut now = writer.now();
         now.end = outcome.end;
         self.make_visible(writer, now);
@@ -170,7 +172,13 @@ impl Shared {
 
     /// Opens the database anew, in place of what this handle has open.
     fn reload(&self, writer: &mut Writer) -> Result<Replaced<World>> {
-        let other = open_for_reading(&self.storage, &self.options)?;
+        // A writer may have raised the limit beyond what this handle was opened with.
+        let stored = Manifest::read(&*self.storage)?.map_or(0, |found| found.limits.record_nr_max);
+        let mut options = self.options.clone();
+        if options.record_nr_max != 0 {
+            options.record_nr_max = options.record_nr_max.max(stored);
+        }
+        let other = open_for_reading(&self.storage, &options)?;
         // A directory of herolib's has got an uuid in memory only, until a writer takes it over.
         let is_same = other.shared.read().log.uuid == self.read().log.uuid
             || writer.manifest.is_taken_over_in_memory();

@@ -167,9 +167,12 @@ impl<'a> Opening<'a> {
         counters.appended.store(outcome.commit, Ordering::Relaxed);
         counters.next_id.store(recovered.next_id, Ordering::Relaxed);
         counters.show(&writer.now());
-        // What was recovered may not be on disk yet.
-        let unsynced = outcome.has_unsynced() && self.options.sync != Sync::Commit;
-        let group = GroupSync::new(outcome.commit.saturating_sub(u64::from(unsynced)));
+        // What was recovered may not be on disk yet. A reader syncs nothing.
+        let is_settled = self.options.sync == Sync::Commit && !self.read_only;
+        let group = GroupSync::new(match outcome.has_unsynced() && !is_settled {
+            true => outcome.synced_commit.min(outcome.commit.saturating_sub(1)),
+            false => outcome.commit,
+        });
         let base = Stamp {
             commit: self.base_commit(),
             time_us: self.manifest.base_time_us,

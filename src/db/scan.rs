@@ -50,6 +50,13 @@ pub struct Scan {
     looks_again: bool,
 }
 
+/// Where a scan has come to.
+pub(crate) struct Place {
+    left: Option<(u32, u32)>,
+    handed_out: usize,
+    erasures: u64,
+}
+
 #[derive(Debug)]
 struct Within {
     writes: Arc<Writes>,
@@ -164,6 +171,25 @@ impl Scan {
             within.reached(record.map_or(within.to, |record| record.id));
         }
         Ok(record)
+    }
+
+    /// Where the scan has come to, to [go back](Scan::go_back) there.
+    pub(crate) fn place(&mut self) -> Result<Place> {
+        // Else what was read ahead would be counted anew.
+        self.drop_erased()?;
+        Ok(Place {
+            left: self.left,
+            handed_out: self.handed_out,
+            erasures: self.erasures,
+        })
+    }
+
+    /// Takes back what [`Scan::next_many_into`] has given since, and could not be handed out: it comes again.
+    pub(crate) fn go_back(&mut self, place: Place) {
+        self.left = place.left;
+        // Where something was taken out of it since, what was handed out by then went too.
+        let is_same = self.erasures == place.erasures;
+        self.handed_out = if is_same { place.handed_out } else { 0 };
     }
 
     /// The next `max` records, or fewer: the last ones, or a mebibyte of them. None: it is over.

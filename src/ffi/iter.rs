@@ -199,12 +199,19 @@ pub unsafe extern "C" fn ourdb_iter_next_many(
     unsafe {
         answer("ourdb_iter_next_many", out, "out", || {
             with_part_mut(iter, |it: &mut Scanning| {
+                let place = it.scan.place()?;
                 let mut list = List::new();
-                it.scan.next_many_into(max, list.records())?;
-                if list.records().is_empty() {
-                    return Err(Failure::Over);
+                let read = it.scan.next_many_into(max, list.records());
+                let taken = read.map_err(Failure::from).and_then(|()| {
+                    if list.records().is_empty() {
+                        return Err(Failure::Over);
+                    }
+                    list.finish(|record| item(record, it.keys_only))
+                });
+                if !matches!(taken, Ok(_) | Err(Failure::Over)) {
+                    it.scan.go_back(place);
                 }
-                list.finish(|record| item(record, it.keys_only))
+                taken
             })
         })
     }

@@ -64,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) time_us: u64,
     /// Up to here the log was on disk at some time, as the start or a sync mark says.
     pub(crate) synced: Option<LogEnd>,
+    /// The last commit of those that were.
+    pub(crate) synced_commit: u64,
     /// Bytes that were read.
     pub(crate) read: u64,
     /// Whether anything but reserved space lies behind the end.
@@ -95,6 +97,7 @@ pub(crate) fn replay(
         commit: start.commit,
         time_us: start.time_us,
         synced: start.synced,
+        synced_commit: start.commit,
         read: 0,
         torn: false,
         behind: Vec::new(),
@@ -340,6 +343,7 @@ impl Replay<'_> {
                 outcome.synced = outcome
                     .synced
                     .max(Some(LogEnd::from_location(head.previous)));
+                outcome.synced_commit = outcome.synced_commit.max(head.commit);
             } else {
                 reserve(&mut self.pending, 1)?;
                 self.pending.push(Replayed {
