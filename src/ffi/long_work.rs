@@ -164,12 +164,15 @@ pub unsafe extern "C" fn ourdb_compact(
 /// @return OURDB_OK, or
 /// - OURDB_INCOMPATIBLE: the directory holds something else, or a backup that was written to since
 /// - OURDB_LOCKED: somebody has the backup open for writing
+/// - OURDB_BUSY: db is open for reading only, and the files of the moment that it sees went with a
+///   compaction: call ourdb_refresh(). Or the writer erases quicker than it can be copied
 /// - OURDB_CANCELLED: progress asked to stop
 /// - OURDB_INVALID_ARGUMENT: destination is NULL or empty
 /// - OURDB_NO_SPACE: disk or quota is full there
 /// - a code that any read can return (see Errors)
 ///
-/// Cost: reads what is new and writes it, with a few syncs.
+/// Cost: reads what is new and writes it, with a few syncs, and takes 8 bytes of memory per id
+/// meanwhile, with OURDB_LOOKUP_DISK too.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_backup(
     db: *const ourdb,

@@ -130,6 +130,30 @@ fn it_does_not_come_where_there_is_nothing_to_gain() {
     check(&db, 19);
 }
 
+/// Deletions are all that is left where everything was deleted, and a compaction keeps them.
+#[test]
+fn it_does_not_come_for_deletions_that_it_has_to_keep() {
+    let directory = TempDirectory::new();
+    let options = Options {
+        auto_keep_versions: 1,
+        ..options()
+    };
+    let db = Db::open(directory.path(), &options).expect("it opens");
+    let ids: Vec<u32> = (0..20_000).collect();
+    let records: Vec<(u32, &[u8])> = ids.iter().map(|&id| (id, &[0; 50][..])).collect();
+    db.set_many(&records).expect("a set of all");
+    db.delete_many(&ids).expect("a deletion of all");
+    wait_until("a compaction", || stats(&db).versions == 20_000);
+    db.close().expect("a close");
+    let names = data_files(directory.path());
+    for _ in 0..2 {
+        let db = Db::open(directory.path(), &options).expect("it opens again");
+        sleep(A_WHILE);
+        assert_eq!(data_files(directory.path()), names);
+        db.close().expect("a close");
+    }
+}
+
 #[test]
 fn it_does_not_come_to_few_bytes_nor_where_nobody_asked() {
     for (rounds, percent, read_only) in [(2, 1, false), (20, 0, false), (20, 50, true)] {

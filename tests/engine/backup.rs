@@ -16,7 +16,7 @@ use crate::support::sim::{Calls, Disk, Errno, Fault, History, Loss, Pages, SimSt
 use crate::support::{Random, TempDirectory, Verdict};
 use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
-use ourdb::{Db, Error, LookupKind, NotFound, Options, Retention, Sync};
+use ourdb::{Db, Error, LookupKind, NotFound, Options, Order, Retention, Sync};
 
 fn on(_done: u64, _total: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -1305,4 +1305,118 @@ fn a_reader_backs_up_what_is_erased_by_changes_to_come() {
         assert_eq!(backup.count().unwrap(), 1);
         assert_eq!(backup.get(2).unwrap(), b"two");
     }
+}
+
+/// What a reader copies while the writer erases it is whole there, or copied again.
+#[test]
+fn a_reader_backs_up_what_is_erased_while_it_is_copied() {
+    const LARGE: usize = 12 << 20;
+    for is_anew in [false, true] {
+        let (directory, target) = (TempDirectory::new(), TempDirectory::new());
+        let options = Options {
+            key_value: true,
+            native: true,
+            record_size_max: LARGE as u32,
+            ..Options::default()
+        };
+        let writer = Db::open(directory.path(), &options).expect("a new database");
+        writer.set(1, &vec![1; LARGE]).expect("a set");
+        writer.set(2, b"stays").expect("a set");
+        if is_anew {
+            writer.backup(target.path(), on).expect("an earlier backup");
+            writer
+                .compact(&Retention::default(), on)
+                .expect("a compaction");
+        }
+        let reader = Db::open(directory.path(), &read_only()).expect("a reader");
+        let mut is_erased = false;
+        let erase = |done, _| {
+            if done > 0 && !std::mem::replace(&mut is_erased, true) {
+                writer.erase(1).expect("an erasure");
+            }
+            ControlFlow::Continue(())
+        };
+        reader.backup(target.path(), erase).expect("a backup");
+        assert!(is_erased);
+        let commit = reader.last_commit().expect("a number");
+        check_values(target.path(), commit, 1);
+        reader.refresh().expect("a refresh");
+        reader.backup(target.path(), on).expect("the next one");
+        check_values(target.path(), 3, 1);
+        writer.set(3, b"more").expect("a set");
+        writer.backup(target.path(), on).expect("the writer's");
+        check_values(target.path(), 4, 2);
+    }
+}
+
+/// The backup is sound, ends with this commit and gives out the values of so many records.
+fn check_values(path: &Path, commit: u64, values: usize) {
+    let backup = Db::open(path, &read_only()).expect("the backup opens");
+    assert_eq!(backup.last_commit().expect("a number"), commit);
+    let report = backup.check(on).expect("a check");
+    assert!(report.is_sound(), "{report}");
+    let mut scan = backup.scan(0, u32::MAX, Order::default()).expect("a scan");
+    let mut whole = 0;
+    while let Some(record) = scan.next().expect("a record") {
+        whole += usize::from(record.value.iter().any(|&byte| byte != 0));
+    }
+    assert_eq!(whole, values);
+}
+
+/// The same of what herolib wrote, which no opening of the copy reads.
+#[test]
+fn a_reader_backs_up_what_is_erased_of_herolibs_while_it_is_copied() {
+    const LEN: usize = 60_000;
+    let (directory, target) = (TempDirectory::new(), TempDirectory::new());
+    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
+    let ids: Vec<u32> = (0..200).map(|_| herolib.insert(&[7; LEN])).collect();
+    let places: Vec<u64> = (ids.iter())
+        .map(|&id| u64::from(herolib.place(id).1))
+        .collect();
+    herolib.close();
+    let writer = Db::open(directory.path(), &Options::default()).expect("it is taken over");
+    writer.set(ids[0], b"ours").expect("a set");
+    writer.sync().expect("a sync");
+    let reader = Db::open(directory.path(), &read_only()).expect("a reader");
+    let mut erased = None;
+    // The one that is copied half by then.
+    let erase = |done, _| {
+        let is_torn = |place: &&u64| (**place + 100..**place + LEN as u64).contains(&done);
+        if erased.is_none()
+            && let Some(index) = places.iter().position(|place| is_torn(&place))
+        {
+            writer.erase(ids[index]).expect("an erasure");
+            erased = Some(ids[index]);
+        }
+        ControlFlow::Continue(())
+    };
+    reader.backup(target.path(), erase).expect("a backup");
+    assert!(erased.is_some());
+    check_values(target.path(), 1, 199);
+    for from in [&reader, &writer] {
+        from.refresh().expect("a refresh");
+        from.backup(target.path(), on).expect("the next one");
+        check_values(target.path(), 2, 199);
+    }
+}
+
+/// What herolib's records are found by is a file that goes with a compaction; nothing else is wrong then.
+#[test]
+fn a_reader_of_what_was_compacted_since_says_that_it_is_to_be_refreshed() {
+    let (directory, target) = (TempDirectory::new(), TempDirectory::new());
+    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
+    let id = herolib.insert(b"herolib's");
+    herolib.close();
+    let writer = Db::open(directory.path(), &Options::default()).expect("it is taken over");
+    writer.insert(b"ours").expect("an insert");
+    let reader = Db::open(directory.path(), &read_only()).expect("a reader");
+    writer
+        .compact(&Retention::default(), on)
+        .expect("a compaction");
+    let refused = reader.backup(target.path(), on);
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    assert_eq!(reader.get(id).expect("a value"), b"herolib's");
+    reader.refresh().expect("a refresh");
+    reader.backup(target.path(), on).expect("a backup");
+    check_values(target.path(), 1, 2);
 }

@@ -641,6 +641,24 @@ fn the_next_id_is_carried_over() {
     }
 }
 
+/// Nor are changes applied over it, compacted or not.
+#[test]
+fn what_was_taken_over_and_compacted_takes_no_changes() {
+    let directory = TempDirectory::new();
+    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
+    herolib.insert(b"herolib's");
+    herolib.close();
+    let db = Db::open(directory.path(), &Options::default()).unwrap();
+    let foreign = sender().changes(0, 0).unwrap().0;
+    for _ in 0..2 {
+        incompatible(db.apply(&foreign), "over a base");
+        db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+            .unwrap();
+    }
+    assert_eq!(db.get(1).unwrap(), b"herolib's");
+    assert_eq!(db.last_commit().unwrap(), 0);
+}
+
 #[test]
 fn what_was_taken_over_is_not_in_the_changes() {
     let directory = TempDirectory::new();

@@ -710,3 +710,59 @@ fn fail_each_of_a_compaction(calls: Calls) {
         assert!(again.check(go_on).expect(&what).is_sound(), "{what}");
     }
 }
+
+/// After the death of a process only what a mark, a checkpoint or a close proves is known to be on disk,
+/// and that is still there after a loss of power.
+#[test]
+fn what_is_said_to_be_on_disk_is_proven() {
+    let synced = |db: &Db| db.stats().expect("figures").synced_commit;
+    for is_closed in [false, true] {
+        let storage = storage(Disk::new(), true);
+        let db = open(&storage, &options(Sync::Os, 0), false).expect("a new database");
+        let insert = |db: &Db| {
+            for value in 0..9u8 {
+                db.insert(&[value; 20]).expect("an insert");
+            }
+        };
+        insert(&db);
+        assert_eq!(synced(&db), 0);
+        if is_closed {
+            db.close().expect("a close");
+        } else {
+            drop(db);
+        }
+        let mut proven = if is_closed { 9 } else { 0 };
+        for is_synced in [false, true, false] {
+            let reading = |sync| Options {
+                read_only: true,
+                ..options(sync, 0)
+            };
+            for sync in [Sync::Os, Sync::Commit] {
+                let reader = open(&storage, &reading(sync), true).expect("a reader");
+                assert_eq!(synced(&reader), proven);
+            }
+            let db = open(&storage, &options(Sync::Os, 0), true).expect("it opens");
+            assert_eq!(synced(&db), proven);
+            let powerless =
+                SimStorage::new(storage.disk().lose_power(&Loss::OF_EVERYTHING), true, 7);
+            let left = match open(&powerless, &options(Sync::Os, 0), false) {
+                Ok(left) => left.last_commit().expect("a number"),
+                Err(error) => panic!("{error}"),
+            };
+            assert!(
+                left >= proven,
+                "{left}, and {proven} are said to be on disk"
+            );
+            insert(&db);
+            if is_synced {
+                db.sync().expect("a sync");
+                proven = db.last_commit().expect("a number");
+                assert_eq!(synced(&db), proven);
+            }
+            // The mark of a sync comes with the next one, or commit.
+            insert(&db);
+        }
+        let db = open(&storage, &options(Sync::Commit, 0), true).expect("it opens");
+        assert_eq!(synced(&db), db.last_commit().expect("a number"));
+    }
+}

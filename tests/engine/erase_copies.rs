@@ -193,6 +193,38 @@ fn an_erasure_waits_for_backups_but_not_in_one() {
     assert_same(&db, &opened(&copy));
 }
 
+/// Within a backup changes are applied that erase nothing which isn't erased here.
+#[test]
+fn within_a_backup_an_erasure_that_is_here_already_is_applied() {
+    let open = || {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        Db::open_on(storage, &options()).expect("a database")
+    };
+    let (sender, copy) = (open(), open());
+    sender.set(1, b"one").expect("a set");
+    sender.erase(1).expect("an erasure");
+    let apply = |changes: &[u8]| copy.apply(changes);
+    let changes = || sender.changes(0, usize::MAX).expect("changes").0;
+    apply(&changes()).expect("the erasure");
+    sender.set(2, b"two").expect("a set");
+    let (known, mut told) = (changes(), Vec::new());
+    sender.erase(2).expect("another erasure");
+    let new = changes();
+    let within = |_, _| {
+        told.push((apply(&known), apply(&new)));
+        ControlFlow::Continue(())
+    };
+    let target: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    copy.backup_to(target, within).expect("a backup");
+    assert!(!told.is_empty());
+    for (known, new) in told {
+        known.expect("nothing to erase");
+        assert!(matches!(new, Err(Error::Busy { .. })), "{new:?}");
+    }
+    apply(&new).expect("after the backup");
+    assert_eq!(copy.last_commit().expect("a number"), 4);
+}
+
 /// Whatever a crash leaves of a backup across erasures, the next one makes it whole, and an earlier
 /// one that can be opened is as it was, but for what is erased.
 #[test]

@@ -486,3 +486,35 @@ fn a_database_that_was_set_back_is_not_followed() {
         }
     }
 }
+
+/// A writer raises the limit of ids: whatever a reader was opened with, it goes along, and so does a backup
+/// that it makes.
+#[test]
+fn a_reader_goes_with_a_limit_that_was_raised() {
+    for opened_with in [0, 1000, 1500, 5000] {
+        let (directory, target) = (TempDirectory::new(), TempDirectory::new());
+        let limit = |record_nr_max| Options {
+            record_nr_max,
+            key_value: true,
+            ..Options::default()
+        };
+        let db = Db::open(directory.path(), &limit(1000)).expect("a new database");
+        db.set(1, b"one").expect("a set");
+        let options = Options {
+            record_nr_max: opened_with,
+            ..read_only()
+        };
+        let reader = Db::open(directory.path(), &options).expect("a reader");
+        db.close().expect("a close");
+        let db = Db::open(directory.path(), &limit(2000)).expect("it opens again");
+        db.set(1500, b"more").expect("a set");
+        for _ in 0..2 {
+            reader.refresh().expect("a refresh");
+        }
+        assert_eq!(reader.get(1500).expect("a value"), b"more", "{opened_with}");
+        let go_on = |_, _| ControlFlow::Continue(());
+        reader.backup(target.path(), go_on).expect("a backup");
+        let backup = Db::open(target.path(), &read_only()).expect("it opens");
+        assert_eq!(backup.get(1500).expect("a value"), b"more", "{opened_with}");
+    }
+}
