@@ -787,8 +787,8 @@ typedef struct ourdb_txn ourdb_txn;
 
 /**
  * Open what can be read of a damaged database, for reading only; what can't be read is missing,
- * OURDB_CORRUPT, or, where the disk fails, OURDB_IO. What herolib has written since OurDB closed the
- * directory is left out. No file is mapped. To rescue what is there; never the normal way to open.
+ * OURDB_CORRUPT, or, where the disk fails, OURDB_IO. What herolib has written since OurDB's last
+ * close is left out. No file is mapped. To rescue what is there; never the normal way to open.
  */
 #define OURDB_OPEN_SALVAGE 32
 

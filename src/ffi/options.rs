@@ -25,8 +25,8 @@ pub const OURDB_OPEN_RESET: u32 = 8;
 /// NULL. Goes with neither READ_ONLY, MUST_EXIST, SALVAGE nor ADOPT.
 pub const OURDB_OPEN_MEMORY: u32 = 16;
 /// Open what can be read of a damaged database, for reading only; what can't be read is missing,
-/// OURDB_CORRUPT, or, where the disk fails, OURDB_IO. What herolib has written since OurDB closed the
-/// directory is left out. No file is mapped. To rescue what is there; never the normal way to open.
+/// OURDB_CORRUPT, or, where the disk fails, OURDB_IO. What herolib has written since OurDB's last
+/// close is left out. No file is mapped. To rescue what is there; never the normal way to open.
 pub const OURDB_OPEN_SALVAGE: u32 = 32;
 /// A new database writes no lookup dump for herolib at close, which makes the close faster. Stored
 /// with the database.
