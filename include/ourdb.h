@@ -243,6 +243,8 @@
  *
  * Versions that herolib wrote have commit 0 and time 0, unknown: in the history of a record they
  * count as older than the versions of OurDB that come after them, and as newer than those before.
+ * A snapshot of the last commit before them sees them already, and so do the reverts to it, while
+ * ourdb_get_version() reads what that very commit wrote, if it wrote the record.
  *
  * Every version stays until a compaction drops it (see Compaction and retention) or the record is
  * erased (see Erasure).

@@ -2,6 +2,8 @@
 
 use super::{Db, Shared, World};
 use crate::error::Result;
+use crate::herolib;
+use crate::location::Location;
 use crate::log::record::HEAD;
 use crate::sync::atomic::Ordering;
 
@@ -42,6 +44,11 @@ pub struct Stats {
 impl Shared {
     /// The bytes that the newest versions of live records take in the data files that `counts` says.
     pub(super) fn bytes_live(&self, world: &World, counts: impl Fn(u16) -> bool) -> Result<u64> {
+        let nearby = world.log.nearby();
+        let header = |location: Location| match nearby.segment(location.file) {
+            Some(segment) if !segment.is_own(location) => herolib::record::HEADER,
+            _ => HEAD,
+        };
         let mut bytes = 0;
         for (id, entry) in world.lookup.entries() {
             let location = entry.location();
@@ -61,7 +68,7 @@ impl Shared {
                     u64::from(world.log.segment_of(location)?.head(location, id)?.len)
                 }
             };
-            bytes += HEAD as u64 + len;
+            bytes += header(location) as u64 + len;
         }
         Ok(bytes)
     }

@@ -1469,3 +1469,29 @@ fn check_versions(db: &Db, model: &Versions, what: &str) {
     let report = db.check(|_, _| ControlFlow::Continue(())).unwrap();
     assert!(report.is_sound(), "{what}: {report}");
 }
+
+/// A record of herolib's has a shorter header than one of ours, until a compaction makes it one.
+#[test]
+fn figures_count_what_herolibs_records_take() {
+    let directory = TempDirectory::new();
+    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
+    let ids: Vec<u32> = (0..5).map(|_| herolib.insert(&[1; 100])).collect();
+    for round in 2..5 {
+        ids.iter()
+            .for_each(|&id| herolib.set(id, &[round; 100]).unwrap());
+    }
+    herolib.close();
+    let db = Db::open(directory.path(), &Options::default()).unwrap();
+    let figures = || {
+        let stats = db.stats().unwrap();
+        (stats.bytes_live, stats.bytes_dead)
+    };
+    let (live, dead) = figures();
+    assert_eq!(live, 5 * 112);
+    assert!((15 * 112..15 * 112 + 20).contains(&dead), "{dead}");
+    db.set(ids[0], &[5; 100]).unwrap();
+    assert_eq!(figures().0, 4 * 112 + 140);
+    db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!(figures().0, 5 * 140);
+}
