@@ -30,8 +30,7 @@ use crate::options::IoMode;
 use crate::storage::Storage;
 use crate::storage::os::OsStorage;
 
-/// So often a reader's handle copies what the writer overwrites meanwhile: each time it would have to erase
-/// in the very moment in which its record is copied.
+/// So often a reader's handle copies again what the writer has overwritten while it was copied.
 const MOST_ATTEMPTS: u32 = 8;
 
 impl Db {
@@ -89,24 +88,21 @@ impl Db {
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
         let _no_erasure = self.without_erasures()?;
-        let mut attempt = 1;
-        loop {
-            match self.copy_to(&destination, &mut progress) {
-                // What another process has overwritten meanwhile may have been copied half before that and
-                // half after it.
-                Err(Error::Corrupt { .. }) if self.is_read_only() && attempt < MOST_ATTEMPTS => {
-                    attempt += 1;
-                }
-                copied => return copied,
+        for _ in 0..MOST_ATTEMPTS {
+            if self.copy_to(&destination, &mut progress)? {
+                return Ok(());
             }
         }
+        Err(erases_too_quickly())
     }
 
+    /// `false`: once more. What another process has overwritten meanwhile was copied half before that and
+    /// half after it.
     fn copy_to(
         &self,
         destination: &Arc<dyn Storage>,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         // What is going to be refused is refused before anything is touched.
         let extent = self.extent()?;
         self.check_other_directory(&**destination)?;
@@ -145,5 +141,11 @@ impl Db {
             )));
         }
         Ok(())
+    }
+}
+
+fn erases_too_quickly() -> Error {
+    Error::Busy {
+        what: "a writer erases in the database quicker than a reader can copy it".into(),
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::MOST_ATTEMPTS;
+use super::erases_too_quickly;
 use super::plan::{Plan, is_interrupted, list};
 use crate::base;
 use crate::db::{Extent, Part, open_copy, remove_leftovers, superseded};
@@ -12,7 +12,6 @@ use crate::herolib;
 use crate::log::erasure;
 use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, name};
-use crate::lookup::Entry;
 use crate::lookup::checkpoint::{INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, Manifest, State};
 use crate::planted::planted;
@@ -20,6 +19,8 @@ use crate::storage::{Access, File, Lock, remove_if_there, sync_directory};
 
 /// Bytes are copied so many at a time.
 const PIECE: u64 = 2 << 20;
+/// So often a data file of herolib's is compared with its copy beside a writer that erases.
+const MOST_PASSES: u32 = 64;
 
 impl Plan<'_> {
     /// So many bytes of a data file are in the destination already.
@@ -31,12 +32,13 @@ impl Plan<'_> {
         file.map_or(0, |file| u64::from(file.len))
     }
 
-    /// Makes the backup in the destination, which is locked.
+    /// Makes the backup in the destination, which is locked. `false`: what was copied is torn, and must be
+    /// copied again.
     pub(super) fn carry_out(
         mut self,
         lock: Box<dyn Lock>,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let new = |part: &Part| part.end - self.kept(part.segment.number).min(part.end);
         let total = self.extent.parts.iter().map(new).sum();
         let mut done = 0;
@@ -47,7 +49,7 @@ impl Plan<'_> {
         tell(0)?;
         if self.is_done() {
             // Whoever made it may have died before its manifest was durable.
-            return self.sync_names();
+            return self.sync_names().map(|()| true);
         }
         // Of a backup that was interrupted at its end. What it overwrites may be copied anew.
         let interrupted = self.earlier.as_ref().unwrap_or(&self.wanted);
@@ -62,25 +64,34 @@ impl Plan<'_> {
         {
             self.check_history(earlier)?;
         }
-        let base = self.read_base()?;
+        let wants_base = self.wanted.base.is_some() && !self.has_base();
+        if wants_base && self.db.is_superseded(&self.extent.world) {
+            return Err(superseded());
+        }
         let before = self.begin()?;
         for part in &self.extent.parts {
             self.copy(part, &mut tell)?;
-            self.copy_until_same(part)?;
+            self.copy_until_same(part, &mut tell)?;
         }
-        self.write_base(base)?;
+        self.write_base()?;
         self.sync_names()?;
         if before.state == State::Unfinished || !self.extends(&before) {
             // All of it is on disk, and from here on it is this backup or none.
-            if before.state != State::Unfinished {
-                self.unfinished(Some(&before)).write(&**self.destination)?;
+            let mut copied = self.unfinished(Some(&before));
+            if !self.db.is_read_only() {
+                // Nothing can be torn, and need be copied again.
+                copied.files = with_files_of(self.wanted.files.clone(), Some(&before));
             }
+            copied.write(&**self.destination)?;
             self.remove_derived()?;
         }
         remove_leftovers(&**self.destination, &before, &self.wanted)?;
         self.remove_old_bases()?;
         self.sync_names()?;
-        self.finish(lock)
+        match self.finish(lock) {
+            Err(Error::Corrupt { .. }) if self.db.is_read_only() && !self.is_copied()? => Ok(false),
+            finished => finished.map(|()| true),
+        }
     }
 
     /// Whether the destination has all there is, and was left in order.
@@ -152,8 +163,8 @@ impl Plan<'_> {
         Ok(begun)
     }
 
-    /// No backup yet, of which nothing counts before it was opened: what was copied may be damaged. Names
-    /// what was there before.
+    /// No backup yet, of which nothing counts: what a reader has copied may be torn. Names what was there
+    /// before.
     fn unfinished(&self, before: Option<&Manifest>) -> Manifest {
         let mut files = with_files_of(self.wanted.files.clone(), before);
         files.iter_mut().for_each(|file| file.len = 0);
@@ -167,22 +178,58 @@ impl Plan<'_> {
     /// A reader doesn't know what the writer erases. A record of the log that was copied half before that
     /// and half after it is found when the copy is opened; what herolib wrote is not read then. So it is
     /// compared: heads are overwritten before their values, and so a copy that is the same from front to
-    /// back has none torn.
-    fn copy_until_same(&self, part: &Part) -> Result<()> {
-        let number = part.segment.number;
+    /// back has none torn, unless who overwrites it stands still meanwhile.
+    fn copy_until_same(&self, part: &Part, tell: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
         let is_frozen = matches!(part.kind, FileKind::Frozen { .. });
-        if !is_frozen || !self.db.is_read_only() || self.kept(number) == part.end {
+        if !is_frozen || !self.db.is_read_only() || self.kept(part.segment.number) == part.end {
             return Ok(());
         }
-        for _ in 0..MOST_ATTEMPTS {
-            if self.is_same_throughout(part)? {
+        let Manifest {
+            uuid, generation, ..
+        } = &self.wanted;
+        for _ in 0..MOST_PASSES {
+            let is_same = self.copy_again(part, tell)?;
+            let journal = erasure::read_journal(self.db.storage(), uuid, *generation)?;
+            if is_same && journal.is_none() {
                 return Ok(());
             }
-            self.copy(part, &mut |_| Ok(()))?;
         }
-        Err(Error::Busy {
-            what: format!("the writer erases what is being copied of {}", name(number)).into(),
-        })
+        Err(erases_too_quickly())
+    }
+
+    /// Copies what differs in a data file from that of the destination, and syncs it; whether nothing did.
+    fn copy_again(&self, part: &Part, tell: &mut impl FnMut(u64) -> Result<()>) -> Result<bool> {
+        let number = part.segment.number;
+        let file = self.open(number, Access::Write)?;
+        let mut is_same = true;
+        for (from, to) in pieces(part.end) {
+            tell(0)?;
+            if self.is_same(&*file, part, from, to)? {
+                continue;
+            }
+            is_same = false;
+            let bytes = part.segment.bytes(from, (to - from) as usize)?;
+            file.write_at(from, &[&bytes])
+                .map_err(|error| self.failed("write", &name(number), error))?;
+        }
+        if !is_same {
+            file.sync()
+                .map_err(|error| self.failed("sync", &name(number), FailedSync::mark(error)))?;
+        }
+        Ok(is_same)
+    }
+
+    /// Whether the destination has all data files as they are by now.
+    fn is_copied(&self) -> Result<bool> {
+        for part in &self.extent.parts {
+            let file = self.open(part.segment.number, Access::Read)?;
+            for (from, to) in pieces(part.end) {
+                if !self.is_same(&*file, part, from, to)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Copies what the destination doesn't have of a data file, and syncs it.
@@ -260,44 +307,37 @@ impl Plan<'_> {
         (same && file.len().ok()? >= part.end).then_some(file)
     }
 
-    /// What the log builds upon, if that isn't nothing.
-    fn read_base(&self) -> Result<Option<Vec<(u32, Entry)>>> {
+    /// Whether the destination has what the log builds upon.
+    fn has_base(&self) -> bool {
+        let base = self.wanted.base;
+        self.earlier.as_ref().is_some_and(|earlier| {
+            let is_there = base.is_some() && earlier.base == base;
+            self.extends(earlier) && is_there && earlier.state != State::Unfinished
+        })
+    }
+
+    /// Writes what the log builds upon, if that isn't there.
+    fn write_base(&mut self) -> Result<()> {
+        if self.has_base() {
+            return Ok(());
+        }
+        let generation = self.wanted.generation;
         let frozen = |part: &Part| matches!(part.kind, FileKind::Frozen { .. });
-        match self.wanted.base {
+        let entries = match self.wanted.base {
             Some(stamp) => {
-                let read = base::read(self.db.storage(), self.wanted.generation, stamp);
-                read.map(Some)
-                    .map_err(|error| match self.db.is_superseded(&self.extent.world) {
-                        true => superseded(),
-                        false => error,
-                    })
+                let read = base::read(self.db.storage(), generation, stamp);
+                read.map_err(|error| match self.db.is_superseded(&self.extent.world) {
+                    true => superseded(),
+                    false => error,
+                })?
             }
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
             None if self.extent.parts.iter().any(frozen) => {
-                Ok(Some(self.extent.world.lookup.entries().collect()))
+                self.extent.world.lookup.entries().collect()
             }
-            None => Ok(None),
-        }
-    }
-
-    fn write_base(&mut self, entries: Option<Vec<(u32, Entry)>>) -> Result<()> {
-        let Some(entries) = entries else {
-            return Ok(());
+            None => return Ok(()),
         };
-        let earlier = self.earlier.as_ref();
-        let there = earlier.filter(|earlier| {
-            self.extends(earlier)
-                && earlier.base.is_some()
-                && earlier.base == self.wanted.base
-                && earlier.state != State::Unfinished
-        });
-        if there.is_none() {
-            self.wanted.base = Some(base::write(
-                &**self.destination,
-                self.wanted.generation,
-                &entries,
-            )?);
-        }
+        self.wanted.base = Some(base::write(&**self.destination, generation, &entries)?);
         Ok(())
     }
 
@@ -332,7 +372,7 @@ impl Plan<'_> {
 
     /// Opens the copy, which reads all that is new and verifies it, and closes it, which makes it a
     /// database closed cleanly.
-    fn finish(self, lock: Box<dyn Lock>) -> Result<()> {
+    fn finish(&self, lock: Box<dyn Lock>) -> Result<()> {
         let copy = open_copy(self.destination, self.wanted.clone(), lock)?;
         let opened = copy.extent()?;
         // Beside a reader the writer may erase what was live as of its moment.
@@ -357,6 +397,12 @@ impl Plan<'_> {
         }
         copy.close()
     }
+}
+
+/// The pieces of so many bytes: where each begins and where it ends.
+fn pieces(end: u64) -> impl Iterator<Item = (u64, u64)> {
+    let begins = (0..end).step_by(PIECE as usize);
+    begins.map(move |from| (from, (from + PIECE).min(end)))
 }
 
 /// The data files of a backup, and with no length those of another one, which was there before or comes

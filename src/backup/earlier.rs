@@ -69,17 +69,6 @@ impl Plan<'_> {
         Ok(true)
     }
 
-    /// Whether the destination has the same data file from front to back.
-    pub(super) fn is_same_throughout(&self, part: &Part) -> Result<bool> {
-        let file = self.open(part.segment.number, Access::Read)?;
-        for from in (0..part.end).step_by(COMPARED as usize) {
-            if !self.is_same(&*file, part, from, (from + COMPARED).min(part.end))? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Whether a file of the destination has the bytes `from` … `to` of a data file.
     pub(super) fn is_same(&self, file: &dyn File, part: &Part, from: u64, to: u64) -> Result<bool> {
         let mut there = zeroed((to - from) as usize)?;

@@ -65,7 +65,7 @@ impl Db {
                 return Ok(false);
             }
             let new = shared.new_commits(&writer, chunk)?;
-            self.check_own_base(&writer)?;
+            self.check_own_base(&writer, chunk)?;
             shared.check_between_states(&writer, chunk)?;
             let next_id = shared.check_changes(&writer, chunk, new)?;
             let gone = shared.check_end(chunk, new)?;
@@ -113,10 +113,11 @@ impl Db {
     }
 
     /// Refuses changes for a database that holds versions which no commit number stands for.
-    fn check_own_base(&self, writer: &Writer) -> Result<()> {
+    fn check_own_base(&self, writer: &Writer, chunk: &Chunk<'_>) -> Result<()> {
         let is_taken_over = writer.manifest.base.is_some();
-        // Of what a compaction has kept of that nothing says so any more, but that there is no commit.
-        if !is_taken_over && writer.commit != 0 {
+        // Of what a compaction has kept of that nothing says so any more, but that there is no commit. A
+        // difference of states replaces it; else the sender began with nothing, and this isn't its backup.
+        if !is_taken_over && (writer.commit != 0 || chunk.difference.is_some()) {
             return Ok(());
         }
         let extent = self.extent_with(writer);

@@ -117,7 +117,7 @@ impl Shared {
             },
         )?;
         let limit = world.lookup.limit();
-        if versions.iter().any(|version| version.id >= limit) || opening.may_go_on(&outcome)? {
+        if versions.iter().any(|version| version.id >= limit) || opening.goes_on(&outcome)? {
             return Ok(false);
         }
         // What may fail comes first. Else a mark would lead on from behind commits that were not taken in.
@@ -162,6 +162,7 @@ impl Shared {
         let mut now = writer.now();
         now.end = outcome.end;
         self.make_visible(writer, now);
+        self.group.synced(outcome.synced_commit);
         // Snapshots that are open don't see the records any more.
         let erased = versions
             .iter()
@@ -172,13 +173,7 @@ impl Shared {
 
     /// Opens the database anew, in place of what this handle has open.
     fn reload(&self, writer: &mut Writer) -> Result<Replaced<World>> {
-        // A writer may have raised the limit beyond what this handle was opened with.
-        let stored = Manifest::read(&*self.storage)?.map_or(0, |found| found.limits.record_nr_max);
-        let mut options = self.options.clone();
-        if options.record_nr_max != 0 {
-            options.record_nr_max = options.record_nr_max.max(stored);
-        }
-        let other = open_for_reading(&self.storage, &options)?;
+        let other = open_for_reading(&self.storage, &self.options, true)?;
         // A directory of herolib's has got an uuid in memory only, until a writer takes it over.
         let is_same = other.shared.read().log.uuid == self.read().log.uuid
             || writer.manifest.is_taken_over_in_memory();
@@ -201,6 +196,7 @@ impl Shared {
             )));
         }
         std::mem::swap(writer, &mut other.shared.writer());
+        self.group.synced(other.shared.group.last_synced());
         let snapshots = self.snapshots.lock();
         let mut now = writer.now();
         (now.commit, now.live, now.end) = (visible, live, end);

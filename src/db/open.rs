@@ -63,7 +63,7 @@ impl Db {
         fork::watch();
         grace::register();
         if options.read_only || options.salvage {
-            return open_for_reading(&storage, options);
+            return open_for_reading(&storage, options, false);
         }
         // What is going to be refused is refused before anything is touched.
         match look(&*storage) {
@@ -194,12 +194,18 @@ fn admit(storage: &dyn Storage, found: Found, options: &Options) -> Result<Found
     }
 }
 
-pub(super) fn open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result<Db> {
+/// For a handle that `follows` it is opened again: since it was opened first a writer may have raised the
+/// limit of ids beyond that which was asked for then.
+pub(super) fn open_for_reading(
+    storage: &Arc<dyn Storage>,
+    options: &Options,
+    follows: bool,
+) -> Result<Db> {
     let mut attempt = 0;
     loop {
         attempt += 1;
         let before = Manifest::read(&**storage).ok();
-        let result = try_open_for_reading(storage, options);
+        let result = try_open_for_reading(storage, options, follows);
         let again = attempt < MOST_ATTEMPTS
             && match &result {
                 Err(Error::Corrupt { .. } | Error::Io { .. }) => {
@@ -224,8 +230,16 @@ pub(super) fn open_for_reading(storage: &Arc<dyn Storage>, options: &Options) ->
 }
 
 /// `None`: the database was changed while it was read.
-fn try_open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result<Option<Db>> {
-    match admit(&**storage, look(&**storage)?, options)? {
+fn try_open_for_reading(
+    storage: &Arc<dyn Storage>,
+    options: &Options,
+    follows: bool,
+) -> Result<Option<Db>> {
+    let mut asked = options.clone();
+    if follows {
+        asked.record_nr_max = 0;
+    }
+    match admit(&**storage, look(&**storage)?, &asked)? {
         Found::Herolib { dump } => {
             let Adoption { manifest, entries } = adopt(&**storage, options, dump)?;
             let opening = Opening::new(storage, options, manifest, Some(entries))?;
@@ -236,7 +250,12 @@ fn try_open_for_reading(storage: &Arc<dyn Storage>, options: &Options) -> Result
                 check_no_erasure(&**storage, &manifest)?;
             }
             let before = (*manifest).clone();
-            let db = Opening::new(storage, options, *manifest, None)?.finish(None)?;
+            let opened = Opening::new(storage, options, *manifest, None)?.finish(None);
+            if matches!(opened, Err(Error::Corrupt { .. })) && !options.salvage {
+                // Who was overwriting something may have died meanwhile.
+                check_no_erasure(&**storage, &before)?;
+            }
+            let db = opened?;
             // A writer that has begun since may have changed the table on disk under us.
             let unchanged = before.state != State::Clean
                 || Manifest::read(&**storage)?.is_some_and(|now| now == before);

@@ -14,7 +14,7 @@ use super::write::{Stamp, Writer};
 use super::{Counters, Db, Shared, World};
 use crate::error::{Error, Result};
 use crate::log::Log;
-use crate::log::erasure;
+use crate::log::erasure::{self, Target};
 use crate::log::recovery::{LogFile, Outcome};
 use crate::log::segment::{LONGEST_FILE, Segment, name};
 use crate::log::tail::Tail;
@@ -44,8 +44,8 @@ pub(super) struct Opening<'a> {
     pub(super) leftovers: Vec<u16>,
     /// Whether the manifest on disk says "closed cleanly" and the log is newer.
     pub(super) outdated: bool,
-    /// For reading only: whether a writer was overwriting something when this began.
-    erasing: bool,
+    /// For reading only: what a writer was overwriting when this began.
+    erasing: Vec<Target>,
 }
 
 impl<'a> Opening<'a> {
@@ -66,26 +66,33 @@ impl<'a> Opening<'a> {
             next_file: 0,
             leftovers: Vec::new(),
             outdated: false,
-            erasing: false,
+            erasing: Vec::new(),
         };
-        opening.erasing = opening.read_only && opening.is_erasing()?;
+        if opening.read_only {
+            opening.erasing = opening.being_erased()?;
+        }
         opening.find_log_files()?;
         opening.settle_foreign_changes()?;
         Ok(opening)
     }
 
-    fn is_erasing(&self) -> Result<bool> {
+    fn being_erased(&self) -> Result<Vec<Target>> {
         let Manifest {
             uuid, generation, ..
         } = &self.manifest;
-        Ok(erasure::read_journal(&**self.storage, uuid, *generation)?.is_some())
+        let journal = erasure::read_journal(&**self.storage, uuid, *generation)?;
+        Ok(journal.unwrap_or_default())
     }
 
-    /// Whether the log may be longer than it looks to a reader: what a writer is just overwriting looks
-    /// like the end of it, where nothing proves that there is more.
-    pub(super) fn may_go_on(&self, outcome: &Outcome) -> Result<bool> {
-        let looks_torn = outcome.torn && self.read_only && !self.salvage();
-        Ok(looks_torn && (self.erasing || self.is_erasing()?))
+    /// Whether the log is longer than it looks to a reader: what a writer is just overwriting looks like
+    /// the end of it, where nothing proves that there is more.
+    pub(super) fn goes_on(&self, outcome: &Outcome) -> Result<bool> {
+        if !outcome.torn || !self.read_only || self.salvage() {
+            return Ok(false);
+        }
+        let end = outcome.end.map(|end| (end.file, end.position));
+        let is_behind = |target: &Target| Some(target.place()) >= end;
+        Ok(self.erasing.iter().any(is_behind) || self.being_erased()?.iter().any(is_behind))
     }
 
     pub(super) fn salvage(&self) -> bool {
@@ -102,12 +109,12 @@ impl<'a> Opening<'a> {
         let storage = Arc::clone(self.storage);
         let recovered = self.recover()?;
         let outcome = &recovered.outcome;
-        if self.may_go_on(outcome)? {
-            let failed = std::io::ErrorKind::WouldBlock.into();
-            return Err(Error::from_io(
-                "read",
-                storage.describe(erasure::JOURNAL),
-                failed,
+        if self.goes_on(outcome)? {
+            let end = outcome.end.unwrap_or_default();
+            return Err(Error::corrupt(
+                storage.describe(&name(end.file)),
+                u64::from(end.position),
+                "what is erased here stands half overwritten",
             ));
         }
         // What is refused is left as it was found: so all that can be wrong comes first.
@@ -170,7 +177,7 @@ impl<'a> Opening<'a> {
         // What was recovered may not be on disk yet. A reader syncs nothing.
         let is_settled = self.options.sync == Sync::Commit && !self.read_only;
         let group = GroupSync::new(match outcome.has_unsynced() && !is_settled {
-            true => outcome.synced_commit.min(outcome.commit.saturating_sub(1)),
+            true => outcome.synced_commit,
             false => outcome.commit,
         });
         let base = Stamp {

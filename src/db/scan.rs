@@ -175,6 +175,7 @@ impl Scan {
 
     /// Where the scan has come to, to [go back](Scan::go_back) there.
     pub(crate) fn place(&mut self) -> Result<Place> {
+        self.snapshot.shared.check_process()?;
         // Else what was read ahead would be counted anew.
         self.drop_erased()?;
         Ok(Place {
@@ -203,20 +204,24 @@ impl Scan {
     pub(crate) fn next_many_into(&mut self, max: usize, records: &mut Records) -> Result<()> {
         self.snapshot.shared.check_process()?;
         self.drop_erased()?;
+        let mut failed = false;
         while records.len() < max {
-            self.pass_over_erased()?;
-            let Some(record) = self.ahead.get(self.handed_out) else {
-                break;
-            };
-            records.push(record)?;
+            match self.pass_over_erased() {
+                // What was read so far is handed out first; the failure comes again.
+                Err(error) if records.is_empty() => return Err(error),
+                passed => failed = passed.is_err(),
+            }
+            match self.ahead.get(self.handed_out) {
+                Some(record) if !failed => records.push(record)?,
+                _ => break,
+            }
             self.handed_out += 1;
         }
         let mut is_over = false;
-        while records.len() < max && records.bytes() < MOST_BYTES && !is_over {
+        while records.len() < max && records.bytes() < MOST_BYTES && !is_over && !failed {
             let before = records.len();
             match self.read((max - before).min(MOST_AHEAD), records) {
                 Ok(()) => is_over = records.len() == before,
-                // What was read so far is handed out first; the failure comes again.
                 Err(error) if before == 0 => return Err(error),
                 Err(_) => break,
             }

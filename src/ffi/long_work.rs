@@ -158,7 +158,8 @@ pub unsafe extern "C" fn ourdb_compact(
 /// @param db           the database; may be opened for reading only
 /// @param destination  a directory that is absent, empty, or holds an earlier backup of this
 ///     database that nobody has written to or compacted since
-/// @param progress     called every few MiB; may be NULL
+/// @param progress     called every few MiB; may be NULL. Where db is open for reading only, and the
+///     writer has erased what was being copied, it is copied again, and told anew
 /// @param context      handed to progress
 ///
 /// @return OURDB_OK, or
@@ -172,7 +173,7 @@ pub unsafe extern "C" fn ourdb_compact(
 /// - a code that any read can return (see Errors)
 ///
 /// Cost: reads what is new and writes it, with a few syncs, and takes 8 bytes of memory per id
-/// meanwhile, with OURDB_LOOKUP_DISK too.
+/// meanwhile, with OURDB_LOOKUP_DISK too; for what was taken over from herolib 24.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_backup(
     db: *const ourdb,

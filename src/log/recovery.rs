@@ -64,7 +64,7 @@ pub(crate) struct Outcome {
     pub(crate) time_us: u64,
     /// Up to here the log was on disk at some time, as the start or a sync mark says.
     pub(crate) synced: Option<LogEnd>,
-    /// The last commit of those that were.
+    /// The last commit of those that were; 0 if none is known.
     pub(crate) synced_commit: u64,
     /// Bytes that were read.
     pub(crate) read: u64,
@@ -97,7 +97,8 @@ pub(crate) fn replay(
         commit: start.commit,
         time_us: start.time_us,
         synced: start.synced,
-        synced_commit: start.commit,
+        // Who follows has read it, on disk or not.
+        synced_commit: if start.follows { 0 } else { start.commit },
         read: 0,
         torn: false,
         behind: Vec::new(),

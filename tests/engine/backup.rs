@@ -14,8 +14,8 @@ use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::model::{Model, Value, Write};
 use crate::support::sim::{Calls, Disk, Errno, Fault, History, Loss, Pages, SimStorage};
 use crate::support::{Random, TempDirectory, Verdict};
-use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
+use ourdb::storage::{Access, Storage};
 use ourdb::{Db, Error, LookupKind, NotFound, Options, Order, Retention, Sync};
 
 fn on(_done: u64, _total: u64) -> ControlFlow<()> {
@@ -1419,4 +1419,29 @@ fn a_reader_of_what_was_compacted_since_says_that_it_is_to_be_refreshed() {
     reader.refresh().expect("a refresh");
     reader.backup(target.path(), on).expect("a backup");
     check_values(target.path(), 1, 2);
+}
+
+/// It isn't copied again and again for damage that was there before.
+#[test]
+fn a_reader_copies_what_is_damaged_once() {
+    let storage = Arc::new(MemoryStorage::new());
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let db = Db::open_on(Arc::clone(&storage) as Arc<dyn Storage>, &options).unwrap();
+    (0..9).for_each(|id| db.set(id, &[7; 100]).unwrap());
+    db.close().unwrap();
+    let reader = Db::open_on(Arc::clone(&storage) as Arc<dyn Storage>, &read_only()).unwrap();
+    let file = storage.open("0.db", Access::Write).unwrap();
+    file.write_at(64 + 3 * 140 + 70, &[&[0xff]]).unwrap();
+    let mut begun = 0;
+    let count = |done, _| {
+        begun += u32::from(done == 0);
+        ControlFlow::Continue(())
+    };
+    let copied = reader.backup_to(Arc::new(MemoryStorage::new()), count);
+    assert!(matches!(copied, Err(Error::Corrupt { .. })), "{copied:?}");
+    assert_eq!(begun, 1);
 }

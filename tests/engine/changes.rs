@@ -659,6 +659,33 @@ fn what_was_taken_over_and_compacted_takes_no_changes() {
     assert_eq!(db.last_commit().unwrap(), 0);
 }
 
+/// But a backup of it takes the difference of states that its sender gives out.
+#[test]
+fn a_backup_of_what_was_taken_over_and_compacted_goes_on_with_a_difference() {
+    let go_on = |_, _| ControlFlow::Continue(());
+    let (directory, backup) = (TempDirectory::new(), TempDirectory::new());
+    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
+    herolib.insert(b"herolib's");
+    herolib.close();
+    let db = Db::open(directory.path(), &Options::default()).unwrap();
+    db.compact(&Retention::default(), go_on).unwrap();
+    db.backup(backup.path(), go_on).unwrap();
+    db.insert(b"ours").unwrap();
+    db.set(1, b"ours too").unwrap();
+    db.compact(&Retention::default(), go_on).unwrap();
+    let copy = Db::open(backup.path(), &Options::default()).unwrap();
+    let mut since = 0;
+    while since < 2 {
+        let (changes, upto) = db.changes(since, usize::MAX).unwrap();
+        copy.apply(&changes).unwrap();
+        since = upto;
+    }
+    for id in 1..3 {
+        assert_eq!(copy.get(id).unwrap(), db.get(id).unwrap());
+    }
+    assert_eq!(copy.count().unwrap(), 2);
+}
+
 #[test]
 fn what_was_taken_over_is_not_in_the_changes() {
     let directory = TempDirectory::new();

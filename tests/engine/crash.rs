@@ -732,11 +732,12 @@ fn what_is_said_to_be_on_disk_is_proven() {
             drop(db);
         }
         let mut proven = if is_closed { 9 } else { 0 };
+        let reading = |sync| Options {
+            read_only: true,
+            ..options(sync, 0)
+        };
+        let follower = open(&storage, &reading(Sync::Os), true).expect("a reader");
         for is_synced in [false, true, false] {
-            let reading = |sync| Options {
-                read_only: true,
-                ..options(sync, 0)
-            };
             for sync in [Sync::Os, Sync::Commit] {
                 let reader = open(&storage, &reading(sync), true).expect("a reader");
                 assert_eq!(synced(&reader), proven);
@@ -758,8 +759,11 @@ fn what_is_said_to_be_on_disk_is_proven() {
                 db.sync().expect("a sync");
                 proven = db.last_commit().expect("a number");
                 assert_eq!(synced(&db), proven);
+                follower.refresh().expect("a refresh");
+                assert_eq!(synced(&follower), proven);
+                let reader = open(&storage, &reading(Sync::Os), true).expect("a reader");
+                assert_eq!(synced(&reader), proven);
             }
-            // The mark of a sync comes with the next one, or commit.
             insert(&db);
         }
         let db = open(&storage, &options(Sync::Commit, 0), true).expect("it opens");

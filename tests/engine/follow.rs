@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::support::TempDirectory;
 use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Pages, SimStorage};
-use ourdb::storage::Storage;
 use ourdb::storage::memory::MemoryStorage;
+use ourdb::storage::{Access, Storage};
 use ourdb::{Db, Error, IoMode, Options, Order, Retention, State, Sync};
 
 fn read_only() -> Options {
@@ -128,6 +128,74 @@ fn a_scan_does_not_hand_out_what_was_erased_since_it_was_read_ahead() {
             ids.push(record.id);
         }
         assert_eq!(ids, expected, "way {way}");
+    }
+}
+
+/// What was read ahead and can't be read any more is in the way of what comes behind it alone.
+#[test]
+fn a_scan_hands_out_what_comes_before_damage() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let db = Db::open_on(Arc::clone(&storage), &options).expect("a new database");
+    (0..64).for_each(|id| db.set(id, &[id as u8; 100]).expect("a set"));
+    let reader = Db::open_on(Arc::clone(&storage), &read_only()).expect("a reader");
+    let mut scan = reader.scan(0, 99, Order::default()).expect("a scan");
+    (0..4).for_each(|_| assert!(scan.next().expect("a record").is_some()));
+    let file = storage.open("0.db", Access::Write).expect("a data file");
+    file.write_at(64 + 6 * 140 + 12, &[&[0xff]])
+        .expect("a write into the head of 6");
+    let before = scan.next_many(99).expect("those before it");
+    let ids: Vec<u32> = before.iter().map(|it| it.id).collect();
+    assert_eq!(ids, [4, 5]);
+    let damage = scan.next_many(99);
+    assert!(matches!(damage, Err(Error::Corrupt { .. })), "{damage:?}");
+}
+
+/// A commit is appended while something else is overwritten: nobody waits for the end of both.
+#[test]
+fn half_a_commit_beside_an_erasure_is_the_end_of_the_log() {
+    let options = Options {
+        key_value: true,
+        native: true,
+        ..Options::default()
+    };
+    for after in 0.. {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+        (1..9).for_each(|id| db.set(id, b"a value").expect("a set"));
+        let follower = Db::open_on(Arc::new(storage.clone()), &read_only()).expect("a reader");
+        storage.fail(Some(Fault {
+            calls: Calls::Changing,
+            after: storage.calls(Calls::Changing) + after,
+            errno: Errno::Io,
+            sticky: true,
+            partly: false,
+            pages: Pages::Dirty,
+        }));
+        db.erase(1).expect_err("it stands still");
+        storage.fail(None);
+        // As soon as there is a journal, and nothing is overwritten yet.
+        let names = storage.list("").expect("names");
+        if !names.iter().any(|name| name == "erasing") {
+            continue;
+        }
+        let file = storage.open("0.db", Access::Write).expect("a data file");
+        let mut bytes = vec![0; file.len().expect("a length") as usize];
+        file.read_at(0, &mut bytes).expect("bytes");
+        let end = bytes.iter().rposition(|&byte| byte != 0);
+        file.write_at(end.expect("records") as u64 + 9, &[&[7; 20]])
+            .expect("half a commit");
+        let reader = Db::open_on(Arc::new(storage), &read_only()).expect("a reader");
+        follower.refresh().expect("a refresh");
+        for db in [&reader, &follower] {
+            assert_eq!(db.last_commit().expect("a number"), 9);
+            assert!((2..9).all(|id| db.get(id).is_ok()));
+        }
+        return;
     }
 }
 
