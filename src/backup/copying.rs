@@ -2,25 +2,29 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::erases_too_quickly;
 use super::plan::{Plan, is_interrupted, list};
 use crate::base;
-use crate::db::{Extent, Part, open_copy, remove_leftovers, superseded};
+use crate::db::{Extent, Part, check_no_erasure, open_copy, remove_leftovers, superseded};
 use crate::error::{Error, FailedSync, Result};
 use crate::herolib;
-use crate::log::erasure;
+use crate::log::erasure::{self, Target};
 use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, name};
 use crate::lookup::checkpoint::{INDEX, TABLE};
 use crate::manifest::{DataFile, FileKind, Manifest, State};
 use crate::planted::planted;
 use crate::storage::{Access, File, Lock, remove_if_there, sync_directory};
+use crate::sync::sleep;
 
 /// Bytes are copied so many at a time.
 const PIECE: u64 = 2 << 20;
 /// So often a data file of herolib's is compared with its copy beside a writer that erases.
 const MOST_PASSES: u32 = 64;
+/// For so long an erasure may be under way, and in between it is looked at.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl Plan<'_> {
     /// So many bytes of a data file are in the destination already.
@@ -32,13 +36,13 @@ impl Plan<'_> {
         file.map_or(0, |file| u64::from(file.len))
     }
 
-    /// Makes the backup in the destination, which is locked. `false`: what was copied is torn, and must be
-    /// copied again.
+    /// Makes the backup in the destination, which is locked; what is wrong with it, if it must be copied
+    /// again.
     pub(super) fn carry_out(
         mut self,
         lock: Box<dyn Lock>,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<bool> {
+    ) -> Result<Option<Error>> {
         let new = |part: &Part| part.end - self.kept(part.segment.number).min(part.end);
         let total = self.extent.parts.iter().map(new).sum();
         let mut done = 0;
@@ -49,7 +53,7 @@ impl Plan<'_> {
         tell(0)?;
         if self.is_done() {
             // Whoever made it may have died before its manifest was durable.
-            return self.sync_names().map(|()| true);
+            return self.sync_names().map(|()| None);
         }
         // Of a backup that was interrupted at its end. What it overwrites may be copied anew.
         let interrupted = self.earlier.as_ref().unwrap_or(&self.wanted);
@@ -69,11 +73,12 @@ impl Plan<'_> {
             return Err(superseded());
         }
         let before = self.begin()?;
+        // First: a compaction of the writer's removes it, and leaves a reader the data files alone.
+        self.write_base()?;
         for part in &self.extent.parts {
             self.copy(part, &mut tell)?;
             self.copy_until_same(part, &mut tell)?;
         }
-        self.write_base()?;
         self.sync_names()?;
         if before.state == State::Unfinished || !self.extends(&before) {
             // All of it is on disk, and from here on it is this backup or none.
@@ -89,8 +94,8 @@ impl Plan<'_> {
         self.remove_old_bases()?;
         self.sync_names()?;
         match self.finish(lock) {
-            Err(Error::Corrupt { .. }) if self.db.is_read_only() && !self.is_copied()? => Ok(false),
-            finished => finished.map(|()| true),
+            Err(torn @ Error::Corrupt { .. }) if self.is_torn()? => Ok(Some(torn)),
+            finished => finished.map(|()| None),
         }
     }
 
@@ -184,17 +189,41 @@ impl Plan<'_> {
         if !is_frozen || !self.db.is_read_only() || self.kept(part.segment.number) == part.end {
             return Ok(());
         }
-        let Manifest {
-            uuid, generation, ..
-        } = &self.wanted;
         for _ in 0..MOST_PASSES {
-            let is_same = self.copy_again(part, tell)?;
-            let journal = erasure::read_journal(self.db.storage(), uuid, *generation)?;
-            if is_same && journal.is_none() {
+            self.wait_for_erasure(part.segment.number, tell)?;
+            if self.copy_again(part, tell)? {
                 return Ok(());
             }
         }
         Err(erases_too_quickly())
+    }
+
+    /// What the writer is overwriting in the database.
+    fn being_erased(&self) -> Result<Vec<Target>> {
+        let Manifest {
+            uuid, generation, ..
+        } = &self.wanted;
+        let journal = erasure::read_journal(self.db.storage(), uuid, *generation)?;
+        Ok(journal.unwrap_or_default())
+    }
+
+    /// Waits until nothing is being overwritten in a data file.
+    fn wait_for_erasure(
+        &self,
+        number: u16,
+        tell: &mut impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        let is_here = |target: &Target| target.place().0 == number;
+        while self.being_erased()?.iter().any(is_here) {
+            check_no_erasure(self.db.storage(), &self.wanted)?;
+            tell(0)?;
+            if begun.elapsed() > PATIENCE {
+                return Err(erases_too_quickly());
+            }
+            sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Copies what differs in a data file from that of the destination, and syncs it; whether nothing did.
@@ -202,7 +231,7 @@ impl Plan<'_> {
         let number = part.segment.number;
         let file = self.open(number, Access::Write)?;
         let mut is_same = true;
-        for (from, to) in pieces(part.end) {
+        for (from, to) in pieces(0, part.end) {
             tell(0)?;
             if self.is_same(&*file, part, from, to)? {
                 continue;
@@ -219,11 +248,25 @@ impl Plan<'_> {
         Ok(is_same)
     }
 
-    /// Whether the destination has all data files as they are by now.
+    /// Whether what a reader has copied may be damaged because the writer was overwriting it.
+    fn is_torn(&self) -> Result<bool> {
+        if !self.db.is_read_only() {
+            return Ok(false);
+        }
+        check_no_erasure(self.db.storage(), &self.wanted)?;
+        if !self.being_erased()?.is_empty() {
+            sleep(PAUSE);
+            return Ok(true);
+        }
+        // It isn't locked any more: what can't be read now is as damaged as it was found.
+        Ok(!self.is_copied().unwrap_or(true))
+    }
+
+    /// Whether all that was copied is as it is in the database by now.
     fn is_copied(&self) -> Result<bool> {
         for part in &self.extent.parts {
             let file = self.open(part.segment.number, Access::Read)?;
-            for (from, to) in pieces(part.end) {
+            for (from, to) in pieces(self.kept(part.segment.number), part.end) {
                 if !self.is_same(&*file, part, from, to)? {
                     return Ok(false);
                 }
@@ -399,10 +442,16 @@ impl Plan<'_> {
     }
 }
 
-/// The pieces of so many bytes: where each begins and where it ends.
-fn pieces(end: u64) -> impl Iterator<Item = (u64, u64)> {
-    let begins = (0..end).step_by(PIECE as usize);
+/// The pieces of what lies between two places: where each begins and where it ends.
+fn pieces(from: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+    let begins = (from..end).step_by(PIECE as usize);
     begins.map(move |from| (from, (from + PIECE).min(end)))
+}
+
+fn erases_too_quickly() -> Error {
+    Error::Busy {
+        what: "a writer erases in the database quicker than a reader can copy it".into(),
+    }
 }
 
 /// The data files of a backup, and with no length those of another one, which was there before or comes

@@ -116,8 +116,9 @@ impl Db {
     fn check_own_base(&self, writer: &Writer, chunk: &Chunk<'_>) -> Result<()> {
         let is_taken_over = writer.manifest.base.is_some();
         // Of what a compaction has kept of that nothing says so any more, but that there is no commit. A
-        // difference of states replaces it; else the sender began with nothing, and this isn't its backup.
-        if !is_taken_over && (writer.commit != 0 || chunk.difference.is_some()) {
+        // sender that builds upon the same gives out a difference of states, which a backup of it takes.
+        let is_backup = writer.manifest.backup && chunk.difference.is_some();
+        if !is_taken_over && (writer.commit != 0 || is_backup) {
             return Ok(());
         }
         let extent = self.extent_with(writer);

@@ -313,9 +313,10 @@ impl Shared {
             drop(writer);
         } else {
             self.prepare(&mut writer)?;
-            let commit = writer.commit;
             drop(writer);
-            self.sync_to(commit)
+            // Also where all is known to be on disk: its mark says so to readers, who would take what is
+            // overwritten for the end of the log.
+            self.sync_log()
                 .map_err(|error| self.erasure_failed(error))?;
         }
         self.overwrite(&world, &targets, &[])

@@ -58,6 +58,7 @@ pub(crate) use close::LOCK;
 use erasures::Erasures;
 pub(crate) use extent::{Extent, Part};
 pub(crate) use follow::superseded;
+pub(crate) use open::check_no_erasure;
 pub use scan::{Order, Scan};
 use snapshot::Snapshots;
 pub use stats::Stats;

@@ -267,7 +267,7 @@ fn try_open_for_reading(
 
 /// Refuses a database in which an erasure was interrupted: what it was overwriting may be torn. One
 /// that is under way does no harm for longer than it takes to read again.
-fn check_no_erasure(storage: &dyn Storage, manifest: &Manifest) -> Result<()> {
+pub(crate) fn check_no_erasure(storage: &dyn Storage, manifest: &Manifest) -> Result<()> {
     let is_begun = || {
         let journal = erasure::read_journal(storage, &manifest.uuid, manifest.generation)?;
         Ok(journal.is_some())

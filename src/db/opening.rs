@@ -68,7 +68,7 @@ impl<'a> Opening<'a> {
             outdated: false,
             erasing: Vec::new(),
         };
-        if opening.read_only {
+        if opening.read_only && !opening.salvage() {
             opening.erasing = opening.being_erased()?;
         }
         opening.find_log_files()?;

@@ -649,9 +649,15 @@ fn what_was_taken_over_and_compacted_takes_no_changes() {
     herolib.insert(b"herolib's");
     herolib.close();
     let db = Db::open(directory.path(), &Options::default()).unwrap();
-    let foreign = sender().changes(0, 0).unwrap().0;
+    let sender = sender();
+    let commits = sender.changes(0, 0).unwrap().0;
+    sender
+        .compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+        .unwrap();
+    let states = sender.changes(0, 0).unwrap().0;
     for _ in 0..2 {
-        incompatible(db.apply(&foreign), "over a base");
+        incompatible(db.apply(&commits), "over a base");
+        incompatible(db.apply(&states), "over a base");
         db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
             .unwrap();
     }
