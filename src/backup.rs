@@ -88,23 +88,21 @@ impl Db {
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
         let _no_erasure = self.without_erasures()?;
-        let mut attempt = 1;
-        loop {
-            match self.copy_to(&destination, &mut progress)? {
-                None => return Ok(()),
-                Some(torn) if attempt == MOST_ATTEMPTS => return Err(torn),
-                Some(_) => attempt += 1,
+        for _ in 0..MOST_ATTEMPTS {
+            if self.copy_to(&destination, &mut progress)? {
+                return Ok(());
             }
         }
+        Err(erases_too_quickly())
     }
 
-    /// What is wrong with the copy, if it is to be made once more: what another process has overwritten
-    /// meanwhile was copied half before that and half after it.
+    /// `false`: once more. What another process has overwritten meanwhile was copied half before that and
+    /// half after it.
     fn copy_to(
         &self,
         destination: &Arc<dyn Storage>,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Option<Error>> {
+    ) -> Result<bool> {
         // What is going to be refused is refused before anything is touched.
         let extent = self.extent()?;
         self.check_other_directory(&**destination)?;
@@ -143,5 +141,11 @@ impl Db {
             )));
         }
         Ok(())
+    }
+}
+
+fn erases_too_quickly() -> Error {
+    Error::Busy {
+        what: "a writer erases in the database quicker than a reader can copy it".into(),
     }
 }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::erases_too_quickly;
 use super::plan::{Plan, is_interrupted, list};
 use crate::base;
 use crate::db::{Extent, Part, check_no_erasure, open_copy, remove_leftovers, superseded};
@@ -36,13 +37,13 @@ impl Plan<'_> {
         file.map_or(0, |file| u64::from(file.len))
     }
 
-    /// Makes the backup in the destination, which is locked; what is wrong with it, if it must be copied
-    /// again.
+    /// Makes the backup in the destination, which is locked. `false`: what was copied is torn, and must be
+    /// copied again.
     pub(super) fn carry_out(
         mut self,
         lock: Box<dyn Lock>,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Option<Error>> {
+    ) -> Result<bool> {
         let new = |part: &Part| part.end - self.kept(part.segment.number).min(part.end);
         let total = self.extent.parts.iter().map(new).sum();
         let mut done = 0;
@@ -53,7 +54,7 @@ impl Plan<'_> {
         tell(0)?;
         if self.is_done() {
             // Whoever made it may have died before its manifest was durable.
-            return self.sync_names().map(|()| None);
+            return self.sync_names().map(|()| true);
         }
         // Of a backup that was interrupted at its end. What it overwrites may be copied anew.
         let interrupted = self.earlier.as_ref().unwrap_or(&self.wanted);
@@ -94,8 +95,8 @@ impl Plan<'_> {
         self.remove_old_bases()?;
         self.sync_names()?;
         match self.finish(lock) {
-            Err(torn @ Error::Corrupt { .. }) if self.is_torn()? => Ok(Some(torn)),
-            finished => finished.map(|()| None),
+            Err(Error::Corrupt { .. }) if self.is_torn(&mut tell)? => Ok(false),
+            finished => finished.map(|()| true),
         }
     }
 
@@ -185,12 +186,13 @@ impl Plan<'_> {
     /// compared: heads are overwritten before their values, and so a copy that is the same from front to
     /// back has none torn, unless who overwrites it stands still meanwhile.
     fn copy_until_same(&self, part: &Part, tell: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let number = part.segment.number;
         let is_frozen = matches!(part.kind, FileKind::Frozen { .. });
-        if !is_frozen || !self.db.is_read_only() || self.kept(part.segment.number) == part.end {
+        if !is_frozen || !self.db.is_read_only() || self.kept(number) == part.end {
             return Ok(());
         }
         for _ in 0..MOST_PASSES {
-            self.wait_for_erasure(part.segment.number, tell)?;
+            self.wait_for_erasure(|target| target.place().0 == number, tell)?;
             if self.copy_again(part, tell)? {
                 return Ok(());
             }
@@ -207,23 +209,24 @@ impl Plan<'_> {
         Ok(journal.unwrap_or_default())
     }
 
-    /// Waits until nothing is being overwritten in a data file.
+    /// Waits until nothing of that kind is being overwritten; whether something was.
     fn wait_for_erasure(
         &self,
-        number: u16,
+        is_meant: impl Fn(&Target) -> bool,
         tell: &mut impl FnMut(u64) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let begun = Instant::now();
-        let is_here = |target: &Target| target.place().0 == number;
-        while self.being_erased()?.iter().any(is_here) {
+        let mut has_waited = false;
+        while self.being_erased()?.iter().any(&is_meant) {
             check_no_erasure(self.db.storage(), &self.wanted)?;
             tell(0)?;
             if begun.elapsed() > PATIENCE {
                 return Err(erases_too_quickly());
             }
+            has_waited = true;
             sleep(PAUSE);
         }
-        Ok(())
+        Ok(has_waited)
     }
 
     /// Copies what differs in a data file from that of the destination, and syncs it; whether nothing did.
@@ -249,17 +252,13 @@ impl Plan<'_> {
     }
 
     /// Whether what a reader has copied may be damaged because the writer was overwriting it.
-    fn is_torn(&self) -> Result<bool> {
+    fn is_torn(&self, tell: &mut impl FnMut(u64) -> Result<()>) -> Result<bool> {
         if !self.db.is_read_only() {
             return Ok(false);
         }
-        check_no_erasure(self.db.storage(), &self.wanted)?;
-        if !self.being_erased()?.is_empty() {
-            sleep(PAUSE);
-            return Ok(true);
-        }
+        let was_erasing = self.wait_for_erasure(|_| true, tell)?;
         // It isn't locked any more: what can't be read now is as damaged as it was found.
-        Ok(!self.is_copied().unwrap_or(true))
+        Ok(was_erasing || !self.is_copied().unwrap_or(true))
     }
 
     /// Whether all that was copied is as it is in the database by now.
@@ -446,12 +445,6 @@ impl Plan<'_> {
 fn pieces(from: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
     let begins = (from..end).step_by(PIECE as usize);
     begins.map(move |from| (from, (from + PIECE).min(end)))
-}
-
-fn erases_too_quickly() -> Error {
-    Error::Busy {
-        what: "a writer erases in the database quicker than a reader can copy it".into(),
-    }
 }
 
 /// The data files of a backup, and with no length those of another one, which was there before or comes

@@ -117,8 +117,9 @@ impl Db {
         let is_taken_over = writer.manifest.base.is_some();
         // Of what a compaction has kept of that nothing says so any more, but that there is no commit. A
         // sender that builds upon the same gives out a difference of states, which a backup of it takes.
-        let is_backup = writer.manifest.backup && chunk.difference.is_some();
-        if !is_taken_over && (writer.commit != 0 || is_backup) {
+        let is_begun = self.shared.read().oldest() > writer.commit;
+        let may_go_on = chunk.difference.is_some() && (writer.manifest.backup || is_begun);
+        if !is_taken_over && (writer.commit != 0 || may_go_on) {
             return Ok(());
         }
         let extent = self.extent_with(writer);
