@@ -183,8 +183,8 @@ impl Plan<'_> {
 
     /// A reader doesn't know what the writer erases. A record of the log that was copied half before that
     /// and half after it is found when the copy is opened; what herolib wrote is not read then. So it is
-    /// compared: heads are overwritten before their values, and so a copy that is the same from front to
-    /// back has none torn, unless who overwrites it stands still meanwhile.
+    /// compared, once nothing is being overwritten in it: heads are overwritten before their values, and so a
+    /// copy that is the same from front to back has none torn.
     fn copy_until_same(&self, part: &Part, tell: &mut impl FnMut(u64) -> Result<()>) -> Result<()> {
         let number = part.segment.number;
         let is_frozen = matches!(part.kind, FileKind::Frozen { .. });
@@ -205,8 +205,7 @@ impl Plan<'_> {
         let Manifest {
             uuid, generation, ..
         } = &self.wanted;
-        let journal = erasure::read_journal(self.db.storage(), uuid, *generation)?;
-        Ok(journal.unwrap_or_default())
+        erasure::being_overwritten(self.db.storage(), uuid, *generation)
     }
 
     /// Waits until nothing of that kind is being overwritten; whether something was.

@@ -80,8 +80,7 @@ impl<'a> Opening<'a> {
         let Manifest {
             uuid, generation, ..
         } = &self.manifest;
-        let journal = erasure::read_journal(&**self.storage, uuid, *generation)?;
-        Ok(journal.unwrap_or_default())
+        erasure::being_overwritten(&**self.storage, uuid, *generation)
     }
 
     /// Whether the log is longer than it looks to a reader: what a writer is just overwriting looks like

@@ -248,6 +248,15 @@ pub(crate) fn write_journal(
         .map_err(|error| Error::from_io("write", storage.describe(JOURNAL), error))
 }
 
+/// What is just being overwritten: nothing, where there is no journal.
+pub(crate) fn being_overwritten(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    generation: u64,
+) -> Result<Vec<Target>> {
+    Ok(read_journal(storage, uuid, generation)?.unwrap_or_default())
+}
+
 /// What stands in the journal; `None` if there is none, or it is not whole, or for another database
 /// or generation.
 pub(crate) fn read_journal(

@@ -641,14 +641,19 @@ fn the_next_id_is_carried_over() {
     }
 }
 
-/// Nor are changes applied over it, compacted or not.
-#[test]
-fn what_was_taken_over_and_compacted_takes_no_changes() {
-    let directory = TempDirectory::new();
+/// A database in which herolib has put one record.
+fn taken_over(directory: &TempDirectory) -> Db {
     let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
     herolib.insert(b"herolib's");
     herolib.close();
-    let db = Db::open(directory.path(), &Options::default()).unwrap();
+    Db::open(directory.path(), &Options::default()).unwrap()
+}
+
+/// Changes of others are not applied over it, compacted or not.
+#[test]
+fn what_was_taken_over_and_compacted_takes_no_changes() {
+    let directory = TempDirectory::new();
+    let db = taken_over(&directory);
     let sender = sender();
     let commits = sender.changes(0, 0).unwrap().0;
     sender
@@ -670,10 +675,7 @@ fn what_was_taken_over_and_compacted_takes_no_changes() {
 fn a_backup_of_what_was_taken_over_and_compacted_goes_on_with_a_difference() {
     let go_on = |_, _| ControlFlow::Continue(());
     let (directory, backup) = (TempDirectory::new(), TempDirectory::new());
-    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
-    herolib.insert(b"herolib's");
-    herolib.close();
-    let db = Db::open(directory.path(), &Options::default()).unwrap();
+    let db = taken_over(&directory);
     db.compact(&Retention::default(), go_on).unwrap();
     db.backup(backup.path(), go_on).unwrap();
     db.insert(b"ours").unwrap();
@@ -695,10 +697,7 @@ fn a_backup_of_what_was_taken_over_and_compacted_goes_on_with_a_difference() {
 #[test]
 fn what_was_taken_over_is_not_in_the_changes() {
     let directory = TempDirectory::new();
-    let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
-    herolib.insert(b"herolib's");
-    herolib.close();
-    let db = Db::open(directory.path(), &Options::default()).unwrap();
+    let db = taken_over(&directory);
     let nothing_to_give = |since| {
         let result = db.changes(since, usize::MAX).map(drop);
         incompatible(result, "changes from before the log");

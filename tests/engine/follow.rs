@@ -17,6 +17,18 @@ fn read_only() -> Options {
     }
 }
 
+/// After so many of such calls more, all fail.
+fn stop(storage: &SimStorage, calls: Calls, after: usize) {
+    storage.fail(Some(Fault {
+        calls,
+        after: storage.calls(calls) + after,
+        errno: Errno::Io,
+        sticky: true,
+        partly: false,
+        pages: Pages::Dirty,
+    }));
+}
+
 /// The writer stands still after any of an erasure's writes: a reader, of whom it knows nothing, finds
 /// what was there before, or nothing, and no damage.
 #[test]
@@ -37,14 +49,7 @@ fn a_record_that_is_being_erased_is_found_or_not_found() {
         }
         let reader = Db::open_on(Arc::new(storage.clone()), &read_only()).expect("a reader");
         let before = reader.snapshot().expect("a snapshot");
-        storage.fail(Some(Fault {
-            calls: Calls::Changing,
-            after: storage.calls(Calls::Changing) + after,
-            errno: Errno::Io,
-            sticky: true,
-            partly: false,
-            pages: Pages::Dirty,
-        }));
+        stop(&storage, Calls::Changing, after);
         let erased = db.erase(1);
         storage.fail(None);
         let mut is_found = None;
@@ -168,14 +173,7 @@ fn half_a_commit_beside_an_erasure_is_the_end_of_the_log() {
         let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
         (1..9).for_each(|id| db.set(id, b"a value").expect("a set"));
         let follower = Db::open_on(Arc::new(storage.clone()), &read_only()).expect("a reader");
-        storage.fail(Some(Fault {
-            calls: Calls::Changing,
-            after: storage.calls(Calls::Changing) + after,
-            errno: Errno::Io,
-            sticky: true,
-            partly: false,
-            pages: Pages::Dirty,
-        }));
+        stop(&storage, Calls::Changing, after);
         db.erase(1).expect_err("it stands still");
         storage.fail(None);
         // As soon as there is a journal, and nothing is overwritten yet.
@@ -213,23 +211,13 @@ fn a_log_does_not_end_where_an_interrupted_erasure_is_finished() {
     for after in 0.. {
         let storage = SimStorage::new(Disk::new(), true, 1);
         let open = |options| Db::open_on(Arc::new(storage.clone()), &options);
-        let fail = |calls, after| {
-            storage.fail(Some(Fault {
-                calls,
-                after: storage.calls(calls) + after,
-                errno: Errno::Io,
-                sticky: true,
-                partly: false,
-                pages: Pages::Dirty,
-            }));
-        };
         let db = open(options(Sync::Os)).expect("a new database");
         db.set(1, &[1; 150_000]).expect("a set");
         (2..9).for_each(|id| db.set(id, b"others").expect("a set"));
-        fail(Calls::Syncing, 0);
+        stop(&storage, Calls::Syncing, 0);
         db.erase(1).expect_err("no sync");
         drop(db);
-        fail(Calls::Changing, after);
+        stop(&storage, Calls::Changing, after);
         let finished = open(options(Sync::Commit));
         storage.fail(None);
         let is_finished = finished.is_ok();
