@@ -679,7 +679,14 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         Ok(match self.pass(&name(entry.location().file), 0, found)? {
             // Erased since: what it led to isn't found any more.
             Some(None) => true,
-            Some(Some(found)) if found == expected.location() => true,
+            Some(Some(found)) if found == expected.location() => {
+                // What a reader was refreshed with may lie above what was erased after that.
+                if self.db.is_read_only() && !expected.is_live() && !found.is_none() {
+                    let kind = db.unchanged(|_| self.kind_of(id, found));
+                    self.erased |= self.pass(&name(found.file), 0, kind)? == Some(Kind::Erased);
+                }
+                true
+            }
             Some(Some(found)) => {
                 self.damaged(
                     &name(found.file),

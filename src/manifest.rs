@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::herolib::DumpStamp;
 use crate::log::segment::{FileHeader, LAST_GENERATION, LogEnd};
 use crate::options::Limits;
-use crate::storage::{Storage, read_all, replace};
+use crate::storage::{Storage, modified_ns, read_all, replace};
 
 /// Its name.
 pub(crate) const MANIFEST: &str = "MANIFEST";
@@ -203,6 +203,12 @@ impl Manifest {
             )),
             Err(error) => Err(Error::from_io("read", path, error)),
         }
+    }
+
+    /// When the manifest of a directory was written, in nanoseconds since the Unix epoch; 0 if unknown.
+    pub(crate) fn modified_ns(storage: &dyn Storage) -> Result<u64> {
+        modified_ns(storage, MANIFEST)
+            .map_err(|error| Error::from_io("open", storage.describe(MANIFEST), error))
     }
 
     /// Makes this the manifest, atomically and durably.

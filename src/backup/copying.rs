@@ -414,14 +414,18 @@ impl Plan<'_> {
     /// Opens the copy, which reads all that is new and verifies it, and closes it, which makes it a
     /// database closed cleanly.
     fn finish(&self, lock: Box<dyn Lock>) -> Result<()> {
-        let copy = open_copy(self.destination, self.wanted.clone(), lock)?;
+        let is_joined = (self.earlier.as_ref()).is_some_and(|earlier| self.extends(earlier));
+        let copy = open_copy(self.destination, self.wanted.clone(), lock, is_joined)?;
         let opened = copy.extent()?;
-        // Beside a reader the writer may erase what was live as of its moment.
+        // Of what was erased beside a reader's backup the record of the erasure may come later, there or here.
         let missing = self.extent.live.saturating_sub(opened.live);
-        let erased = match missing > 0 && self.db.is_read_only() {
-            true => missing.min(erased_alone(&opened)?),
-            false => 0,
+        let erased = match missing {
+            0 => 0,
+            _ => missing.min(erased_alone(&opened)?),
         };
+        if opened.live > self.extent.live && self.has_erased_what_lives_in(&opened)? {
+            return Err(self.lives_there());
+        }
         let (there, here) = (
             (opened.commit, opened.live + erased, opened.next_id),
             (self.extent.commit, self.extent.live, self.extent.next_id),
@@ -437,6 +441,27 @@ impl Plan<'_> {
             ));
         }
         copy.close()
+    }
+
+    /// Whether a record that is live in the copy has its newest version erased in the database.
+    fn has_erased_what_lives_in(&self, copy: &Extent) -> Result<bool> {
+        let log = &self.extent.world.log;
+        let entries = copy.world.lookup.entries();
+        for (id, entry) in entries.filter(|(_, entry)| entry.is_live()) {
+            let location = entry.location();
+            if log.segment_of(location)?.head(location, id)?.kind == Kind::Erased {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The erasure can't be carried out there: its record isn't here yet.
+    fn lives_there(&self) -> Error {
+        self.refused(
+            "has a record that is erased here, and the erasure itself isn't seen here yet: refresh a handle that \
+             is open for reading; the copy that a reader made beside it gets it with what comes next",
+        )
     }
 }
 

@@ -71,7 +71,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    fn refused(&self, why: &str) -> Error {
+    pub(super) fn refused(&self, why: &str) -> Error {
         Error::incompatible(format!("{} {why}", self.destination.describe("")))
     }
 

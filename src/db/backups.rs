@@ -17,13 +17,18 @@ use crate::storage::{Access, Lock, Storage, remove_if_there, sync_directory};
 
 /// Opens what was copied into a directory that is locked, as `manifest` says it is: reads what of
 /// the log the checkpoint there doesn't stand for. Nothing is written, the checkpoint excepted, as
-/// long as all is there and well; a close then makes it a cleanly closed database.
+/// long as all is there and well; a close then makes it a cleanly closed database. `is_joined`: what is new
+/// was added to an earlier backup, and is refused if it isn't of the same history.
 pub(crate) fn open_copy(
     storage: &Arc<dyn Storage>,
     manifest: Manifest,
     lock: Box<dyn Lock>,
+    is_joined: bool,
 ) -> Result<Db> {
-    Opening::new(storage, &Options::default(), manifest, None)?.finish(Some(lock))
+    let options = Options::default();
+    let mut opening = Opening::new(storage, &options, manifest, None)?;
+    opening.is_joined = is_joined;
+    opening.finish(Some(lock))
 }
 
 /// To look at a backup without changing it.

@@ -19,7 +19,10 @@ impl Opening<'_> {
     /// since it was written.
     pub(super) fn find_log_files(&mut self) -> Result<()> {
         let storage = &**self.storage;
-        let present = herolib::data_files(storage)?;
+        let present = match self.salvage() {
+            true => herolib::readable_data_files(storage)?,
+            false => herolib::data_files(storage)?,
+        };
         self.log_files.clear();
         self.leftovers.clear();
         let mut listed = self.manifest.files.iter().peekable();

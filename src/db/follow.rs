@@ -6,11 +6,11 @@ use super::write::Writer;
 use super::{Db, Shared, World};
 use crate::bytes::reserve;
 use crate::error::{Error, Result};
-use crate::log::record::Kind;
+use crate::log::record::{HEAD, Kind};
 use crate::log::recovery::{self, Replayed, Start};
 use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
 use crate::manifest::Manifest;
-use crate::storage::{Access, Replaced};
+use crate::storage::{Access, File, Replaced};
 use crate::sync::atomic::Ordering;
 
 impl Db {
@@ -43,12 +43,19 @@ impl Db {
     /// in its place: its files may be gone, and only those that are open are still read.
     pub(crate) fn is_superseded(&self, world: &World) -> bool {
         let shared = &*self.shared;
-        // A later one: what a reader takes over, it has in memory as of the next generation.
-        let is_later = |manifest: Manifest| {
-            manifest.uuid != world.log.uuid || manifest.generation > world.log.generation
+        if !shared.read_only {
+            return false;
+        }
+        let (uuid, generation) = (world.log.uuid, world.log.generation);
+        let in_memory = shared.writer().manifest.is_taken_over_in_memory();
+        // A backup may make room for one of an earlier generation. But what a reader takes over, it has in
+        // memory as of a later one.
+        let is_other = |manifest: Manifest| {
+            let is_earlier = manifest.generation < generation && !in_memory;
+            manifest.uuid != uuid || manifest.generation > generation || is_earlier
         };
         let manifest = Manifest::read(&*shared.storage);
-        shared.read_only && manifest.is_ok_and(|manifest| manifest.is_some_and(is_later))
+        manifest.is_ok_and(|manifest| manifest.is_some_and(is_other))
     }
 }
 
@@ -59,6 +66,15 @@ pub(crate) fn superseded() -> Error {
                files of that moment are gone: refresh it"
             .into(),
     }
+}
+
+/// Whether what was appended to a data file, from `end` on, is seen in the one that was opened before.
+fn shows_what_is_new(segment: &Segment, file: &dyn File, end: u64) -> bool {
+    let mut head = [0; HEAD];
+    let view = segment.view();
+    // Else it is in another data file, which is opened now.
+    let is_here = view.is_mapped() && file.read_at(end, &mut head).is_ok();
+    !is_here || view.shows(end, &head)
 }
 
 impl Shared {
@@ -142,6 +158,9 @@ impl Shared {
             view.extend_to(end);
             begun.push((Segment::of_log(file.number, log, view), opened));
         }
+        if !versions.is_empty() && !shows_what_is_new(last, &*opened, u64::from(from.position)) {
+            return Ok(false);
+        }
         // First the bytes, then the ways to them.
         for (segment, end) in grown {
             segment.view().extend_to(end);
@@ -202,6 +221,8 @@ impl Shared {
         (now.commit, now.live, now.end) = (visible, live, end);
         self.counters.appended.store(visible, Ordering::Release);
         self.counters.show(&now);
+        // Of what was erased since, the log of before doesn't tell, and the new one may not tell any more.
+        self.erasures.add_followed(1);
         // Last: by the new counters the old world reads as it was, and not the other way round.
         let replaced = self.world.replace(world);
         drop(snapshots);

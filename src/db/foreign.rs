@@ -386,8 +386,11 @@ impl Opening<'_> {
         }
         if let Some(known) = manifest.dump {
             let modified_ns = herolib::dump_modified_ns(storage)?;
-            let touched = modified_ns == 0 || modified_ns != known.modified_ns;
-            if touched && herolib::stamp(storage)?.is_some_and(|stamp| stamp != known.stamp) {
+            // Within a tick of the file system's clock, which may be seconds, a change leaves the time as
+            // it was. The manifest was written after the dump: where that shows, every later change does.
+            let is_told_by_time = modified_ns != 0 && modified_ns < Manifest::modified_ns(storage)?;
+            let may_differ = appended || !is_told_by_time || modified_ns != known.modified_ns;
+            if may_differ && herolib::stamp(storage)?.is_some_and(|stamp| stamp != known.stamp) {
                 return Ok(Foreign::Herolib);
             }
         } else if !manifest.native

@@ -135,25 +135,34 @@ fn make_or_take_over(shared: &Arc<dyn Storage>, options: &Options) -> Result<Man
 
 /// Looks into a directory, without changing anything.
 fn look(storage: &dyn Storage) -> Result<Found> {
+    let of_ours = |manifest| Found::Database(Box::new(manifest));
     if let Some(manifest) = Manifest::read(storage)? {
-        return Ok(Found::Database(Box::new(manifest)));
+        return Ok(of_ours(manifest));
     }
     let dump = match herolib::presence(storage)? {
         Presence::Nothing => return Ok(Found::Nothing),
         Presence::DataFiles => false,
         Presence::Dump { .. } => true,
     };
+    let mut ours = None;
     for file in herolib::data_files(storage)? {
         if FileHeader::of(storage, file.number)?.is_some() {
-            let name = name(file.number);
-            return Err(Error::corrupt(
-                storage.describe(MANIFEST),
-                0,
-                format!("the manifest is missing, and {name} belongs to a database"),
-            ));
+            ours = Some(name(file.number));
+            break;
         }
     }
-    Ok(Found::Herolib { dump })
+    // Another process may have made the database since: its manifest is there before any data file.
+    if let Some(manifest) = Manifest::read(storage)? {
+        return Ok(of_ours(manifest));
+    }
+    match ours {
+        None => Ok(Found::Herolib { dump }),
+        Some(name) => Err(Error::corrupt(
+            storage.describe(MANIFEST),
+            0,
+            format!("the manifest is missing, and {name} belongs to a database"),
+        )),
+    }
 }
 
 /// Refuses what `options` don't allow to open.

@@ -46,6 +46,8 @@ pub(super) struct Opening<'a> {
     pub(super) outdated: bool,
     /// For reading only: what a writer was overwriting when this began.
     erasing: Vec<Target>,
+    /// What isn't behind the checkpoint yet may be of another log than what was there before.
+    pub(super) is_joined: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -67,6 +69,7 @@ impl<'a> Opening<'a> {
             leftovers: Vec::new(),
             outdated: false,
             erasing: Vec::new(),
+            is_joined: false,
         };
         if opening.read_only && !opening.salvage() {
             opening.erasing = opening.being_erased()?;

@@ -138,6 +138,17 @@ impl<'a> Opening<'a> {
                 if record.kind == Kind::Erase {
                     erasures.push((record.id, record.location));
                 }
+                let before = lookup.get(record.id).location();
+                if self.is_joined && record.previous != before {
+                    return Err(Error::incompatible(format!(
+                        "{} holds a backup of another history than this database's: what comes before commit {} \
+                         of id {} is at {before:?} there, and here at {:?}",
+                        storage.describe(""),
+                        record.commit,
+                        record.id,
+                        record.previous
+                    )));
+                }
                 let entry = Entry::of(record.kind, record.location, record.len);
                 next_id = next_id.max(u64::from(record.id) + 1);
                 publish(storage, &lookup, record.id, entry, &mut live)?;

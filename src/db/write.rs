@@ -252,6 +252,7 @@ impl Shared {
                 len: record.value.len() as u32,
                 commit,
                 time_us,
+                previous: record.previous,
             };
             self.take_in(world, writer, &version);
         }
@@ -271,6 +272,7 @@ impl Shared {
             len,
             commit,
             time_us,
+            ..
         } = *version;
         writer.tally.count(kind);
         if kind == Kind::Empty {

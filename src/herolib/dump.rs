@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::reader::Reader;
 use crate::storage::{
-    Access, File, Storage, read_all, remove_if_there, replace, replace_with, sync_directory,
+    File, Storage, modified_ns, read_all, remove_if_there, replace, replace_with, sync_directory,
 };
 
 const DIRECTORY: &str = "lookup_dump.db";
@@ -428,11 +428,8 @@ pub(crate) fn dump_modified_ns(storage: &dyn Storage) -> Result<u64> {
     };
     let mut latest = 0;
     for name in found.names() {
-        let modified = storage
-            .open(name, Access::Read)
-            .and_then(|file| file.modified_ns())
-            .map_err(|error| failed(storage, "open", name, error))?;
-        latest = latest.max(modified);
+        let modified = modified_ns(storage, name);
+        latest = latest.max(modified.map_err(|error| failed(storage, "open", name, error))?);
     }
     Ok(latest)
 }
@@ -575,7 +572,15 @@ pub(crate) fn remove_dump(storage: &dyn Storage) -> Result<()> {
             }
             return match storage.remove_directory(DIRECTORY) {
                 Ok(()) => sync_directory(storage, ""),
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                // The second: a link to one, which isn't ours.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    Ok(())
+                }
                 Err(error) => Err(error),
             };
         }

@@ -34,7 +34,7 @@ use std::io;
 
 use crate::error::{Error, Result};
 use crate::location::Location;
-use crate::storage::{Access, Storage};
+use crate::storage::{Access, Storage, is_refused};
 pub(crate) use appended::{Appended, appended};
 pub(crate) use dump::{
     DumpStamp, Presence, dump_modified_ns, presence, read_dump, remove_dump, stamp, write_dump,
@@ -57,6 +57,18 @@ pub(crate) struct DataFile {
 /// The data files of the directory, ascending. What has another name, as `a.db`, `00.db` and
 /// `65536.db`, or is a directory, is none; neither is there one where there is no directory.
 pub(crate) fn data_files(storage: &dyn Storage) -> Result<Vec<DataFile>> {
+    data_files_but(storage, |_| false)
+}
+
+/// The same, without those that a failing disk can't open.
+pub(crate) fn readable_data_files(storage: &dyn Storage) -> Result<Vec<DataFile>> {
+    data_files_but(storage, |error| !is_refused(error))
+}
+
+fn data_files_but(
+    storage: &dyn Storage,
+    is_left_out: impl Fn(&io::Error) -> bool,
+) -> Result<Vec<DataFile>> {
     let mut files = Vec::new();
     for name in list(storage, "")? {
         let number = name
@@ -81,6 +93,7 @@ pub(crate) fn data_files(storage: &dyn Storage) -> Result<Vec<DataFile>> {
                     error.kind(),
                     io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
                 ) => {}
+            Err(error) if is_left_out(&error) => {}
             Err(error) => return Err(failed(storage, "open", &name, error)),
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Replayed {
     pub(crate) len: u32,
     pub(crate) commit: u64,
     pub(crate) time_us: u64,
+    /// Where it says that the version before is.
+    pub(crate) previous: Location,
 }
 
 /// What the log is read against, and from where.
@@ -357,6 +359,7 @@ impl Replay<'_> {
                     len: head.len,
                     commit: head.commit,
                     time_us: head.time_us,
+                    previous: head.previous,
                 });
                 if !head.last && !planted!(commit_flag_ignored) {
                     continue;

@@ -396,35 +396,24 @@ impl Tail {
                 first_commit,
             };
             self.next_file += 1;
-            let written = file.write_at(0, &[&header.encode()]);
-            let has_header = written.is_ok();
-            let view = written.and_then(|()| file.view(LONGEST_FILE + 1));
-            return match view {
+            // The header last: who finds one takes the file for a part of the log.
+            let view = file.view(LONGEST_FILE + 1);
+            let made = view.and_then(|view| {
+                file.write_at(0, &[&header.encode()])?;
+                Ok(view)
+            });
+            return match made {
                 Ok(view) => {
                     view.extend_to(FILE_HEADER as u64);
                     Ok((number, file, view))
                 }
                 Err(error) => {
-                    let removed = remove_if_there(&*log.storage, &name);
-                    if removed.is_ok() && !has_header {
-                        // However often it is tried on a full disk, that uses up no numbers.
+                    if remove_if_there(&*log.storage, &name).is_ok() {
+                        // However often it is tried, that uses up no numbers.
                         self.next_file = u32::from(number);
                     } else {
-                        // Should it stay, recovery passes over it, because the next file begins where
-                        // this one does. It may have been opened by a reader that follows.
+                        // Recovery passes over it, because the next file begins where this one does.
                         self.sealed = true;
-                        // Who finds its header takes it for a part of the log.
-                        if has_header && removed.is_err() {
-                            let end = FILE_HEADER as u64;
-                            self.directory_unsynced = true;
-                            self.unsynced.push(Unsynced {
-                                number,
-                                file,
-                                from: 0,
-                                end,
-                                length: Length::new(end),
-                            });
-                        }
                     }
                     Err(failed(error))
                 }

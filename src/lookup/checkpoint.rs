@@ -37,7 +37,7 @@ use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, LogEnd};
 use crate::options::{LAST_NEXT_ID, LookupKind};
 use crate::planted::planted;
-use crate::storage::{Access, File, Storage, remove_if_there, replace_with};
+use crate::storage::{Access, File, Storage, is_refused, remove_if_there, replace_with};
 use crate::sync::atomic::Ordering;
 
 /// The checkpoint.
@@ -324,12 +324,19 @@ pub(crate) fn load<'a>(
     generation: u64,
     wanted: Load,
 ) -> Result<Checkpoint<'a>> {
-    match open(storage, uuid, generation)? {
-        None => Ok(Checkpoint::default()),
-        Some((file, header)) => Ok(Checkpoint {
+    let found = || -> Result<Checkpoint<'a>> {
+        let Some((file, header)) = open(storage, uuid, generation)? else {
+            return Ok(Checkpoint::default());
+        };
+        Ok(Checkpoint {
             log_end: header.state.log_end,
             loaded: load_blocks(storage, &*file, header, wanted)?,
-        }),
+        })
+    };
+    match found() {
+        // What a failing disk can't give back can be made again.
+        Err(Error::Io { source, .. }) if !is_refused(&source) => Ok(Checkpoint::default()),
+        found => found,
     }
 }
 

@@ -79,3 +79,22 @@ pub(super) fn len_and_names(file: &fs::File) -> io::Result<(u64, u64)> {
     let metadata = file.metadata()?;
     Ok((metadata.len(), metadata.nlink()))
 }
+
+/// Whether the file is on a file system that writes what is changed to another place. There reserved space
+/// serves for one write: what the kernel has written back since needs space anew, and a store through a
+/// mapping that finds none is a SIGBUS. Of what lies below an overlay nothing can be told.
+pub(super) fn copies_on_write(file: &fs::File) -> bool {
+    // Of linux/magic.h, and of bcachefs and OpenZFS, which are not in it.
+    const BTRFS: u32 = 0x9123_683e;
+    const BCACHEFS: u32 = 0xca45_1a4e;
+    const ZFS: u32 = 0x2fc1_2fc1;
+    let mut found = MaybeUninit::<libc::statfs>::zeroed();
+    let looked = uninterrupted(|| {
+        // SAFETY: the descriptor is open, and the kernel writes nothing but the structure.
+        checked(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) })
+    });
+    // SAFETY: plain numbers, for which zeros are values too.
+    let found = unsafe { found.assume_init() };
+    // As wide as the machine's words, and signed or not.
+    looked.is_ok() && [BTRFS, BCACHEFS, ZFS].contains(&(found.f_type as u32))
+}

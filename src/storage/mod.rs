@@ -186,6 +186,11 @@ pub fn read_all(storage: &dyn Storage, name: &str, limit: u64) -> io::Result<Vec
     Ok(bytes)
 }
 
+/// When a file was last changed, in nanoseconds since the Unix epoch; 0 if unknown.
+pub(crate) fn modified_ns(storage: &dyn Storage, name: &str) -> io::Result<u64> {
+    storage.open(name, Access::Read)?.modified_ns()
+}
+
 /// Opens a file, which another thread may be replacing; with its length.
 fn open_for_reading(storage: &dyn Storage, name: &str) -> io::Result<(Arc<dyn File>, u64)> {
     const MOST_ATTEMPTS: u32 = 100;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::ahead::Ahead;
-use super::calls::{checked, len_and_names, uninterrupted};
+use super::calls::{checked, copies_on_write, len_and_names, uninterrupted};
 use super::mapping::{Backing, Mapping, page_size};
 use super::view::Identity;
 use super::{Access, File, Lock, Storage, View, Words, fork};
@@ -381,7 +381,7 @@ impl Drop for OsLock {
 struct OsFile {
     file: fs::File,
     io: IoMode,
-    /// Whether the space at the tail is reserved, so that stores through a mapping can't fail.
+    /// Whether the space at the tail is reserved for good, so that stores through a mapping can't fail.
     reserved: AtomicBool,
     /// Whether the file is mapped as a table, and will be stored to in no other way.
     is_table: AtomicBool,
@@ -527,7 +527,8 @@ impl File for OsFile {
         loop {
             // SAFETY: the descriptor is open; nothing but the file changes.
             if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, offset, len) } == 0 {
-                self.reserved.store(true, Ordering::Relaxed);
+                let keeps = !copies_on_write(&self.file);
+                self.reserved.store(keeps, Ordering::Relaxed);
                 return Ok(());
             }
             let error = io::Error::last_os_error();

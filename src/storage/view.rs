@@ -133,11 +133,39 @@ impl View {
     pub(crate) fn loaded(&self, position: u64, len: usize) -> Option<&[u8]> {
         let bytes = self.from(position)?;
         let bytes = &bytes[..len.min(bytes.len())];
+        self.is_loaded(position as usize, bytes.len())
+            .then_some(bytes)
+    }
+
+    /// Whether so many bytes of the mapping are in memory, or can be brought there.
+    fn is_loaded(&self, from: usize, len: usize) -> bool {
+        let to = from + len;
+        self.mapping.as_ref().is_some_and(|mapping| {
+            let is_there = self.owner == Some(user()) && mapping.is_resident(from, to);
+            is_there || mapping.populate_for_reading(from, to).is_ok()
+        })
+    }
+
+    /// Whether the mapping shows these bytes, which the file has at `position`: an overlay shows a file that
+    /// is written to for the first time in another place, under the same identity, and what was mapped
+    /// before stays as it was, and as long. Asked before the mark is moved over them.
+    pub(crate) fn shows(&self, position: u64, bytes: &[u8]) -> bool {
+        let Some((base, mapping)) = self.base.zip(self.mapping.as_ref()) else {
+            return true;
+        };
         let from = position as usize;
-        let to = from + bytes.len();
-        let mapping = self.mapping.as_ref()?;
-        let is_there = self.owner == Some(user()) && mapping.is_resident(from, to);
-        (is_there || mapping.populate_for_reading(from, to).is_ok()).then_some(bytes)
+        let is_within = from
+            .checked_add(bytes.len())
+            .is_some_and(|to| to <= mapping.len());
+        // Behind the end of a mapping the file itself is read.
+        !is_within || {
+            // SAFETY: the range lies in the mapping, and is loaded when it is read, which is looked at first.
+            // It is behind the mark, where another process writes; what isn't whole yet is other bytes.
+            let shown = || unsafe {
+                std::slice::from_raw_parts(base.add(from).as_ptr().cast_const(), bytes.len())
+            };
+            self.is_loaded(from, bytes.len()) && shown() == bytes
+        }
     }
 
     /// Begins to load `len` bytes from `position` into the processor's cache. Where there are none, it
