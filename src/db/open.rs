@@ -17,7 +17,7 @@ use crate::manifest::{MANIFEST, Manifest, State};
 use crate::options::{IoMode, Limits, Options};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::os::OsStorage;
-use crate::storage::{Storage, fork, grace, remove_if_there};
+use crate::storage::{Lock, Storage, fork, grace, remove_if_there};
 
 /// A database that is opened for reading while a writer is at work may be read in the middle of a
 /// change; then it is read again, so many times at most.
@@ -72,17 +72,7 @@ impl Db {
             Ok(found) if options.reset && !matches!(found, Found::Nothing) => {}
             found => drop(admit(&*storage, found?, options)?),
         }
-        let failed = |action, error| Error::from_io(action, storage.describe(""), error);
-        storage
-            .create_root()
-            .map_err(|error| failed("make directory", error))?;
-        let names = storage.list("").map_err(|error| failed("list", error))?;
-        let lock = storage
-            .lock(LOCK)
-            .map_err(|error| failed("lock", error))?
-            .ok_or_else(|| Error::Locked {
-                path: storage.describe(LOCK),
-            })?;
+        let (names, lock) = make_and_lock(&*storage)?;
         match make_or_take_over(&storage, options) {
             Ok(manifest) => {
                 erasure::redo(&*storage, &manifest.uuid, manifest.generation)?;
@@ -100,6 +90,28 @@ impl Db {
             }
         }
     }
+}
+
+/// Makes the directory if need be, and locks it; the names that were in it before.
+fn make_and_lock(storage: &dyn Storage) -> Result<(Vec<String>, Box<dyn Lock>)> {
+    let failed = |action| move |error| Error::from_io(action, storage.describe(""), error);
+    let attempt = || {
+        storage.create_root().map_err(failed("make directory"))?;
+        let names = storage.list("").map_err(failed("list"))?;
+        let lock = storage.lock(LOCK).map_err(failed("lock"))?;
+        let lock = lock.ok_or_else(|| Error::Locked {
+            path: storage.describe(LOCK),
+        })?;
+        Ok((names, lock))
+    };
+    for _ in 1..MOST_ATTEMPTS {
+        match attempt() {
+            // Who destroys a database removes its directory too.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            made => return made,
+        }
+    }
+    attempt()
 }
 
 /// The manifest of the database in a directory that is locked, made if need be.

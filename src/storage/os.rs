@@ -107,13 +107,19 @@ impl Storage for OsStorage {
     }
 
     fn remove_root(&self) -> io::Result<()> {
-        self.check_place()?;
+        match self.check_place() {
+            // Somebody else has removed it, and another one is there by now.
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Ok(()),
+            place => place?,
+        }
         match uninterrupted(|| fs::remove_dir(&self.root)) {
             Err(error)
                 if !matches!(
                     error.kind(),
                     // The second: by a link to it, which isn't ours, and would lead nowhere.
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+                    io::ErrorKind::DirectoryNotEmpty
+                        | io::ErrorKind::NotADirectory
+                        | io::ErrorKind::NotFound
                 ) =>
             {
                 Err(error)

@@ -1445,3 +1445,116 @@ fn a_reader_copies_what_is_damaged_once() {
     assert!(matches!(copied, Err(Error::Corrupt { .. })), "{copied:?}");
     assert_eq!(begun, 1);
 }
+
+fn in_memory() -> (Arc<dyn Storage>, Db) {
+    let options = Options {
+        key_value: true,
+        ..options()
+    };
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let db = Db::open_on(Arc::clone(&storage), &options).expect("a new database");
+    (storage, db)
+}
+
+fn commits_of(db: &Db, id: u32) -> Vec<(u64, Vec<u8>)> {
+    let history = db.history(id, 0).expect("a history");
+    let versions = history.iter();
+    versions.map(|it| (it.commit, it.value.to_vec())).collect()
+}
+
+/// A standby has the commits of the first one, but not all of them in the same places. Where the last one
+/// of the backup is, what leads on from there may still lead elsewhere.
+#[test]
+fn what_leads_elsewhere_in_an_earlier_backup_is_not_added_to_it() {
+    let [second, target] = [(); 2].map(|()| -> Arc<dyn Storage> { Arc::new(MemoryStorage::new()) });
+    let (_, first) = in_memory();
+    first.set(2, b"").expect("commit 1");
+    first.set(9, b"nine").expect("commit 2");
+    first
+        .backup_to(Arc::clone(&second), on)
+        .expect("the second one");
+    let copy = Db::open_on(Arc::clone(&second), &Options::default()).expect("a standby");
+    // A mark comes before commit 3 here, and before commit 5 there: both have 40 bytes.
+    first.sync().expect("a sync");
+    first.set(2, b"").expect("commit 3");
+    first.delete(2).expect("commit 4");
+    first.set(3, b"three").expect("commit 5");
+    first.backup_to(Arc::clone(&target), on).expect("a backup");
+    for since in 2..5 {
+        if since == 4 {
+            copy.sync().expect("a sync");
+        }
+        let (changes, upto) = first.changes(since, 1).expect("a commit");
+        assert_eq!(upto, since + 1);
+        copy.apply(&changes).expect("a commit");
+    }
+    copy.set(2, b"six").expect("commit 6");
+    let added = copy.backup_to(Arc::clone(&target), on);
+    let backup = Db::open_on(Arc::clone(&target), &read_only()).expect("a backup");
+    assert!(backup.check(on).expect("a check").is_sound());
+    let of = match &added {
+        Ok(()) => &copy,
+        Err(_) => &first,
+    };
+    assert_eq!(commits_of(&backup, 2), commits_of(of, 2), "{added:?}");
+    drop(backup);
+    // What was refused is what it was, for the first one too.
+    first.set(4, b"four").expect("commit 6");
+    if added.is_err() {
+        assert!(matches!(added, Err(Error::Incompatible(_))), "{added:?}");
+        first.backup_to(Arc::clone(&target), on).expect("a backup");
+    }
+}
+
+/// Of a record that was erased beside a reader's backup, the erasure comes with the next changes. A backup
+/// in which it is live is no damage.
+#[test]
+fn a_reader_s_copy_does_not_make_damage_of_what_is_live_in_an_earlier_backup() {
+    let [copied, target] = [(); 2].map(|()| -> Arc<dyn Storage> { Arc::new(MemoryStorage::new()) });
+    let (storage, db) = in_memory();
+    (1..4).for_each(|id| db.set(id, &[id as u8; 20]).expect("a set"));
+    db.backup_to(Arc::clone(&target), on).expect("a backup");
+    db.set(4, b"four").expect("a set");
+    let reader = Db::open_on(storage, &read_only()).expect("a reader");
+    db.erase(2).expect("an erasure");
+    reader
+        .backup_to(Arc::clone(&copied), on)
+        .expect("the reader's");
+    let copy = Db::open_on(copied, &Options::default()).expect("the copy");
+    assert_eq!(copy.count().expect("a number"), 3);
+    let added = copy.backup_to(Arc::clone(&target), on);
+    assert!(matches!(added, Err(Error::Incompatible(_))), "{added:?}");
+    let earlier = Db::open_on(Arc::clone(&target), &read_only()).expect("the earlier one");
+    assert_eq!(earlier.count().expect("a number"), 3);
+    drop(earlier);
+    let (changes, _) = db.changes(4, usize::MAX).expect("the erasure");
+    copy.apply(&changes).expect("the erasure");
+    copy.backup_to(Arc::clone(&target), on).expect("a backup");
+    let backup = Db::open_on(target, &read_only()).expect("the backup");
+    assert_eq!(backup.count().expect("a number"), 3);
+    assert!(backup.get(2).is_err() && backup.check(on).expect("a check").is_sound());
+}
+
+/// The reverse: a backup that knows of an erasure already goes on from a database that doesn't.
+#[test]
+fn a_reader_s_backup_goes_on_from_a_copy_that_lacks_the_erasure() {
+    let [second, target] = [(); 2].map(|()| -> Arc<dyn Storage> { Arc::new(MemoryStorage::new()) });
+    let (storage, db) = in_memory();
+    (1..4).for_each(|id| db.set(id, &[id as u8; 20]).expect("a set"));
+    db.backup_to(Arc::clone(&second), on).expect("a backup");
+    let copy = Db::open_on(second, &Options::default()).expect("a copy");
+    let reader = Db::open_on(storage, &read_only()).expect("a reader");
+    db.erase(2).expect("an erasure");
+    reader
+        .backup_to(Arc::clone(&target), on)
+        .expect("the reader's");
+    copy.set(5, b"five").expect("another commit 4");
+    copy.backup_to(Arc::clone(&target), on).expect("a backup");
+    let backup = Db::open_on(target, &read_only()).expect("the backup");
+    let found = (backup.last_commit(), backup.get(5), backup.get(2).is_err());
+    assert!(
+        matches!(&found, (Ok(4), Ok(five), true) if five == b"five"),
+        "{found:?}"
+    );
+    assert!(backup.check(on).expect("a check").is_sound());
+}

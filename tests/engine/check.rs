@@ -677,3 +677,53 @@ fn what_the_system_refuses_is_no_damage() {
         assert!(after > 2, "only {after} calls can be refused");
     }
 }
+
+/// A reader is refreshed while it is checked, and what it then leads to hides that what was below is erased.
+#[test]
+fn a_check_beside_a_refresh_and_an_erasure_finds_no_damage() {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &options()).expect("it opens");
+    // More than one step of the progress.
+    (100..300).for_each(|id| db.set(id, &vec![7; 60_000]).expect("a set"));
+    db.set(7, b"first").expect("a set");
+    let reader = Options {
+        read_only: true,
+        ..options()
+    };
+    let reader = Db::open(directory.path(), &reader).expect("it opens");
+    let mut steps = 0;
+    let report = reader.check(|_, _| {
+        steps += 1;
+        if steps == 1 {
+            db.set(7, b"second").expect("a set");
+            reader.refresh().expect("a refresh");
+            db.erase(7).expect("an erasure");
+        }
+        ControlFlow::Continue(())
+    });
+    let report = report.expect("a check");
+    assert!(steps > 1 && report.is_sound(), "{report}");
+}
+
+/// A backup directory may go back to an earlier generation, of the same commit.
+#[test]
+fn a_reader_of_a_backup_that_was_replaced_says_that_it_is_to_be_refreshed() {
+    let [source, copied, target] = [(); 3].map(|()| TempDirectory::new());
+    let db = Db::open(source.path(), &options()).expect("it opens");
+    (0..6).for_each(|n| db.set(n % 3, &[n as u8]).expect("a set"));
+    db.backup(copied.path(), on).expect("a copy");
+    let copy = Db::open(copied.path(), &Options::default()).expect("it opens");
+    copy.compact(&Retention::default(), on)
+        .expect("a compaction");
+    copy.backup(target.path(), on).expect("a backup");
+    let reader = Options {
+        read_only: true,
+        ..options()
+    };
+    let reader = Db::open(target.path(), &reader).expect("it opens");
+    db.backup(target.path(), on).expect("another one");
+    let checked = reader.check(on);
+    assert!(matches!(checked, Err(Error::Busy { .. })), "{checked:?}");
+    reader.refresh().expect("a refresh");
+    assert!(check(&reader).is_sound());
+}

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::herolib::{Herolib, Port, Settings};
-use crate::support::sim::{Disk, Loss, SimStorage};
+use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
 use crate::support::{Context, TempDirectory, Verdict, refute, require};
 use ourdb::storage::{Access, Storage};
 use ourdb::{Db, Error, IoMode, LookupKind, NotFound, Options, Records, Retention, Sync};
@@ -1351,4 +1351,69 @@ fn what_can_be_read_of_a_failing_disk_is_salvaged() {
             }
         }
     }
+}
+
+/// Each call that opens or reads a file of this name fails once, in an opening of its own: the opening
+/// succeeds, and finds what `check` expects. How many calls failed.
+fn openings_without(disk: &Disk, name: &str, options: &Options, check: impl Fn(&Db)) -> usize {
+    let mut failed = 0;
+    for after in 0.. {
+        let storage = SimStorage::new(disk.clone(), true, 5);
+        storage.fail(Some(Fault {
+            calls: Calls::Reading,
+            after,
+            errno: Errno::Io,
+            sticky: false,
+            partly: false,
+            pages: Pages::Dirty,
+        }));
+        let opened = Db::open_on(Arc::new(storage.clone()), options);
+        storage.fail(None);
+        let hits = storage.hits();
+        let Some(hit) = hits.first() else {
+            check(&opened.expect("nothing fails any more"));
+            return failed;
+        };
+        if hit.call.split(' ').any(|word| word == name) {
+            check(&opened.expect(&hit.call));
+            failed += 1;
+        }
+    }
+    unreachable!("an opening makes so many calls")
+}
+
+/// A data file that can't even be opened is as one that is missing: the others are there.
+#[test]
+fn what_a_failing_disk_does_not_open_is_left_out_in_salvage() {
+    let options = Options {
+        file_size: 1000,
+        ..key_value()
+    };
+    let storage = SimStorage::new(Disk::new(), true, 5);
+    let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+    (0..40).for_each(|id| db.set(id, &[id as u8; 50]).expect("a set"));
+    db.close().expect("a close");
+    let salvage = Options {
+        salvage: true,
+        ..Options::default()
+    };
+    let check = |db: &Db| {
+        let count = db.count().expect("a number");
+        assert!((25..=40).contains(&count), "{count} records");
+    };
+    assert!(openings_without(&storage.disk(), "1.db", &salvage, check) > 0);
+}
+
+/// The lookup can be made again out of the log.
+#[test]
+fn a_checkpoint_that_can_not_be_read_is_not_used() {
+    let storage = SimStorage::new(Disk::new(), true, 5);
+    let db = Db::open_on(Arc::new(storage.clone()), &key_value()).expect("a new database");
+    (0..100).for_each(|id| db.set(id, &[id as u8; 50]).expect("a set"));
+    db.close().expect("a close");
+    let check = |db: &Db| {
+        (0..100).for_each(|id| assert_eq!(db.get(id).expect("a value"), [id as u8; 50]));
+    };
+    let failed = openings_without(&storage.disk(), "index", &key_value(), check);
+    assert!(failed > 0);
 }

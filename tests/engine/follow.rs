@@ -574,3 +574,36 @@ fn a_reader_goes_with_a_limit_that_was_raised() {
         assert_eq!(backup.get(1500).expect("a value"), b"more", "{opened_with}");
     }
 }
+
+/// What was erased is gone from what was opened before, also where a compaction has taken the record of the
+/// erasure away.
+#[test]
+fn what_was_erased_before_a_compaction_is_not_counted() {
+    let options = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    for is_compacted in [false, true] {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let db = Db::open_on(Arc::new(storage.clone()), &options).expect("a new database");
+        (0..40).for_each(|id| db.set(id, &[id as u8; 100]).expect("a set"));
+        let reader = Db::open_on(Arc::new(storage), &read_only()).expect("a reader");
+        let snapshot = reader.snapshot().expect("a snapshot");
+        let keys_only = Order {
+            keys_only: true,
+            ..Order::default()
+        };
+        let mut keys = snapshot.scan(0, 99, keys_only).expect("a scan");
+        assert_eq!(keys.next().expect("an id").map(|it| it.id), Some(0));
+        assert_eq!(snapshot.count().expect("a number"), 40);
+        db.erase(3).expect("an erasure");
+        if is_compacted {
+            db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+                .expect("a compaction");
+        }
+        reader.refresh().expect("a refresh");
+        assert_eq!(snapshot.count().expect("a number"), 39, "{is_compacted}");
+        let ids = std::iter::from_fn(|| keys.next().expect("an id").map(|it| it.id));
+        assert_eq!(ids.filter(|&id| id == 3).count(), 0, "{is_compacted}");
+    }
+}

@@ -1495,3 +1495,53 @@ fn figures_count_what_herolibs_records_take() {
         .unwrap();
     assert_eq!(figures().0, 5 * 140);
 }
+
+/// Where the file system's clock has not gone on since the close, the dump's time doesn't tell that herolib
+/// has written it.
+#[test]
+fn what_v_writes_within_a_tick_of_the_clock_is_noticed() {
+    type Change = fn(&mut Written);
+    let changes: [(&str, Change); 3] = [
+        ("a new value", |v| v.set(2, b"new")),
+        ("a deletion", |v| v.delete(3)),
+        ("a deletion and a new id", |v| {
+            v.delete(3);
+            v.set(300, b"other");
+        }),
+    ];
+    for (name, change) in changes {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let options = Options {
+            key_value: true,
+            ..Options::default()
+        };
+        let db = Db::open(path, &options).expect(name);
+        let mut contents = Contents::new();
+        for id in 1..=5 {
+            let value = format!("value {id}").into_bytes();
+            db.set(id, &value).expect(name);
+            contents.insert(id, vec![value]);
+        }
+        db.close().expect(name);
+        let dump = path.join("lookup_dump.db/data");
+        let then = fs::metadata(&dump).expect(name).modified().expect(name);
+        let mut v = Written {
+            db: Herolib::open(path, Settings::DEFAULT.key_value(), Port::V).expect(name),
+            contents,
+        };
+        change(&mut v);
+        let Written { db, contents } = v;
+        db.close();
+        for file in [dump, path.join("MANIFEST")] {
+            let file = fs::File::options().write(true).open(file).expect(name);
+            file.set_modified(then).expect(name);
+        }
+        println!("{name}");
+        check(&open_for_reading(path), &contents);
+        let db = open(path);
+        check(&db, &contents);
+        db.close().expect(name);
+        check(&open(path), &contents);
+    }
+}

@@ -14,6 +14,7 @@
 
 mod checking;
 mod erasing;
+mod opening;
 mod pausing;
 mod publish;
 #[path = "../support/mod.rs"]

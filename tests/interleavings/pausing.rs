@@ -1,5 +1,5 @@
-//! The simulated storage with time in it: while a thread syncs, makes a file longer or shorter or asks
-//! how long it is, others may run.
+//! The simulated storage with time in it: while a thread syncs, lists a directory, makes a file longer or
+//! shorter or asks how long it is, others may run.
 
 use std::io;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Storage for Pausing {
         self.0.remove_root()
     }
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
-        self.0.list(directory)
+        slowly(|| self.0.list(directory))
     }
     fn is_directory(&self, name: &str) -> io::Result<bool> {
         self.0.is_directory(name)

@@ -1,0 +1,46 @@
+//! Several processes open the same directory, as far as threads with a handle each can stand for them.
+
+use std::sync::Arc;
+
+use ourdb::{Db, Error, NotFound, Options};
+use shuttle::thread;
+
+use crate::explore;
+use crate::pausing::Pausing;
+use crate::support::sim::{Disk, SimStorage};
+
+/// Whoever comes in the middle of it finds the database, the lock, or nothing yet: no damage, and nothing
+/// of herolib's.
+#[test]
+fn a_database_that_is_being_made_is_there_or_not() {
+    explore(3000, || {
+        let storage = Pausing(SimStorage::new(Disk::new(), true, 1));
+        let open = |options: Options| {
+            let storage = storage.clone();
+            thread::spawn(move || {
+                let opened = Db::open_on(Arc::new(storage), &options);
+                opened.and_then(|db| match options.read_only {
+                    true => Ok(()),
+                    false => db.set(1, b"one").and_then(|()| db.close()),
+                })
+            })
+        };
+        let options = |read_only| Options {
+            key_value: true,
+            read_only,
+            ..Options::default()
+        };
+        let writers = [open(options(false)), open(options(false))];
+        let reader = open(options(true));
+        for writer in writers {
+            let made = writer.join().expect("a writer");
+            assert!(
+                matches!(made, Ok(()) | Err(Error::Locked { .. })),
+                "{made:?}"
+            );
+        }
+        let read = reader.join().expect("a reader");
+        let is_absent = matches!(read, Err(Error::NotFound(NotFound::Database(_))));
+        assert!(read.is_ok() || is_absent, "{read:?}");
+    });
+}
