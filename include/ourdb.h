@@ -243,8 +243,10 @@
  *
  * Versions that herolib wrote have commit 0 and time 0, unknown: in the history of a record they
  * count as older than the versions of OurDB that come after them, and as newer than those before.
- * A snapshot of the last commit before them sees them already, and so do the reverts to it, while
- * ourdb_get_version() reads what that very commit wrote, if it wrote the record.
+ * A snapshot of an earlier commit sees them already, and so do the reverts to it, unless the record
+ * has a version of OurDB's of that very commit or of a later one; of the last commit before them it
+ * sees them in any case. ourdb_get_version() reads what that very commit wrote, if it wrote the
+ * record.
  *
  * Every version stays until a compaction drops it (see Compaction and retention) or the record is
  * erased (see Erasure).
@@ -386,10 +388,10 @@
  * A deletion is a version and counts as one: with keep_versions 1 it is what is left of a record
  * that was deleted, and with all rules off such a record disappears.
  *
- * Commit numbers and times stay what they are, and go on from where they were. The past before the
- * compaction is gone as a whole: ourdb_stats.oldest_commit says from where on ourdb_txn_begin_at()
- * and the reverts work. Versions that were kept can be read by ourdb_history() and
- * ourdb_get_version() as before.
+ * Commit numbers and times stay what they are, and go on from where they were. The past is gone as
+ * a whole up to where a version was dropped: ourdb_stats.oldest_commit says from where on
+ * ourdb_txn_begin_at() and the reverts work. Versions that were kept can be read by ourdb_history()
+ * and ourdb_get_version() as before.
  *
  * A compaction needs room on the disk for what it keeps, beside the old files. It may be stopped by
  * its progress callback at any time, and a crash leaves the database as it was or compacted. It
@@ -486,9 +488,9 @@
  * that is on disk yet or not. The writer may compact meanwhile: the reader keeps its moment, and is
  * taken to the new files by its next ourdb_refresh(). Where it can't map files, or with
  * OURDB_IO_FILE, it holds some 128 data files open: with more of them a read after a compaction may
- * be OURDB_INCOMPATIBLE until ourdb_refresh(). What the writer erases is gone for a reader at once,
- * as not found; of a value that herolib wrote it sees zeros until ourdb_refresh(), and until then
- * ourdb_contains(), ourdb_count() and whatever gives out ids alone go on as if it were there.
+ * be OURDB_INCOMPATIBLE until ourdb_refresh(). What the writer erases is gone for a reader at once:
+ * to read it is OURDB_NOT_FOUND, or zeros if herolib wrote it. But until ourdb_refresh() it is
+ * there for ourdb_contains(), ourdb_count() and whatever gives out ids alone.
  *
  *
  * Statistics
@@ -778,7 +780,10 @@ typedef struct ourdb_txn ourdb_txn;
  */
 #define OURDB_OPEN_MUST_EXIST 4
 
-/** Start empty: removes the database's own files, and nothing else in the directory. */
+/**
+ * Start empty: removes the database's own files, and nothing else in the directory. Of a directory
+ * of herolib's those are its data files and its lookup dump, whether it could be opened or not.
+ */
 #define OURDB_OPEN_RESET 8
 
 /**
@@ -789,8 +794,11 @@ typedef struct ourdb_txn ourdb_txn;
 
 /**
  * Open what can be read of a damaged database, for reading only; what can't be read is missing,
- * OURDB_CORRUPT, or, where the disk fails, OURDB_IO. What herolib has written since OurDB's last
- * close is left out. No file is mapped. To rescue what is there; never the normal way to open.
+ * OURDB_CORRUPT, or, where the disk fails, OURDB_IO. Where the newest version of a record is
+ * missing, the one before it takes its place, and a record whose deletion is missing is live;
+ * ourdb_check() names what is missing. Without a sound MANIFEST nothing is salvaged. What
+ * herolib has written since OurDB's last close is left out. No file is mapped. To rescue what is
+ * there; never the normal way to open.
  */
 #define OURDB_OPEN_SALVAGE 32
 
@@ -2008,7 +2016,9 @@ int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress pr
  * @param context      handed to progress
  *
  * @return OURDB_OK, or
- * - OURDB_INCOMPATIBLE: the directory holds something else, or a backup that was written to since
+ * - OURDB_INCOMPATIBLE: the directory holds something else, a backup that was written to since, or
+ *   one that goes further than db, or has another history: db was set back, has other commits than
+ *   the database that made the backup, or is a read-only handle that was not refreshed since
  * - OURDB_LOCKED: somebody has the backup open for writing
  * - OURDB_BUSY: db is open for reading only, and the files of the moment that it sees went with a
  *   compaction: call ourdb_refresh(). Or the writer erases quicker than it can be copied
@@ -2144,14 +2154,15 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  * out_commit says until the answer is empty. The bytes carry checksums, mean the same on every
  * machine, and may be stored or sent as they are; ourdb_apply() takes one answer at a time.
  *
- * After a compaction of the sender, changes from before it are a difference of states: the versions
- * that were kept, in the order of their commits, with their numbers and times, and at its end the
- * ids that are live then. A receiver in the middle of them is between two states; it is at one
- * again when it has applied all up to the commit of that compaction, which is what oldest_commit in
- * its ourdb_stats says. Its records have then the versions that the sender has kept, and those that
- * they had before; those that the sender has no more are deleted with that commit. Until then it
- * takes only what leads on to that: from the sender that gave the part before, or from one that was
- * compacted later. From there on it gets changes as before.
+ * After a compaction of the sender, changes from before it are a difference of states: the
+ * versions that were kept, in the order of their commits, with their numbers and times, and at
+ * its end the ids that are live then. A receiver in the middle of them is between two states; it
+ * is at one again when it has applied all up to the commit of that compaction, which is its own
+ * ourdb_stats.oldest_commit then, also if nothing was dropped. Its records have then the
+ * versions that the sender has kept, and those that they had before; those that the sender has
+ * no more are deleted with that commit. Until then it takes only what leads on to that: from the
+ * sender that gave the part before, or from one that was compacted later. From there on it gets
+ * changes as before.
  *
  * @param db            the database; may be opened for reading only
  * @param since_commit  the last commit that the receiver has; 0: everything
@@ -2165,8 +2176,9 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  *
  * @return OURDB_OK, or
  * - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
- *   first own commit, or before a compaction: then copy the directory, and go on from the copy. Or
- *   it was opened with OURDB_OPEN_SALVAGE, and this would be a part of a difference
+ *   first own commit, or before a compaction: then copy the directory, once it has such a
+ *   commit, and go on from the copy. Or it was opened with OURDB_OPEN_SALVAGE, and this would be
+ *   a part of a difference
  * - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
  *   ourdb_refresh() it
  * - a code that any read can return (see Errors)
@@ -2190,8 +2202,9 @@ int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourd
  * @param len      how many; with 0 nothing happens, and changes may be NULL
  *
  * @return OURDB_OK, or
- * - OURDB_INCOMPATIBLE: a commit before these is missing; or the database has commits of its own,
- *   or is in the middle of a difference that they don't go on with
+ * - OURDB_INCOMPATIBLE: a commit before these is missing; or the database has commits of its own
+ *   (of which a difference knows only what shows in the records that are live at its end), or is
+ *   in the middle of a difference that they don't go on with
  * - OURDB_ID_OUT_OF_RANGE: an id among them is not below the database's record_nr_max
  * - OURDB_RECORD_TOO_LARGE: a value is longer than its record_size_max, or one commit writes
  *   more than 4 GiB

@@ -14,14 +14,15 @@ use super::pointer;
 /// out_commit says until the answer is empty. The bytes carry checksums, mean the same on every
 /// machine, and may be stored or sent as they are; ourdb_apply() takes one answer at a time.
 ///
-/// After a compaction of the sender, changes from before it are a difference of states: the versions
-/// that were kept, in the order of their commits, with their numbers and times, and at its end the
-/// ids that are live then. A receiver in the middle of them is between two states; it is at one
-/// again when it has applied all up to the commit of that compaction, which is what oldest_commit in
-/// its ourdb_stats says. Its records have then the versions that the sender has kept, and those that
-/// they had before; those that the sender has no more are deleted with that commit. Until then it
-/// takes only what leads on to that: from the sender that gave the part before, or from one that was
-/// compacted later. From there on it gets changes as before.
+/// After a compaction of the sender, changes from before it are a difference of states: the
+/// versions that were kept, in the order of their commits, with their numbers and times, and at
+/// its end the ids that are live then. A receiver in the middle of them is between two states; it
+/// is at one again when it has applied all up to the commit of that compaction, which is its own
+/// ourdb_stats.oldest_commit then, also if nothing was dropped. Its records have then the
+/// versions that the sender has kept, and those that they had before; those that the sender has
+/// no more are deleted with that commit. Until then it takes only what leads on to that: from the
+/// sender that gave the part before, or from one that was compacted later. From there on it gets
+/// changes as before.
 ///
 /// @param db            the database; may be opened for reading only
 /// @param since_commit  the last commit that the receiver has; 0: everything
@@ -35,8 +36,9 @@ use super::pointer;
 ///
 /// @return OURDB_OK, or
 /// - OURDB_INCOMPATIBLE: the database was taken over from herolib, and since_commit is before its
-///   first own commit, or before a compaction: then copy the directory, and go on from the copy. Or
-///   it was opened with OURDB_OPEN_SALVAGE, and this would be a part of a difference
+///   first own commit, or before a compaction: then copy the directory, once it has such a
+///   commit, and go on from the copy. Or it was opened with OURDB_OPEN_SALVAGE, and this would be
+///   a part of a difference
 /// - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
 ///   ourdb_refresh() it
 /// - a code that any read can return (see Errors)
@@ -90,8 +92,9 @@ pub unsafe extern "C" fn ourdb_changes(
 /// @param len      how many; with 0 nothing happens, and changes may be NULL
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INCOMPATIBLE: a commit before these is missing; or the database has commits of its own,
-///   or is in the middle of a difference that they don't go on with
+/// - OURDB_INCOMPATIBLE: a commit before these is missing; or the database has commits of its own
+///   (of which a difference knows only what shows in the records that are live at its end), or is
+///   in the middle of a difference that they don't go on with
 /// - OURDB_ID_OUT_OF_RANGE: an id among them is not below the database's record_nr_max
 /// - OURDB_RECORD_TOO_LARGE: a value is longer than its record_size_max, or one commit writes
 ///   more than 4 GiB

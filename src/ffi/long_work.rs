@@ -163,7 +163,9 @@ pub unsafe extern "C" fn ourdb_compact(
 /// @param context      handed to progress
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INCOMPATIBLE: the directory holds something else, or a backup that was written to since
+/// - OURDB_INCOMPATIBLE: the directory holds something else, a backup that was written to since, or
+///   one that goes further than db, or has another history: db was set back, has other commits than
+///   the database that made the backup, or is a read-only handle that was not refreshed since
 /// - OURDB_LOCKED: somebody has the backup open for writing
 /// - OURDB_BUSY: db is open for reading only, and the files of the moment that it sees went with a
 ///   compaction: call ourdb_refresh(). Or the writer erases quicker than it can be copied

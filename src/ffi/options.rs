@@ -19,14 +19,18 @@ pub const OURDB_OPEN_READ_ONLY: u32 = 2;
 /// An absent database is OURDB_NOT_FOUND, and nothing is created. Without this flag the directory
 /// is made, with its parents.
 pub const OURDB_OPEN_MUST_EXIST: u32 = 4;
-/// Start empty: removes the database's own files, and nothing else in the directory.
+/// Start empty: removes the database's own files, and nothing else in the directory. Of a directory
+/// of herolib's those are its data files and its lookup dump, whether it could be opened or not.
 pub const OURDB_OPEN_RESET: u32 = 8;
 /// No files: everything is in memory and gone after ourdb_close(). The path is ignored and may be
 /// NULL. Goes with neither READ_ONLY, MUST_EXIST, SALVAGE nor ADOPT.
 pub const OURDB_OPEN_MEMORY: u32 = 16;
 /// Open what can be read of a damaged database, for reading only; what can't be read is missing,
-/// OURDB_CORRUPT, or, where the disk fails, OURDB_IO. What herolib has written since OurDB's last
-/// close is left out. No file is mapped. To rescue what is there; never the normal way to open.
+/// OURDB_CORRUPT, or, where the disk fails, OURDB_IO. Where the newest version of a record is
+/// missing, the one before it takes its place, and a record whose deletion is missing is live;
+/// ourdb_check() names what is missing. Without a sound MANIFEST nothing is salvaged. What
+/// herolib has written since OurDB's last close is left out. No file is mapped. To rescue what is
+/// there; never the normal way to open.
 pub const OURDB_OPEN_SALVAGE: u32 = 32;
 /// A new database writes no lookup dump for herolib at close, which makes the close faster. Stored
 /// with the database.
