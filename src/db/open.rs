@@ -18,6 +18,7 @@ use crate::options::{IoMode, Limits, Options};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::os::OsStorage;
 use crate::storage::{Lock, Storage, fork, grace, remove_if_there};
+use crate::sync::sleep;
 
 /// A database that is opened for reading while a writer is at work may be read in the middle of a
 /// change; then it is read again, so many times at most.
@@ -246,7 +247,7 @@ pub(super) fn open_for_reading(
                 )),
             };
         }
-        std::thread::sleep(Duration::from_millis(u64::from(attempt)));
+        sleep(Duration::from_millis(u64::from(attempt)));
     }
 }
 

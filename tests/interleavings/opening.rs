@@ -13,7 +13,7 @@ use crate::support::sim::{Disk, SimStorage};
 /// of herolib's.
 #[test]
 fn a_database_that_is_being_made_is_there_or_not() {
-    explore(3000, || {
+    explore(300, || {
         let storage = Pausing(SimStorage::new(Disk::new(), true, 1));
         let open = |options: Options| {
             let storage = storage.clone();
