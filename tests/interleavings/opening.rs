@@ -13,7 +13,7 @@ use crate::support::sim::{Disk, SimStorage};
 /// of herolib's.
 #[test]
 fn a_database_that_is_being_made_is_there_or_not() {
-    explore(300, || {
+    explore(2000, || {
         let storage = Pausing(SimStorage::new(Disk::new(), true, 1));
         let open = |options: Options| {
             let storage = storage.clone();
@@ -27,6 +27,8 @@ fn a_database_that_is_being_made_is_there_or_not() {
         };
         let options = |read_only| Options {
             key_value: true,
+            native: true,
+            record_nr_max: 1000,
             read_only,
             ..Options::default()
         };
