@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ourdb::storage::Storage;
 use ourdb::{Db, Error, NotFound, Options};
 use shuttle::thread;
 
@@ -13,27 +14,30 @@ use crate::support::sim::{Disk, SimStorage};
 /// of herolib's.
 #[test]
 fn a_database_that_is_being_made_is_there_or_not() {
-    explore(2000, || {
-        let storage = Pausing(SimStorage::new(Disk::new(), true, 1));
-        let open = |options: Options| {
-            let storage = storage.clone();
+    explore(3000, || {
+        let storage = SimStorage::new(Disk::new(), true, 1);
+        let open = |storage: Arc<dyn Storage>, read_only| {
+            let options = Options {
+                key_value: true,
+                native: true,
+                record_nr_max: 1000,
+                read_only,
+                ..Options::default()
+            };
             thread::spawn(move || {
-                let opened = Db::open_on(Arc::new(storage), &options);
-                opened.and_then(|db| match options.read_only {
+                let opened = Db::open_on(storage, &options);
+                opened.and_then(|db| match read_only {
                     true => Ok(()),
                     false => db.set(1, b"one").and_then(|()| db.close()),
                 })
             })
         };
-        let options = |read_only| Options {
-            key_value: true,
-            native: true,
-            record_nr_max: 1000,
-            read_only,
-            ..Options::default()
-        };
-        let writers = [open(options(false)), open(options(false))];
-        let reader = open(options(true));
+        // One is quick, and the others are in the middle of their look while it does all of its work.
+        let writers = [
+            open(Arc::new(storage.clone()), false),
+            open(Arc::new(Pausing(storage.clone())), false),
+        ];
+        let reader = open(Arc::new(Pausing(storage)), true);
         for writer in writers {
             let made = writer.join().expect("a writer");
             assert!(
