@@ -3,7 +3,8 @@
  *
  * Promise: too few descriptors, too little address space, no permission, a read-only file system,
  * a directory or a file taken away under a running handle, an impossible path: each gives a code
- * with a message, no signal; and what only passes by leaves a handle that works on.
+ * with a message, no signal; and what only passes by leaves a handle that works on. An overlay that
+ * moves a file at its first change misleads no reader.
  *
  *   environment
  *
@@ -268,6 +269,46 @@ no_room_to_write_through(const setup *with, const char *path)
     ++*situations;
 }
 
+/* Mapped whatever comes, and no data file can be: what fails uses up no number of one. */
+static void
+no_data_file_more(const setup *with, const char *path)
+{
+    enum { SETS = 400, LEN = 60, FILE_SIZE = 100 };
+    static const uint8_t value[LEN];
+    ourdb_options options = options_of(with, OURDB_OPEN_KEY_VALUE);
+    char next[32];
+    uint64_t files;
+    ourdb *db;
+    int i;
+
+    options.io = OURDB_IO_MAP;
+    options.file_size = FILE_SIZE;
+    db = OPEN(path, &options);
+    for (i = 0; i < 3; i++) {
+        CHECK_OK(ourdb_set(db, (uint32_t)i, value, LEN));
+    }
+    files = test_stats(db).data_files;
+    snprintf(next, sizeof next, "%" PRIu64 ".db", files);
+    CHECK(!test_exists(test_join(path, next)));
+    if (address_space() != 0) {
+        set_limit(RLIMIT_AS, address_space() + (UINT64_C(64) << 20));
+        for (i = 0; i < SETS; i++) {
+            CHECK_CODE(ourdb_set(db, 1, value, LEN), OURDB_OUT_OF_MEMORY);
+        }
+        set_limit(RLIMIT_AS, RLIM_INFINITY);
+    }
+    CHECK_LAST_COMMIT(db, 3);
+    CHECK_OK(ourdb_set(db, 1, value, LEN));
+    CHECK_NUMBER(test_stats(db).data_files, files + 1);
+    CHECK(test_exists(test_join(path, next)));
+    CHECK_OK(ourdb_close(db));
+    db = OPEN(path, &options);
+    CHECK_LAST_COMMIT(db, 4);
+    CHECK_OK(ourdb_check(db, NULL, NULL));
+    CHECK_OK(ourdb_close(db));
+    ++*situations;
+}
+
 /* ---- files taken away ---------------------------------------------------------------------- */
 
 /* Writes and syncs after something happened to the files: a code, or it did no harm. */
@@ -397,7 +438,20 @@ data_file_cut_below_the_writer(const setup *with, const char *path)
     ++*situations;
 }
 
-/* ---- permission ---------------------------------------------------------------------------- */
+/* ---- file systems --------------------------------------------------------------------------- */
+
+/* A small one at `path`, in a mount namespace of its own; whether it may be mounted. */
+static int
+mount_tmpfs(const char *what, const char *path)
+{
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
+        printf("SKIPPED: %s: mounting is not allowed\n", what);
+        return 0;
+    }
+    test_make_directory(path);
+    CHECK(mount("tmpfs", path, "tmpfs", 0, "size=32m") == 0);
+    return 1;
+}
 
 static void
 read_only_file_system(const setup *with, const char *path)
@@ -409,12 +463,9 @@ read_only_file_system(const setup *with, const char *path)
     ourdb *before;
     ourdb *db;
 
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
-        printf("SKIPPED: a read-only file system: mounting is not allowed\n");
+    if (!mount_tmpfs("a read-only file system", path)) {
         return;
     }
-    test_make_directory(path);
-    CHECK(mount("tmpfs", path, "tmpfs", 0, "size=8m") == 0);
     path = test_join(path, "db");
     make_database(path, with, &state, 80);
     before = OPEN(path, &options);
@@ -429,6 +480,54 @@ read_only_file_system(const setup *with, const char *path)
     CHECK(umount2(test_path("db"), MNT_DETACH) == 0);
     ++*situations;
 }
+
+/*
+ * A database in a layer that is only read, as in the image of a container: the first write moves a
+ * data file to another place, and what had been mapped of it before stays where it was.
+ */
+static void
+lower_layer(const setup *with, const char *path)
+{
+    ourdb_options options = options_of(with, 0);
+    ourdb_options reading = options_of(with, OURDB_OPEN_READ_ONLY);
+    char layers[4 * TEST_PATH_MAX];
+    uint64_t random = 1;
+    const char *merged;
+    ourdb *reader, *writer;
+    model state;
+    int i;
+
+    if (!mount_tmpfs("an overlay", path)) {
+        return;
+    }
+    test_make_directory(test_join(path, "lower"));
+    test_make_directory(test_join(path, "upper"));
+    test_make_directory(test_join(path, "work"));
+    merged = test_join(path, "merged");
+    test_make_directory(merged);
+    make_database(test_join(path, "lower/db"), with, &state, 80);
+    snprintf(layers, sizeof layers, "lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", path,
+             path, path);
+    if (mount("overlay", merged, "overlay", 0, layers) != 0) {
+        printf("SKIPPED: an overlay: %s\n", strerror(errno));
+        return;
+    }
+    reader = OPEN(test_join(merged, "db"), &reading);
+    check_all(reader, &state, &random);
+    writer = OPEN(test_join(merged, "db"), &options);
+    for (i = 0; i < 3; i++) {
+        make_commits(writer, &state, 40);
+        CHECK_OK(ourdb_refresh(reader));
+        check_all(reader, &state, &random);
+        CHECK_OK(ourdb_check(reader, NULL, NULL));
+    }
+    CHECK_OK(ourdb_close(reader));
+    CHECK_OK(ourdb_close(writer));
+    CHECK(umount2(merged, MNT_DETACH) == 0 && umount2(path, MNT_DETACH) == 0);
+    ++*situations;
+}
+
+/* ---- permission ---------------------------------------------------------------------------- */
 
 static void
 no_permission(const setup *with, const char *path)
@@ -510,10 +609,12 @@ main(void)
     for_each_setup("more data files than descriptors", more_files_than_descriptors);
     for_each_setup("little address space", little_address_space);
     for_each_setup("no room to write through", no_room_to_write_through);
+    for_each_setup("no data file more", no_data_file_more);
     for_each_setup("the directory is removed", directory_removed);
     for_each_setup("a data file is cut", data_file_cut);
     for_each_setup("a data file is cut below the writer", data_file_cut_below_the_writer);
     for_each_setup("a read-only file system", read_only_file_system);
+    for_each_setup("a lower layer", lower_layer);
     for_each_setup("no permission", no_permission);
     for_each_setup("paths", odd_paths);
     printf("%" PRIu64 "\n", *situations);

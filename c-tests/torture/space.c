@@ -8,9 +8,9 @@
  *
  *   space [rounds]     the last line but one is how many calls found the disk full
  *
- * Needs the right to mount: a small tmpfs and, where there is a loop device, a small ext4, in a
- * mount namespace of its own. Under LD_PRELOAD=libinject.so it runs a second time on a file system
- * that can't reserve space.
+ * Needs the right to mount: a small tmpfs and, where there is a loop device, a small ext4 and a
+ * small btrfs, in a mount namespace of its own. Under LD_PRELOAD=libinject.so it runs a second time
+ * on a file system that can't reserve space.
  */
 #define _GNU_SOURCE
 #include "../harness.h"
@@ -40,24 +40,63 @@ mount_tmpfs(const char *where)
     }
 }
 
-/* Whether there is an ext4 in a file now, through a loop device. */
+/* Whether there is a file system in a file now, through a loop device. */
 static int
-mount_ext4(const char *where)
+mount_image(const char *where, const char *size, const char *make)
 {
-    char command[3 * TEST_PATH_MAX];
+    char command[5 * TEST_PATH_MAX];
 
     test_make_directory(where);
     snprintf(command, sizeof command,
-             "exec 2>/dev/null; truncate -s 8M '%s.image' && mkfs.ext4 -q -F -O ^has_journal "
-             "'%s.image' && mount -o loop '%s.image' '%s'",
-             where, where, where, where);
+             "exec >/dev/null 2>&1; truncate -s %s '%s.image' && %s '%s.image' && "
+             "mount -o loop '%s.image' '%s'",
+             size, where, make, where, where, where);
     return system(command) == 0;
+}
+
+static int
+mount_ext4(const char *where)
+{
+    return mount_image(where, "8M", "mkfs.ext4 -q -F -O ^has_journal");
+}
+
+static int
+mount_btrfs(const char *where)
+{
+    return mount_image(where, "128M", "mkfs.btrfs -q -f -d single -m single");
+}
+
+/* Whether the kernel knows btrfs, its module loaded by an attempt to mount one. */
+static int
+has_btrfs(void)
+{
+    FILE *file = fopen("/proc/filesystems", "r");
+    char line[100];
+    int found = 0;
+
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        found |= strcmp(line, "\tbtrfs\n") == 0;
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return found;
 }
 
 static void
 unmount(const char *where)
 {
     CHECK(umount2(where, MNT_DETACH) == 0);
+}
+
+/* Has the kernel write back all that it holds, as it does by itself now and then. */
+static void
+write_back(const char *where)
+{
+    int fd = open(where, O_RDONLY);
+
+    CHECK(fd >= 0 && syncfs(fd) == 0);
+    CHECK(close(fd) == 0);
 }
 
 /* ---- filling it ---------------------------------------------------------------------------- */
@@ -79,18 +118,22 @@ make_ballast(const char *path, uint64_t bytes)
     CHECK(close(fd) == 0);
 }
 
-/* Takes what is left, but for about `spare` bytes. */
+/* Takes what is left, but for about `spare` bytes: in large pieces, and then in smaller ones. */
 static void
 fill_up(const char *path, off_t spare)
 {
-    static const uint8_t page[4096];
+    static const uint8_t piece[1 << 20];
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     off_t len = 0;
-    ssize_t written;
+    size_t size;
 
     CHECK(fd >= 0);
-    while ((written = write(fd, page, sizeof page)) > 0) {
-        len += written;
+    for (size = sizeof piece; size >= 4096; size /= 2) {
+        ssize_t written;
+
+        while ((written = write(fd, piece, size)) > 0) {
+            len += written;
+        }
     }
     CHECK(errno == ENOSPC && ftruncate(fd, len > spare ? len - spare : 0) == 0);
     CHECK(close(fd) == 0);
@@ -255,6 +298,75 @@ on_a_small_disk(const char *kind, unsigned long rounds)
     }
 }
 
+/* A btrfs that was full keeps for data what it has given to them, for a while: as long as it does,
+   there may be no room for the name of another file. */
+static void
+close_without_new_files(ourdb *db)
+{
+    int code = ourdb_close(db);
+
+    if (code != OURDB_OK) {
+        check_full("close", code);
+    }
+}
+
+/*
+ * Where a file system writes what is changed to another place, space that was reserved serves for
+ * one write: what the kernel has written back needs space anew. Runs in a process of its own.
+ */
+static void
+fill_after_write_back(const char *disk)
+{
+    ourdb_options options = test_options(NULL, 0);
+    const char *path = test_join(disk, "db");
+    const char *ballast = test_join(disk, "ballast");
+    uint64_t random = 1;
+    uint32_t attempt = 0;
+    model state;
+    ourdb *db;
+
+    begin_model(&state, 1, 0);
+    db = OPEN(path, &options);
+    make_commits(db, &state, 20);
+    fill_up(ballast, 0);
+    write_back(disk);
+    write_until_full(db, &state, &attempt);
+    check_all(db, &state, &random);
+    CHECK(unlink(ballast) == 0);
+    write_back(disk);
+    make_commits(db, &state, 100);
+    check_all(db, &state, &random);
+    close_without_new_files(db);
+    db = OPEN(path, &options);
+    check_all(db, &state, &random);
+    CHECK_OK(ourdb_check(db, NULL, NULL));
+    close_without_new_files(db);
+    _exit(0);
+}
+
+static void
+on_btrfs(void)
+{
+    const char *disk = test_path("disk");
+    pid_t child;
+
+    test_phase("btrfs");
+    if (mount_btrfs(disk)) {
+        child = test_fork();
+        if (child == 0) {
+            fill_after_write_back(disk);
+        }
+        test_wait(child);
+        unmount(disk);
+    } else if (has_btrfs()) {
+        printf("SKIPPED: a full btrfs: a file can't be mounted here\n");
+    } else {
+        printf("NOTE: no full btrfs: this kernel knows none\n");
+    }
+    test_remove(disk);
+    test_remove(test_path("disk.image"));
+}
+
 /* A record that came after a compaction: the table on disk that a snapshot of before still reads has no
  * space for it. Runs in a process of its own. */
 static void
@@ -330,6 +442,7 @@ main(int argc, char **argv)
     erase_on_a_small_disk();
     on_a_small_disk("tmpfs", rounds);
     on_a_small_disk("ext4", rounds);
+    on_btrfs();
     found = dlsym(RTLD_DEFAULT, "inject_use");
     if (found != NULL) {
         memset(&no_reserve, 0, sizeof no_reserve);

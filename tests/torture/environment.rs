@@ -17,7 +17,7 @@ fn full_disks() {
         .arg(if torture() { "20" } else { "1" });
     let campaign = Campaign::begin("full_disks", "calls on a full disk", 500, 10_000);
     let output = String::from_utf8(succeed(command).stdout).expect("text");
-    print_skipped(&output);
+    print_remarks(&output);
     if output.contains("SKIPPED: a full disk") {
         return;
     }
@@ -54,12 +54,15 @@ fn output_in_memory(name: &str) -> String {
     let mut command = scratch.command(&program);
     command.env("TMPDIR", in_memory().unwrap_or(&scratch.path));
     let output = String::from_utf8(succeed(command).stdout).expect("text");
-    print_skipped(&output);
+    print_remarks(&output);
     output
 }
 
-fn print_skipped(output: &str) {
-    for line in output.lines().filter(|line| line.starts_with("SKIPPED: ")) {
-        println!("{line}");
+/// What a program had to skip, and what it notes.
+fn print_remarks(output: &str) {
+    for line in output.lines() {
+        if line.starts_with("SKIPPED: ") || line.starts_with("NOTE: ") {
+            println!("{line}");
+        }
     }
 }
