@@ -540,11 +540,18 @@ options_init(const ourdb *db)
             REFUSED(db, ourdb_options_init(&wide.options, i));
         }
     }
-    REFUSED(db, ourdb_options_init(&wide.options, 4097));
+    /* No struct with our fields ends in the middle of a word. */
+    for (i = sizeof(ourdb_options) + 1; i <= 4096 + 8; i++) {
+        if (i % sizeof(uint64_t) != 0 || i > 4096) {
+            REFUSED(db, ourdb_options_init(&wide.options, i));
+        }
+    }
     REFUSED(db, ourdb_options_init(&wide.options, SIZE_MAX));
-    CHECK(wide.bytes[sizeof(ourdb_options)] == 0xA5);
+    for (i = 0; i < sizeof wide; i++) {
+        CHECK_NUMBER(wide.bytes[i], 0xA5);
+    }
 
-    for (i = sizeof(ourdb_options); i <= 4096; i += 1 + i / 8) {
+    for (i = sizeof(ourdb_options); i <= 4096; i += sizeof(uint64_t)) {
         memset(&wide, 0xA5, sizeof wide);
         CHECK_OK(ourdb_options_init(&wide.options, i));
         CHECK_NUMBER(wide.options.size, i);
@@ -567,7 +574,7 @@ options_init(const ourdb *db)
 }
 
 static void
-retention_and_stats(const ourdb *db)
+retention_and_stats(ourdb *db)
 {
     static union {
         ourdb_retention retention;
@@ -586,9 +593,15 @@ retention_and_stats(const ourdb *db)
     for (i = 0; i < sizeof(ourdb_stats); i++) {
         REFUSED(db, ourdb_stats_init(&wide.stats, i));
     }
+    for (i = 1; i < sizeof(uint64_t); i++) {
+        REFUSED(db, ourdb_retention_init(&wide.retention, sizeof(ourdb_retention) + i));
+        REFUSED(db, ourdb_stats_init(&wide.stats, sizeof(ourdb_stats) + i));
+    }
     REFUSED(db, ourdb_retention_init(&wide.retention, 4097));
     REFUSED(db, ourdb_stats_init(&wide.stats, SIZE_MAX));
-    CHECK_NUMBER(wide.bytes[0], 0xA5);
+    for (i = 0; i < sizeof wide; i++) {
+        CHECK_NUMBER(wide.bytes[i], 0xA5);
+    }
 
     CHECK_OK(ourdb_retention_init(&wide.retention, sizeof(ourdb_retention) + 8));
     CHECK_NUMBER(wide.retention.size, sizeof(ourdb_retention) + 8);
@@ -603,6 +616,25 @@ retention_and_stats(const ourdb *db)
     CHECK_NUMBER(wide.stats.size, sizeof(ourdb_stats));
     CHECK(test_is_zero(wide.bytes + sizeof(size_t), sizeof(ourdb_stats) - sizeof(size_t)));
     CHECK_NUMBER(wide.bytes[sizeof(ourdb_stats)], 0xA5);
+
+    test_phase("the size of a retention and of stats");
+    for (i = sizeof(ourdb_stats); i <= sizeof(ourdb_stats) + 64; i++) {
+        memset(&wide, 0xA5, sizeof wide);
+        wide.stats.size = i;
+        if (i % sizeof(uint64_t) == 0) {
+            CHECK_OK(ourdb_stats_get(db, &wide.stats));
+            CHECK(test_is_zero(wide.bytes + sizeof(ourdb_stats), i - sizeof(ourdb_stats)));
+        } else {
+            REFUSED(db, ourdb_stats_get(db, &wide.stats));
+            CHECK_NUMBER(wide.bytes[sizeof(size_t)], 0xA5);
+            memset(&wide, 0, sizeof wide);
+            wide.retention.size = i;
+            REFUSED(db, ourdb_compact(db, &wide.retention, NULL, NULL));
+            wide.bytes[i] = 0xA5;
+        }
+        CHECK_NUMBER(wide.stats.size, i);
+        CHECK_NUMBER(wide.bytes[i], 0xA5);
+    }
 }
 
 /* The open is refused with `code`, leaves no handle, and makes nothing on disk. */
@@ -632,7 +664,13 @@ option_sizes(const ourdb *db)
         wide.options.size = i;
         OPEN_REFUSED(db, test_path("never"), &wide.options, OURDB_INVALID_ARGUMENT);
     }
-    for (i = sizeof(ourdb_options) + 1; i < 4096; i += 1 + i / 8) {
+    for (i = sizeof(ourdb_options) + 1; i < 4096; i++) {
+        if (i % sizeof(uint64_t) != 0) {
+            wide.options.size = i;
+            OPEN_REFUSED(db, test_path("never"), &wide.options, OURDB_INVALID_ARGUMENT);
+        }
+    }
+    for (i = sizeof(ourdb_options) + 8; i < 4096; i += 8 * (1 + i / 64)) {
         memset(&wide, 0, sizeof wide);
         wide.options.size = i;
         wide.bytes[i] = 1; /* beyond the size: nobody's business */

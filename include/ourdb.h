@@ -890,14 +890,15 @@ typedef struct ourdb_options {
 /**
  * Prepares options: zeroes the struct, and sets its size.
  *
- * The size tells the library which version of this header the program was compiled with.
+ * The size tells the library which version of this header the program was compiled with. What a
+ * later version's struct has besides is zeroed too.
  *
  * @param options  to be filled
  * @param size     sizeof(ourdb_options)
  *
  * @return OURDB_OK, or
- * - OURDB_INVALID_ARGUMENT: options is NULL, or size is not the size of an ourdb_options; nothing
- *   was written
+ * - OURDB_INVALID_ARGUMENT: options is NULL, or size is one that no version's ourdb_options can
+ *   have; nothing was written
  *
  * Cost: none.
  */
@@ -1965,8 +1966,8 @@ typedef int (*ourdb_progress)(void *context, uint64_t done, uint64_t total);
  * @param size       sizeof(ourdb_retention)
  *
  * @return OURDB_OK, or
- * - OURDB_INVALID_ARGUMENT: retention is NULL, or size is not the size of an ourdb_retention;
- *   nothing was written
+ * - OURDB_INVALID_ARGUMENT: retention is NULL, or size is one that no version's ourdb_retention
+ *   can have; nothing was written
  *
  * Cost: none.
  */
@@ -2119,8 +2120,8 @@ typedef struct ourdb_stats {
  * @param size   sizeof(ourdb_stats)
  *
  * @return OURDB_OK, or
- * - OURDB_INVALID_ARGUMENT: stats is NULL, or size is not the size of an ourdb_stats; nothing was
- *   written
+ * - OURDB_INVALID_ARGUMENT: stats is NULL, or size is one that no version's ourdb_stats can have;
+ *   nothing was written
  *
  * Cost: none.
  */

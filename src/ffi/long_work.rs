@@ -83,8 +83,8 @@ unsafe impl Growing for ourdb_retention {
 /// @param size       sizeof(ourdb_retention)
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INVALID_ARGUMENT: retention is NULL, or size is not the size of an ourdb_retention;
-///   nothing was written
+/// - OURDB_INVALID_ARGUMENT: retention is NULL, or size is one that no version's ourdb_retention
+///   can have; nothing was written
 ///
 /// Cost: none.
 #[unsafe(no_mangle)]

@@ -107,14 +107,15 @@ unsafe impl Growing for ourdb_options {
 
 /// Prepares options: zeroes the struct, and sets its size.
 ///
-/// The size tells the library which version of this header the program was compiled with.
+/// The size tells the library which version of this header the program was compiled with. What a
+/// later version's struct has besides is zeroed too.
 ///
 /// @param options  to be filled
 /// @param size     sizeof(ourdb_options)
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INVALID_ARGUMENT: options is NULL, or size is not the size of an ourdb_options; nothing
-///   was written
+/// - OURDB_INVALID_ARGUMENT: options is NULL, or size is one that no version's ourdb_options can
+///   have; nothing was written
 ///
 /// Cost: none.
 #[unsafe(no_mangle)]

@@ -60,8 +60,8 @@ unsafe impl Growing for ourdb_stats {
 /// @param size   sizeof(ourdb_stats)
 ///
 /// @return OURDB_OK, or
-/// - OURDB_INVALID_ARGUMENT: stats is NULL, or size is not the size of an ourdb_stats; nothing was
-///   written
+/// - OURDB_INVALID_ARGUMENT: stats is NULL, or size is one that no version's ourdb_stats can have;
+///   nothing was written
 ///
 /// Cost: none.
 #[unsafe(no_mangle)]
