@@ -713,7 +713,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let mut chain = Chain::new(&self.world, id, entry);
         while let Some((location, head)) = chain.next()? {
             match location.is_none() {
-                _ if head.commit > commit && head.kind == Kind::Erase => return Ok(None),
+                _ if head.commit > commit && head.kind.ends_chain() => return Ok(None),
                 _ if head.commit > commit => {}
                 true => return Ok(Some(head.previous)),
                 false => return Ok(Some(location)),

@@ -10,8 +10,8 @@ use crate::lookup::Entry;
 use crate::records::{Record, Records, State};
 
 /// The versions of one record, newest first, each one's head verified. A deletion by a clear has
-/// no record of its own: it comes in its place, at [`Location::NONE`]. An erasure is the last: what
-/// was before it is overwritten, at any moment.
+/// no record of its own: it comes in its place, at [`Location::NONE`]. An erasure is the last, and so
+/// is what one has left of a value: what was before it is overwritten, at any moment.
 #[derive(Debug)]
 pub(crate) struct Chain<'a> {
     world: &'a World,
@@ -78,9 +78,9 @@ impl<'a> Chain<'a> {
             self.steps = 0;
             self.patience = self.patience.saturating_mul(2);
         }
-        self.next = match head.kind {
-            Kind::Erase => Location::NONE,
-            _ => head.previous,
+        self.next = match head.kind.ends_chain() {
+            true => Location::NONE,
+            false => head.previous,
         };
         let newer = newer.as_ref().map(|(location, head)| (*location, head));
         if head.kind == Kind::Put

@@ -396,10 +396,11 @@ impl<'a> Chunk<'a> {
         Ok((commit, time_us))
     }
 
-    /// Whether any of the commits after `commit` erases.
+    /// Whether any of the commits after `commit` erases, or has a put that was erased since: what is older
+    /// of its record was, too.
     pub(crate) fn erases_after(&self, commit: u64) -> bool {
         let mut new = self.commits.iter().filter(|it| it.commit > commit);
-        new.any(|it| self.changes(it).iter().any(|it| it.kind == Kind::Erase))
+        new.any(|it| self.changes(it).iter().any(|it| it.kind.ends_chain()))
     }
 
     /// The records of a commit of this chunk.

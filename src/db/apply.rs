@@ -85,7 +85,7 @@ impl Db {
             (writer.commit, unreadable, appended)
         };
         // Also of those that came before a failure.
-        if erases && !planted!(applied_erasures_not_finished) {
+        if !unreadable.is_empty() && !planted!(applied_erasures_not_finished) {
             shared.finish_erasing(commit, unreadable)?;
         }
         appended?;
@@ -372,9 +372,9 @@ impl Shared {
         stamp: Stamp,
         unreadable: &mut Unreadable,
     ) -> Result<()> {
-        let erased = || records.iter().filter(|one| one.kind == Kind::Erase);
         let before = unreadable.len();
-        let added = erased().try_for_each(|one| unreadable.add(one.id, one.previous, stamp.commit));
+        let mut ends = records.iter().filter(|one| one.kind.ends_chain());
+        let added = ends.try_for_each(|one| unreadable.add(one, stamp.commit));
         // Another attempt at it has the same time: what this one may leave is of the same commit.
         let stamp = match planted!(applied_at_another_time) {
             true => self.next_stamp(writer)?,
@@ -386,8 +386,8 @@ impl Shared {
             unreadable.truncate(before);
             return Err(error);
         }
-        for one in erased() {
-            self.hide_erased(one.id, stamp.commit, unreadable);
+        for &(id, commit) in unreadable.erased_since(before) {
+            self.hide_erased(id, commit, unreadable);
         }
         Ok(())
     }

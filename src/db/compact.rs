@@ -529,7 +529,7 @@ impl<'a> Compaction<'a> {
                 _ if planted!(previous_of_old_generation) => head.previous,
                 _ => copies.lookup.get(head.id).location(),
             };
-            if head.kind == Kind::Erase {
+            if head.kind.ends_chain() {
                 copies.erase(head.id, head.commit)?;
             }
             let moved = Head {

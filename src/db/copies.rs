@@ -33,7 +33,7 @@ impl Copies {
             match head.kind {
                 // Set again since.
                 _ if head.commit > commit => {}
-                Kind::Erase => break,
+                Kind::Erase | Kind::Erased => break,
                 Kind::Put => copy.erase(next, &head)?,
                 _ => {}
             }

@@ -6,7 +6,7 @@
 //! should this one not. From the record in the log on there is no way back: a failure stops all
 //! writing, so that no checkpoint can hide the record from the recovery that goes on with it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::erasures::{NoErasure, Turn};
@@ -42,6 +42,16 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+/// Whether the versions to be erased end before the one at a place, of that kind.
+type IsEnd = fn(Location, Kind) -> bool;
+
+/// The oldest and the newest of a record's versions that tell, in a part of the log, that what was before
+/// them is erased.
+pub(super) struct Erasing {
+    pub(super) oldest: Location,
+    pub(super) newest: Location,
+}
+
 /// What erasures make unreadable, and what is to be overwritten then.
 pub(super) struct Unreadable {
     /// The world at that time, and those before it. Their files are there as long as they are.
@@ -55,21 +65,42 @@ pub(super) struct Unreadable {
 }
 
 impl Unreadable {
-    /// Adds the versions of a record, of which this is the newest in the world of now, and which that
-    /// commit is going to erase.
-    pub(super) fn add(&mut self, id: u32, newest: Location, commit: u64) -> Result<()> {
+    /// Adds the versions of a record that another one, which that commit is going to append, says are
+    /// erased; nothing, if they are already.
+    pub(super) fn add(&mut self, record: &NewRecord<'_>, commit: u64) -> Result<()> {
+        let NewRecord { kind, id, .. } = *record;
+        // What was before an erased value is erased already. What was before an erasure is looked at again:
+        // a copy that a reader made beside it need not have all of it overwritten.
+        let is_end: IsEnd = match kind {
+            Kind::Erase => is_erasure,
+            _ => |_, kind| kind.ends_chain(),
+        };
         reserve(&mut self.erased, 1)?;
-        self.erased.push((id, commit));
-        add_targets(&self.world, id, newest, &mut self.targets)?;
-        self.add_replaced(id)
-    }
-
-    fn add_replaced(&mut self, id: u32) -> Result<()> {
-        for world in &self.replaced {
-            let newest = world.lookup.get(id).location();
-            add_targets(world, id, newest, &mut self.replaced_targets)?;
+        let newest = record.previous;
+        let found = add_targets(&self.world, id, newest, is_end, &mut self.targets)?;
+        if self.add_replaced(id, is_end)? || found {
+            self.erased.push((id, commit));
         }
         Ok(())
+    }
+
+    fn add_replaced(&mut self, id: u32, is_end: IsEnd) -> Result<bool> {
+        let mut found = false;
+        for world in &self.replaced {
+            let newest = world.lookup.get(id).location();
+            found |= add_targets(world, id, newest, is_end, &mut self.replaced_targets)?;
+        }
+        Ok(found)
+    }
+
+    /// Whether nothing is erased.
+    pub(super) fn is_empty(&self) -> bool {
+        self.erased.is_empty()
+    }
+
+    /// Which records are erased, and by which commits, beyond those when it had this length.
+    pub(super) fn erased_since(&self, (_, _, erased): (usize, usize, usize)) -> &[(u32, u64)] {
+        &self.erased[erased..]
     }
 
     /// How much is to be overwritten, in the world of now and in those before, and of how many records.
@@ -152,7 +183,7 @@ impl Shared {
         let mut unreadable = self.unreadable();
         reserve(&mut unreadable.erased, 1)?;
         unreadable.targets.append(&mut targets);
-        unreadable.add_replaced(id)?;
+        unreadable.add_replaced(id, is_erasure)?;
         unreadable.sort();
         erasure::check_writable(&*self.storage, &unreadable.targets)?;
         erasure::check_writable(&*self.storage, &unreadable.replaced_targets)?;
@@ -174,7 +205,7 @@ impl Shared {
         let newest = world.lookup.get(id);
         if !newest.is_known() {
             let mut unreadable = self.unreadable();
-            unreadable.add_replaced(id)?;
+            unreadable.add_replaced(id, is_erasure)?;
             return match unreadable.replaced_targets.is_empty() {
                 true => Err(Error::NotFound(NotFound::History(id))),
                 false => Ok((newest, Vec::new())),
@@ -186,7 +217,7 @@ impl Shared {
             return Err(Error::NotFound(NotFound::Record(id)));
         }
         let mut targets = Vec::new();
-        add_targets(world, id, location, &mut targets)?;
+        add_targets(world, id, location, is_erasure, &mut targets)?;
         Ok((newest, targets))
     }
 
@@ -293,14 +324,21 @@ impl Shared {
         }
     }
 
-    /// After a crash: finishes the erasures that are in the part of the log that was replayed, given
-    /// by their records' ids and places. Nobody reads yet.
-    pub(super) fn finish_erasures(&self, erasures: &[(u32, Location)]) -> Result<()> {
+    /// After a crash: finishes the erasures that the part of the log that was replayed tells of. Nobody
+    /// reads yet.
+    pub(super) fn finish_erasures(&self, erasures: &BTreeMap<u32, Erasing>) -> Result<()> {
         let world = self.world.load();
         let mut targets = Vec::new();
-        for &(id, location) in erasures {
-            let head = world.log.segment_of(location)?.head(location, id)?;
-            add_targets(&world, id, head.previous, &mut targets)?;
+        for (&id, &Erasing { oldest, newest }) in erasures {
+            // Down to the erasure before all of them. An erased version on the way doesn't say that those
+            // before it are overwritten: that isn't done in the order of the chain.
+            let mut is_past = false;
+            let is_end = |location, kind| {
+                let is_end = is_past && kind == Kind::Erase;
+                is_past |= location == oldest;
+                is_end
+            };
+            add_targets(&world, id, newest, is_end, &mut targets)?;
         }
         if targets.is_empty() || planted!(recovered_erasures_not_finished) {
             return Ok(());
@@ -345,26 +383,39 @@ impl Shared {
     }
 }
 
+fn is_erasure(_: Location, kind: Kind) -> bool {
+    kind == Kind::Erase
+}
+
 fn within_a_read() -> Error {
     Error::Busy {
         what: "this thread is within a read, whose end an erasure would wait for".into(),
     }
 }
 
-/// Adds the versions from `newest` on that hold something of a value, down to the erasure before.
-fn add_targets(world: &World, id: u32, newest: Location, targets: &mut Vec<Target>) -> Result<()> {
+/// Adds the versions from `newest` on that hold something of a value, down to where they end; whether
+/// there is a value among them.
+fn add_targets(
+    world: &World,
+    id: u32,
+    newest: Location,
+    mut is_end: impl FnMut(Location, Kind) -> bool,
+    targets: &mut Vec<Target>,
+) -> Result<bool> {
+    let mut found = false;
     // What herolib wrote may lead in a circle.
     let mut seen = HashSet::with_hasher(FixedHasher::default());
     let mut next = newest;
     while !next.is_none() && seen.insert(next) {
         let segment = world.log.segment_of(next)?;
         let head = segment.head(next, id)?;
-        if head.kind == Kind::Erase {
+        if is_end(next, head.kind) {
             break;
         }
+        found |= head.kind == Kind::Put;
         reserve(targets, 1)?;
         targets.extend(Target::of(segment, next, &head)?);
         next = head.previous;
     }
-    Ok(())
+    Ok(found)
 }

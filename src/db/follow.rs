@@ -183,9 +183,7 @@ impl Shared {
         self.make_visible(writer, now);
         self.group.synced(outcome.synced_commit);
         // Snapshots that are open don't see the records any more.
-        let erased = versions
-            .iter()
-            .filter(|version| version.kind == Kind::Erase);
+        let erased = versions.iter().filter(|version| version.kind.ends_chain());
         self.erasures.add_followed(erased.count() as u64);
         Ok(true)
     }

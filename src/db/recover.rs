@@ -1,10 +1,12 @@
 //! The lookup at the end of the log: from a checkpoint, or from what the log builds upon, and then
 //! record by record.
 
+use std::collections::BTreeMap;
+
+use super::erase::Erasing;
 use super::opening::Opening;
 use crate::base;
 use crate::error::{Error, Result};
-use crate::location::Location;
 use crate::log::record::{Kind, Seed};
 use crate::log::recovery::{self, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
@@ -27,8 +29,8 @@ pub(super) struct Recovered<'a> {
     pub(super) next_id: u64,
     pub(super) live: u64,
     pub(super) tally: Tally,
-    /// The erasures in the part of the log that was read: record and place.
-    pub(super) erasures: Vec<(u32, Location)>,
+    /// What is erased as the part of the log that was read says, by record.
+    pub(super) erasures: BTreeMap<u32, Erasing>,
 }
 
 impl<'a> Opening<'a> {
@@ -95,7 +97,7 @@ impl<'a> Opening<'a> {
             follows: false,
         };
         let mut clears = manifest.clears.clone();
-        let mut erasures = Vec::new();
+        let mut erasures = BTreeMap::new();
         // What is salvaged may have lost their records. Where the log builds upon something, that may stand
         // for some of them.
         let is_log_alone = manifest.files.iter().all(|file| file.kind == FileKind::Log);
@@ -135,8 +137,13 @@ impl<'a> Opening<'a> {
                         format!("a record has id {}, and ids are below {limit}", record.id),
                     ));
                 }
-                if record.kind == Kind::Erase {
-                    erasures.push((record.id, record.location));
+                if record.kind.ends_chain() {
+                    let at = record.location;
+                    let first = Erasing {
+                        oldest: at,
+                        newest: at,
+                    };
+                    erasures.entry(record.id).or_insert(first).newest = at;
                 }
                 let before = lookup.get(record.id).location();
                 if self.is_joined && record.previous != before {

@@ -46,7 +46,8 @@ pub(crate) enum Kind {
     /// The erasure of a record: a deletion, after which no version before it is read any more. Those
     /// are being overwritten, or are already.
     Erase,
-    /// What an erasure left of a value: all as it was, but for its bytes, which are zeros now.
+    /// What an erasure left of a value: all as it was, but for its bytes, which are zeros now. No version
+    /// before it is read any more either: that erasure is of those, too.
     Erased,
     /// The deletion of every record that was live, by one commit; its id is 0.
     Clear,
@@ -65,6 +66,11 @@ impl Kind {
             Kind::Clear => 6,
             Kind::Empty => 7,
         }
+    }
+
+    /// Whether every version before it is erased, or is just being overwritten.
+    pub(crate) fn ends_chain(self) -> bool {
+        matches!(self, Kind::Erase | Kind::Erased)
     }
 
     fn from_byte(byte: u8) -> Option<Kind> {

@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod difference;
 mod erase;
+mod erase_applied;
 mod erase_beside;
 mod erase_copies;
 mod follow;

@@ -234,7 +234,7 @@ pub enum Kind {
     Deletion,
     /// What was before it is gone.
     Erasure,
-    /// What is left of a value that was erased where it came from.
+    /// What is left of a value that was erased where it came from, and what was before it with it.
     Remnant,
 }
 
@@ -378,7 +378,7 @@ impl Model {
             *self.puts.entry(value.seed).or_default() += 1;
         }
         let versions = self.records.entry(id).or_default();
-        if kind == Kind::Erasure {
+        if matches!(kind, Kind::Erasure | Kind::Remnant) {
             let gone = versions.drain(..).map(|version| Erased {
                 id,
                 by: commit,
@@ -440,11 +440,15 @@ impl Model {
         let mut model = self.clone();
         let since = self.last_commit;
         for erased in later.erased.iter().filter(|erased| erased.by > since) {
-            let versions = model.records.get_mut(&erased.id).into_iter().flatten();
-            for version in versions.filter(|version| version.value().is_some()) {
-                if version.commit == erased.version.commit {
-                    version.kind = Kind::Remnant;
-                }
+            let Some(versions) = model.records.get_mut(&erased.id) else {
+                continue;
+            };
+            let is_it = |version: &Version| {
+                version.value().is_some() && version.commit == erased.version.commit
+            };
+            if let Some(index) = versions.iter().position(is_it) {
+                versions[index].kind = Kind::Remnant;
+                versions.drain(..index);
             }
         }
         model
