@@ -37,16 +37,28 @@ pub(crate) fn reserve_exact<T>(vec: &mut Vec<T>, count: usize) -> Result<()> {
         .map_err(|_| no_memory::<T>(count))
 }
 
+/// Gathers items, as long as there is memory for one more.
+pub(crate) fn collected<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>> {
+    let mut collected = Vec::new();
+    reserve_exact(&mut collected, items.size_hint().0)?;
+    for item in items {
+        reserve(&mut collected, 1)?;
+        collected.push(item);
+    }
+    Ok(collected)
+}
+
+/// A copy of items, in no more memory than they need.
+pub(crate) fn copied<T: Copy>(items: &[T]) -> Result<Vec<T>> {
+    let mut copy = Vec::new();
+    reserve_exact(&mut copy, items.len())?;
+    copy.extend_from_slice(items);
+    Ok(copy)
+}
+
 /// The same items in no more memory than they need, if there is memory for that.
 pub(crate) fn shrunk<T: Copy>(items: Vec<T>) -> Vec<T> {
-    let mut copy = Vec::new();
-    match reserve_exact(&mut copy, items.len()) {
-        Ok(()) => {
-            copy.extend_from_slice(&items);
-            copy
-        }
-        Err(_) => items,
-    }
+    copied(&items).unwrap_or(items)
 }
 
 fn no_memory<T>(count: usize) -> Error {

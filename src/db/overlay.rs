@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ranges::Ranges;
 use super::snapshot::Snapshot;
+use crate::bytes::copied;
 use crate::error::Result;
 
 /// What a transaction is going to write, by id; `None` deletes.
@@ -41,13 +42,27 @@ impl Overlay {
         self.writes.get(&id).map(Option::as_deref)
     }
 
-    /// Adds a write.
+    /// Where scans share the writes, takes a copy of them for itself: what comes now they don't see.
+    pub(super) fn unshare(&mut self) -> Result<()> {
+        if Arc::strong_count(&self.writes) == 1 {
+            return Ok(());
+        }
+        let mut copy = Writes::new();
+        for (&id, value) in self.writes.iter() {
+            copy.insert(id, value.as_deref().map(boxed).transpose()?);
+        }
+        self.writes = Arc::new(copy);
+        Ok(())
+    }
+
+    /// Adds a write. Failing, it changes nothing.
     pub(super) fn write(
         &mut self,
         snapshot: &Snapshot,
         id: u32,
         value: Option<Box<[u8]>>,
     ) -> Result<()> {
+        self.unshare()?;
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some((more, _)) = &mut known.more {
             let was_live = match self.writes.get(&id) {
@@ -131,4 +146,9 @@ impl Overlay {
         };
         Ok(count.saturating_add_signed(more))
     }
+}
+
+/// A value as it is kept until the commit.
+pub(super) fn boxed(value: &[u8]) -> Result<Box<[u8]>> {
+    Ok(copied(value)?.into_boxed_slice())
 }

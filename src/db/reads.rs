@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::World;
 use super::ranges::Ranges;
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::hash::FixedHasher;
 use crate::log::record::{Head, Kind};
@@ -19,7 +20,8 @@ pub(super) struct Reads {
     points: HashMap<u32, bool, FixedHasher>,
     /// All from an id to another one, and whether anything was found there.
     ranges: Ranges<bool>,
-    /// What scans have read: first and last id, and whether anything was found. They grow in place.
+    /// What scans that are open have read: first and last id, and whether anything was found. They grow
+    /// in place.
     scans: Vec<Option<(u32, u32, bool)>>,
 }
 
@@ -43,9 +45,10 @@ impl Reads {
     }
 
     /// The place of a scan that begins.
-    pub(super) fn begin_scan(&mut self) -> usize {
+    pub(super) fn begin_scan(&mut self) -> Result<usize> {
+        reserve(&mut self.scans, 1)?;
         self.scans.push(None);
-        self.scans.len() - 1
+        Ok(self.scans.len() - 1)
     }
 
     /// The scan has looked at all ids `from..=to` by now. A scan that outlives its transaction has no
@@ -53,6 +56,20 @@ impl Reads {
     pub(super) fn scanned(&mut self, scan: usize, from: u32, to: u32, found: bool) {
         if let Some(place) = self.scans.get_mut(scan) {
             *place = Some((from, to, found));
+        }
+    }
+
+    /// The scan has ended. Its place goes if no later scan has one, so that those who open one after the
+    /// other need no more places than are open at a time.
+    pub(super) fn end_scan(&mut self, scan: usize) {
+        let Some(place) = self.scans.get_mut(scan) else {
+            return;
+        };
+        if let Some((from, to, found)) = place.take() {
+            self.range(from, to, found);
+        }
+        if scan + 1 == self.scans.len() {
+            self.scans.pop();
         }
     }
 
@@ -189,6 +206,21 @@ mod tests {
         for (id, concerned) in [(1, false), (2, true), (40, true), (41, false)] {
             assert_eq!(is_concerned(&reads, Kind::Put, id), concerned, "{id}");
         }
+    }
+
+    #[test]
+    fn scans_that_are_over_take_no_places_and_have_read_what_they_read() {
+        let mut reads = Reads::default();
+        for id in [3, 30, 300] {
+            let open = reads.begin_scan().unwrap();
+            let scan = reads.begin_scan().unwrap();
+            reads.scanned(scan, id, id + 9, true);
+            reads.end_scan(scan);
+            reads.end_scan(open);
+            assert!(reads.scans.is_empty());
+            assert!(is_concerned(&reads, Kind::Put, id + 9));
+        }
+        assert!(!is_concerned(&reads, Kind::Put, 13));
     }
 
     #[test]

@@ -81,6 +81,16 @@ impl Within {
     }
 }
 
+impl Drop for Within {
+    fn drop(&mut self) {
+        // Where somebody has the lock, who need not be there in a forked child, what was read stays where
+        // it is.
+        if let Ok(mut reads) = self.reads.try_lock() {
+            reads.end_scan(self.place);
+        }
+    }
+}
+
 impl Db {
     /// The live records with ids from `lower` to `upper`, both included, as of now.
     pub fn scan(&self, lower: u32, upper: u32, order: Order) -> Result<Scan> {
@@ -106,27 +116,28 @@ impl Scan {
     }
 
     /// The same with the writes of a transaction; what is read is noted in `reads`.
-    pub(super) fn within(mut self, writes: Arc<Writes>, reads: Arc<Mutex<Reads>>) -> Scan {
+    pub(super) fn within(mut self, writes: Arc<Writes>, reads: Arc<Mutex<Reads>>) -> Result<Scan> {
+        let Some((lower, upper)) = self.left else {
+            return Ok(self);
+        };
         let place = {
             let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
-            reads.begin_scan()
+            reads.begin_scan()?
         };
-        self.within = self.left.map(|(lower, upper)| {
-            let (from, to) = if self.order.reverse {
-                (upper, lower)
-            } else {
-                (lower, upper)
-            };
-            Within {
-                writes,
-                reads,
-                place,
-                from,
-                to,
-                first: None,
-            }
+        let (from, to) = if self.order.reverse {
+            (upper, lower)
+        } else {
+            (lower, upper)
+        };
+        self.within = Some(Within {
+            writes,
+            reads,
+            place,
+            from,
+            to,
+            first: None,
         });
-        self
+        Ok(self)
     }
 
     /// The next record where it was read ahead and nothing stands in the way: the way of nearly

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::overlay::Overlay;
+use super::overlay::{Overlay, boxed};
 use super::reads::{Reads, Since};
 use super::scan::{Order, Scan};
 use super::snapshot::Snapshot;
@@ -157,13 +157,15 @@ impl Txn {
     /// Puts a value under the next id. The id is this transaction's from now on, whether it commits
     /// or not.
     pub fn insert(&mut self, value: &[u8]) -> Result<u32> {
-        self.writable("insert")?;
-        let shared = self.shared();
+        let (work, snapshot) = self.writable("insert")?;
+        let shared = &snapshot.shared;
         shared.check_incremental("insert")?;
         shared.check_len(value.len() as u64)?;
         let value = boxed(value)?;
+        // Before the id is taken, which stays so.
+        work.overlay.unshare()?;
         let id = shared.take_id()?;
-        self.write("insert", id, Some(value))?;
+        work.overlay.write(snapshot, id, Some(value))?;
         Ok(id)
     }
 
@@ -273,10 +275,10 @@ impl Txn {
         self.shared().check_process()?;
         let snapshot = Arc::clone(&self.snapshot);
         let scan = Scan::new(snapshot, lower, upper, order);
-        Ok(match &self.work {
+        match &self.work {
             Some(work) => scan.within(Arc::clone(work.overlay.writes()), Arc::clone(&work.reads)),
-            None => scan,
-        })
+            None => Ok(scan),
+        }
     }
 
     /// Gives up what it would have written.
@@ -365,11 +367,4 @@ impl Shared {
         self.counters.give_out_from(writer.next_id);
         Ok(id)
     }
-}
-
-fn boxed(value: &[u8]) -> Result<Box<[u8]>> {
-    let mut bytes = Vec::new();
-    reserve_exact(&mut bytes, value.len())?;
-    bytes.extend_from_slice(value);
-    Ok(bytes.into_boxed_slice())
 }
