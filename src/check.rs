@@ -678,15 +678,8 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let found = db.unchanged(|_| self.version_as_of(id, entry, extent.commit));
         Ok(match self.pass(&name(entry.location().file), 0, found)? {
             // Erased since: what it led to isn't found any more.
-            Some(None) => true,
-            Some(Some(found)) if found == expected.location() => {
-                // What a reader was refreshed with may lie above what was erased after that.
-                if self.db.is_read_only() && !expected.is_live() && !found.is_none() {
-                    let kind = db.unchanged(|_| self.kind_of(id, found));
-                    self.erased |= self.pass(&name(found.file), 0, kind)? == Some(Kind::Erased);
-                }
-                true
-            }
+            Some(None) => self.note_erased(id, expected)?,
+            Some(Some(found)) if found == expected.location() => self.note_erased(id, expected)?,
             Some(Some(found)) => {
                 self.damaged(
                     &name(found.file),
@@ -700,6 +693,17 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             }
             None => false,
         })
+    }
+
+    /// Notes whether a record was erased when its version was read. A reader may have been refreshed before
+    /// that, with what lies above it now. True in any case: there is nothing wrong with it.
+    fn note_erased(&mut self, id: u32, read: Entry) -> Result<bool> {
+        let location = read.location();
+        if self.db.is_read_only() && !read.is_live() && !location.is_none() {
+            let kind = self.db.unchanged(|_| self.kind_of(id, location));
+            self.erased |= self.pass(&name(location.file), 0, kind)? == Some(Kind::Erased);
+        }
+        Ok(true)
     }
 
     fn kind_of(&self, id: u32, location: Location) -> Result<Kind> {
