@@ -460,7 +460,9 @@
  * - Commits come in whole and in order, with the numbers and times of the sender. Applying the same
  *   bytes twice changes nothing. Bytes that leave a gap are OURDB_INCOMPATIBLE, damaged ones
  *   OURDB_CORRUPT.
- * - An erasure is a change too: the receiver removes its values as well. What says so is a version
+ * - An erasure is a change too: the receiver removes its values as well. It does so already when it
+ *   is sent a version that was erased since, which is OURDB_RECORD_DELETED | OURDB_RECORD_ERASED in
+ *   its history: what it had of that record before is gone. What tells of an erasure is a version
  *   in the history, which a compaction may drop before a receiver is sent it; that one keeps what
  *   it had then. So where something is erased, let keep_since_commit be the lowest last commit that
  *   a receiver has: from there on everything is kept.
@@ -2075,8 +2077,9 @@ typedef struct ourdb_stats {
      */
     uint64_t versions;
     /**
-     * Deletions among the versions; those of an ourdb_clear() count in both from the next
-     * compaction on.
+     * Deletions and erasures among the versions, but not values that an erasure removed, though a
+     * history may have one as OURDB_RECORD_ERASED; the deletions of an ourdb_clear() count in both
+     * from the next compaction on.
      */
     uint64_t deletions;
     /** Bytes in the data files that the newest versions of live records take. */
@@ -2211,7 +2214,7 @@ int ourdb_changes(const ourdb *db, uint64_t since_commit, size_t max_bytes, ourd
  *   more than 4 GiB
  * - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
  * - OURDB_BUSY: called by the progress function of ourdb_backup(), and they erase something that is
- *   not erased here yet
+ *   not erased here yet, or have versions in them that were erased since
  * - a code that any write can return (see Errors)
  *
  * After a failure the commits before the one that failed may be there, never a part of one:

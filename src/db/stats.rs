@@ -15,8 +15,8 @@ pub struct Stats {
     /// Versions that are kept, deletions included, and those that an erasure has overwritten, until
     /// a compaction; of what herolib wrote only the newest ones.
     pub versions: u64,
-    /// Deletions and erasures among them. A deletion that a clear made has no version of its own
-    /// until a compaction.
+    /// Deletions and erasures among them, but not what an erasure has overwritten. A deletion that a clear
+    /// made has no version of its own until a compaction.
     pub deletions: u64,
     /// Bytes of the data files that the newest versions of live records take.
     pub bytes_live: u64,

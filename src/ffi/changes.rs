@@ -100,7 +100,7 @@ pub unsafe extern "C" fn ourdb_changes(
 ///   more than 4 GiB
 /// - OURDB_CORRUPT: these are not the bytes that ourdb_changes() gave out
 /// - OURDB_BUSY: called by the progress function of ourdb_backup(), and they erase something that is
-///   not erased here yet
+///   not erased here yet, or have versions in them that were erased since
 /// - a code that any write can return (see Errors)
 ///
 /// After a failure the commits before the one that failed may be there, never a part of one:

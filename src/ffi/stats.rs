@@ -19,8 +19,9 @@ pub struct ourdb_stats {
     /// Versions that are kept, deletions among them; of what herolib wrote only the newest ones.
     /// What an erasure removed counts until the next compaction.
     pub versions: u64,
-    /// Deletions among the versions; those of an ourdb_clear() count in both from the next
-    /// compaction on.
+    /// Deletions and erasures among the versions, but not values that an erasure removed, though a
+    /// history may have one as OURDB_RECORD_ERASED; the deletions of an ourdb_clear() count in both
+    /// from the next compaction on.
     pub deletions: u64,
     /// Bytes in the data files that the newest versions of live records take.
     pub bytes_live: u64,
