@@ -13,7 +13,7 @@
 
 use std::io;
 
-use crate::bytes::{reserve_exact, u32_at, u64_at};
+use crate::bytes::{collected, reserve_exact, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::lookup::Entry;
 use crate::manifest::BaseStamp;
@@ -88,9 +88,8 @@ pub(crate) fn read(
         return Err(misfit());
     }
     let entries = bytes[HEADER..].chunks_exact(ENTRY);
-    let entries: Vec<_> = entries
-        .map(|entry| (u32_at(entry, 0), Entry::from_word(u64_at(entry, 4))))
-        .collect();
+    let entries = entries.map(|entry| (u32_at(entry, 0), Entry::from_word(u64_at(entry, 4))));
+    let entries = collected(entries)?;
     if !entries.windows(2).all(|pair| pair[0].0 < pair[1].0) {
         return Err(damaged("the ids are not in order"));
     }

@@ -8,6 +8,7 @@
 pub(crate) mod chunk;
 mod difference;
 
+use crate::bytes::collected;
 use crate::db::{Db, Extent, superseded};
 use crate::error::{Error, Result};
 use crate::log::commits::Commits;
@@ -86,7 +87,7 @@ impl Db {
         if let Some(goal) = goal {
             return difference::part(self, &extent, since, goal, max_bytes);
         }
-        let mut commits = Commits::after(log, extent.log_parts().collect(), since)?;
+        let mut commits = Commits::after(log, collected(extent.log_parts())?, since)?;
         let mut end = commits.last();
         let base = extent.world.base();
         let since_time_us = match since == base.commit {

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::base;
+use crate::bytes::collected;
 use crate::db::{Db, Extent, Part, World, superseded};
 use crate::error::{Error, Result};
 use crate::history::Chain;
@@ -278,7 +279,7 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         let entries = match extent.base {
             Some(stamp) => base::read(self.storage, extent.generation, stamp),
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
-            None if extent.is_frozen() => Ok(self.world.lookup.entries().collect()),
+            None if extent.is_frozen() => collected(self.world.lookup.entries()),
             None => return Ok(true),
         };
         let Some(entries) = self.pass(&base::name(extent.generation), 0, entries)? else {

@@ -7,6 +7,7 @@ mod encoding;
 use std::io;
 
 use self::encoding::LONGEST;
+use crate::bytes::copied;
 use crate::error::{Error, Result};
 use crate::herolib::DumpStamp;
 use crate::log::segment::{FileHeader, LAST_GENERATION, LogEnd};
@@ -100,7 +101,7 @@ pub(crate) struct TakenOver {
 }
 
 /// The manifest's contents.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) uuid: [u8; 16],
     pub(crate) generation: u64,
@@ -162,6 +163,17 @@ impl Manifest {
         }
     }
 
+    /// The same once more, if there is memory for it.
+    pub(crate) fn try_clone(&self) -> Result<Manifest> {
+        Ok(Manifest {
+            files: copied(&self.files)?,
+            doomed: copied(&self.doomed)?,
+            clears: copied(&self.clears)?,
+            taken_over: copied(&self.taken_over)?,
+            ..*self
+        })
+    }
+
     /// Whether this is what a reader made in memory of what others wrote: for a writer there is a base.
     pub(crate) fn is_taken_over_in_memory(&self) -> bool {
         let is_frozen = |file: &DataFile| matches!(file.kind, FileKind::Frozen { .. });
@@ -213,7 +225,7 @@ impl Manifest {
 
     /// Makes this the manifest, atomically and durably.
     pub(crate) fn write(&self, storage: &dyn Storage) -> Result<()> {
-        replace(storage, MANIFEST, &[&self.encode()])
+        replace(storage, MANIFEST, &[&self.encode()?])
             .map_err(|error| Error::from_io("write", storage.describe(MANIFEST), error))
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::erases_too_quickly;
 use super::plan::{Plan, is_interrupted, list};
 use crate::base;
+use crate::bytes::collected;
 use crate::db::{Extent, Part, check_no_erasure, open_copy, remove_leftovers, superseded};
 use crate::error::{Error, FailedSync, Result};
 use crate::herolib;
@@ -52,7 +53,7 @@ impl Plan<'_> {
             self.db.go_on(progress(done, total))
         };
         tell(0)?;
-        if self.is_done() {
+        if self.is_done()? {
             // Whoever made it may have died before its manifest was durable.
             return self.sync_names().map(|()| true);
         }
@@ -83,10 +84,10 @@ impl Plan<'_> {
         self.sync_names()?;
         if before.state == State::Unfinished || !self.extends(&before) {
             // All of it is on disk, and from here on it is this backup or none.
-            let mut copied = self.unfinished(Some(&before));
+            let mut copied = self.unfinished(Some(&before))?;
             if !self.db.is_read_only() {
                 // Nothing can be torn, and need be copied again.
-                copied.files = with_files_of(self.wanted.files.clone(), Some(&before));
+                copied.files = with_files_of(&self.wanted.files, Some(&before))?;
             }
             copied.write(&**self.destination)?;
             self.remove_derived()?;
@@ -101,18 +102,19 @@ impl Plan<'_> {
     }
 
     /// Whether the destination has all there is, and was left in order.
-    fn is_done(&self) -> bool {
-        self.earlier.as_ref().is_some_and(|earlier| {
-            let base = self.wanted.base.or(earlier.base);
-            let same = Manifest {
-                state: State::Clean,
-                dump: earlier.dump,
-                time_us: earlier.time_us,
-                base,
-                ..self.wanted.clone()
-            };
-            self.extends(earlier) && *earlier == same
-        })
+    fn is_done(&self) -> Result<bool> {
+        let Some(earlier) = &self.earlier else {
+            return Ok(false);
+        };
+        let base = self.wanted.base.or(earlier.base);
+        let same = Manifest {
+            state: State::Clean,
+            dump: earlier.dump,
+            time_us: earlier.time_us,
+            base,
+            ..self.wanted.try_clone()?
+        };
+        Ok(self.extends(earlier) && *earlier == same)
     }
 
     /// Notes durably, before anything is changed, what the destination is until the backup is done;
@@ -133,31 +135,31 @@ impl Plan<'_> {
         };
         let begun = match &self.earlier {
             Some(earlier) if earlier.state == State::Unfinished && self.extends(earlier) => {
-                let files = with_files_of(earlier.files.clone(), Some(&self.wanted));
+                let files = with_files_of(&earlier.files, Some(&self.wanted))?;
                 if files.len() == earlier.files.len() {
                     // Whoever wrote it may have died before it was durable.
                     self.sync_names()?;
-                    return Ok(earlier.clone());
+                    return earlier.try_clone();
                 }
                 Manifest {
                     files,
-                    ..earlier.clone()
+                    ..earlier.try_clone()?
                 }
             }
             Some(earlier) if earlier.state != State::Unfinished && !replaced(earlier) => {
                 // Should it end here, they are known to be the backup's even if they are damaged.
-                let mut doomed = earlier.doomed.clone();
                 let new = self.wanted.files.iter().map(|file| file.number);
-                doomed.extend(new.filter(|&number| earlier.file(number).is_none()));
+                let new = new.filter(|&number| earlier.file(number).is_none());
+                let mut doomed = collected(earlier.doomed.iter().copied().chain(new))?;
                 doomed.sort_unstable();
                 doomed.dedup();
                 Manifest {
                     state: State::Extending,
                     doomed,
-                    ..earlier.clone()
+                    ..earlier.try_clone()?
                 }
             }
-            earlier => self.unfinished(earlier.as_ref()),
+            earlier => self.unfinished(earlier.as_ref())?,
         };
         match planted!(backup_done_before_copied) {
             true => self.wanted.write(&**self.destination)?,
@@ -171,14 +173,14 @@ impl Plan<'_> {
 
     /// No backup yet, of which nothing counts: what a reader has copied may be torn. Names what was there
     /// before.
-    fn unfinished(&self, before: Option<&Manifest>) -> Manifest {
-        let mut files = with_files_of(self.wanted.files.clone(), before);
+    fn unfinished(&self, before: Option<&Manifest>) -> Result<Manifest> {
+        let mut files = with_files_of(&self.wanted.files, before)?;
         files.iter_mut().for_each(|file| file.len = 0);
-        Manifest {
+        Ok(Manifest {
             state: State::Unfinished,
             files,
-            ..self.wanted.clone()
-        }
+            ..self.wanted.try_clone()?
+        })
     }
 
     /// A reader doesn't know what the writer erases. A record of the log that was copied half before that
@@ -374,7 +376,7 @@ impl Plan<'_> {
             }
             // Taken over for reading only, it is in memory alone, as the lookup: no log follows.
             None if self.extent.parts.iter().any(frozen) => {
-                self.extent.world.lookup.entries().collect()
+                collected(self.extent.world.lookup.entries())?
             }
             None => return Ok(()),
         };
@@ -415,7 +417,7 @@ impl Plan<'_> {
     /// database closed cleanly.
     fn finish(&self, lock: Box<dyn Lock>) -> Result<()> {
         let is_joined = (self.earlier.as_ref()).is_some_and(|earlier| self.extends(earlier));
-        let copy = open_copy(self.destination, self.wanted.clone(), lock, is_joined)?;
+        let copy = open_copy(self.destination, self.wanted.try_clone()?, lock, is_joined)?;
         let opened = copy.extent()?;
         // Of what was erased beside a reader's backup the record of the erasure may come later, there or here.
         let missing = self.extent.live.saturating_sub(opened.live);
@@ -473,18 +475,22 @@ fn pieces(from: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
 
 /// The data files of a backup, and with no length those of another one, which was there before or comes
 /// after it: named, they are known to be the backup's until they are removed, whatever comes in between.
-fn with_files_of(mut files: Vec<DataFile>, other: Option<&Manifest>) -> Vec<DataFile> {
-    if let Some(other) = other {
-        files.extend((other.files.iter()).map(|file| DataFile { len: 0, ..*file }));
-        files.extend((other.doomed.iter()).map(|&number| DataFile {
-            number,
-            kind: FileKind::Log,
-            len: 0,
-        }));
-    }
-    files.sort_by_key(|file| file.number);
-    files.dedup_by_key(|file| file.number);
-    files
+fn with_files_of(files: &[DataFile], other: Option<&Manifest>) -> Result<Vec<DataFile>> {
+    let other = other.into_iter();
+    let listed = other.clone().flat_map(|other| &other.files);
+    let listed = listed.map(|file| DataFile { len: 0, ..*file });
+    let doomed = other.flat_map(|other| &other.doomed);
+    let doomed = doomed.map(|&number| DataFile {
+        number,
+        kind: FileKind::Log,
+        len: 0,
+    });
+    // Of those with the same number the first one.
+    let all = files.iter().copied().chain(listed).chain(doomed);
+    let mut all = collected(all.enumerate())?;
+    all.sort_unstable_by_key(|(index, file)| (file.number, *index));
+    all.dedup_by_key(|(_, file)| file.number);
+    collected(all.into_iter().map(|(_, file)| file))
 }
 
 /// How many records have an erased version as their newest, without the record of the erasure above it:

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::bytes::{collected, copied};
 use crate::db::{Db, Extent, LOCK, check_untouched};
 use crate::error::{Error, Result};
 use crate::herolib;
@@ -47,10 +48,10 @@ impl<'a> Plan<'a> {
             commit: extent.commit,
             base: extent.base,
             dump: None,
-            files: files.collect(),
+            files: collected(files)?,
             is_compacting: false,
-            clears: extent.clears.clone(),
-            ..extent.manifest.clone()
+            clears: copied(&extent.clears)?,
+            ..extent.manifest.try_clone()?
         };
         let earlier = Manifest::read(&**destination)?;
         let (uuid, generation) = (&wanted.uuid, wanted.generation);

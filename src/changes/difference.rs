@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::chunk::{Change, Draft, Goal};
 use super::log_ends_early;
-use crate::bytes::reserve;
+use crate::bytes::{collected, reserve};
 use crate::db::{Db, Extent, World};
 use crate::error::Result;
 use crate::log::commits::{CommitEnd, Commits};
@@ -171,7 +171,7 @@ impl<'a> Source<'a> {
         let log = match until > base.commit {
             true => Some(Commits::after(
                 &world.log,
-                extent.log_parts().collect(),
+                collected(extent.log_parts())?,
                 from,
             )?),
             false => None,

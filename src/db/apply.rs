@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use super::erase::Unreadable;
 use super::write::{Stamp, Writer};
 use super::{Db, Shared};
-use crate::bytes::reserve;
+use crate::bytes::{collected, reserve};
 use crate::changes::chunk::{Chunk, Commit, Difference, damaged};
 use crate::error::{Error, Result};
 use crate::hash::SetDigest;
@@ -102,7 +102,7 @@ impl Db {
             return Ok(());
         }
         let log = &extent.world.log;
-        let commits = Commits::after(log, extent.log_parts().collect(), upto)?;
+        let commits = Commits::after(log, collected(extent.log_parts())?, upto)?;
         let last = commits.last();
         if last.commit != upto {
             // It was left out.
@@ -122,7 +122,7 @@ impl Db {
         if !is_taken_over && (writer.commit != 0 || may_go_on) {
             return Ok(());
         }
-        let extent = self.extent_with(writer);
+        let extent = self.extent_with(writer)?;
         if !extent.has_base() || extent.first_commit()? <= writer.commit {
             return Ok(());
         }
@@ -197,10 +197,8 @@ impl Shared {
             check_commit_len(len)?;
         }
         // A clear, of id 0, is of no record.
-        let clears: Vec<u32> = (touches.iter())
-            .filter(|touch| touch.kind == Kind::Clear)
-            .map(|touch| touch.commit)
-            .collect();
+        let clears = touches.iter().filter(|touch| touch.kind == Kind::Clear);
+        let clears = collected(clears.map(|touch| touch.commit))?;
         touches.retain(|touch| touch.kind != Kind::Clear);
         let is_cleared = |after: Option<u32>, before: u32| {
             let next = clears.partition_point(|&clear| after.is_some_and(|after| clear < after));

@@ -42,7 +42,7 @@ fn read_only() -> Options {
 /// Refuses a finished backup that was written to since, by whomever.
 pub(crate) fn check_untouched(storage: &Arc<dyn Storage>, manifest: &Manifest) -> Result<()> {
     let options = read_only();
-    let opening = Opening::new(storage, &options, manifest.clone(), None)?;
+    let opening = Opening::new(storage, &options, manifest.try_clone()?, None)?;
     // What herolib has written is taken over, which shows in the manifest.
     let mut untouched = opening.manifest == *manifest && !opening.outdated;
     let listed = |number| manifest.file(number);
@@ -77,7 +77,7 @@ pub(super) fn roll_back(shared: &Arc<dyn Storage>, manifest: Manifest) -> Result
     // It may be within what is going to be cut off.
     erasure::redo(storage, uuid, generation)?;
     // What is refused of the earlier one is refused while all of both is there.
-    drop(Opening::new(shared, &read_only(), manifest.clone(), None)?.finish(None)?);
+    drop(Opening::new(shared, &read_only(), manifest.try_clone()?, None)?.finish(None)?);
     for known in &manifest.files {
         let name = name(known.number);
         let failed = |action, error| Error::from_io(action, storage.describe(&name), error);

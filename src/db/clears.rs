@@ -1,5 +1,7 @@
 //! The clears of a world: a list that grows while others read it.
 
+use crate::bytes::collected;
+use crate::error::Result;
 use crate::manifest::Clear;
 use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -23,13 +25,14 @@ fn place(index: usize) -> (usize, usize) {
 }
 
 impl Clears {
-    pub(super) fn new(clears: &[Clear]) -> Clears {
+    pub(super) fn new(clears: &[Clear]) -> Result<Clears> {
         let new = Clears {
             blocks: [const { OnceLock::new() }; BLOCKS],
             len: AtomicUsize::new(0),
         };
+        new.reserve(clears.len())?;
         clears.iter().for_each(|&clear| new.push(clear));
-        new
+        Ok(new)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -41,14 +44,27 @@ impl Clears {
         self.blocks.get(block)?.get()?.get(at)?.get().copied()
     }
 
-    /// Adds one that is later than all others. One thread at a time.
+    /// Makes room for so many more. One thread at a time.
+    pub(super) fn reserve(&self, count: usize) -> Result<()> {
+        let Some(last) = count.checked_sub(1) else {
+            return Ok(());
+        };
+        for block in 0..=place(self.len() + last).0 {
+            if self.blocks[block].get().is_none() {
+                let places = collected((0..FIRST << block).map(|_| OnceLock::new()))?;
+                let _ = self.blocks[block].set(places.into_boxed_slice());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds one that is later than all others, for which room was reserved. One thread at a time.
     pub(super) fn push(&self, clear: Clear) {
         let len = self.len();
         let (block, at) = place(len);
-        let block = self.blocks[block].get_or_init(|| {
-            let places = FIRST << block;
-            (0..places).map(|_| OnceLock::new()).collect()
-        });
+        let Some(block) = self.blocks[block].get() else {
+            unreachable!("room was reserved")
+        };
         let _ = block[at].set(clear);
         self.len.store(len + 1, Ordering::Release);
     }
@@ -66,8 +82,8 @@ impl Clears {
         self.get(low)
     }
 
-    pub(super) fn to_vec(&self) -> Vec<Clear> {
-        (0..self.len()).map_while(|index| self.get(index)).collect()
+    pub(super) fn to_vec(&self) -> Result<Vec<Clear>> {
+        collected((0..self.len()).map_while(|index| self.get(index)))
     }
 }
 
@@ -83,11 +99,12 @@ mod tests {
         };
         for count in [0, 1, 15, 16, 17, 47, 48, 49, 5000] {
             let all: Vec<Clear> = (1..=count).map(|index| clear(index * 10)).collect();
-            let clears = Clears::new(&all[..all.len() / 2]);
-            all[all.len() / 2..]
-                .iter()
-                .for_each(|&one| clears.push(one));
-            assert_eq!(clears.to_vec(), all);
+            let clears = Clears::new(&all[..all.len() / 2]).unwrap();
+            for &one in &all[all.len() / 2..] {
+                clears.reserve(1).unwrap();
+                clears.push(one);
+            }
+            assert_eq!(clears.to_vec().unwrap(), all);
             assert_eq!(clears.len(), all.len());
             for commit in [0, 5, 9, 10, 11, 479, 480, 481, 49_999, 50_000, 50_001] {
                 let expected = all.iter().find(|clear| clear.commit > commit);

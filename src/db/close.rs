@@ -6,6 +6,7 @@ use super::find::doomed_files;
 use super::write::Writer;
 use super::{Db, Shared, World};
 use crate::base::is_base;
+use crate::bytes::collected;
 use crate::error::{Error, Result};
 use crate::herolib::{self, Presence};
 use crate::log::erasure::JOURNAL;
@@ -97,10 +98,10 @@ impl Shared {
             commit: writer.commit,
             time_us: writer.time_us,
             dump,
-            clears: world.clears().to_vec(),
-            files: data_files(&writer.manifest, &world),
-            doomed: doomed_files(&*self.storage, &writer.manifest.doomed),
-            ..writer.manifest.clone()
+            clears: world.clears().to_vec()?,
+            files: data_files(&writer.manifest, &world)?,
+            doomed: doomed_files(&*self.storage, &writer.manifest.doomed)?,
+            ..writer.manifest.try_clone()?
         };
         manifest.write(&*self.storage)
     }
@@ -148,8 +149,8 @@ impl Shared {
     /// could be gone, and nothing would tell. The log must be on disk.
     fn note_log(&self, writer: &mut Writer, world: &World) -> Result<()> {
         let manifest = &writer.manifest;
-        let clears = world.clears().to_vec();
-        let files = data_files(manifest, world);
+        let clears = world.clears().to_vec()?;
+        let files = data_files(manifest, world)?;
         let end = writer.tail.end();
         let is_before = |file: &&DataFile| end.is_some_and(|end| file.number < end.file);
         let is_listed = |file: &DataFile| manifest.file(file.number).is_some();
@@ -206,7 +207,7 @@ impl Shared {
 }
 
 /// The data files for the manifest, with their lengths as they are now.
-pub(super) fn data_files(manifest: &Manifest, world: &World) -> Vec<DataFile> {
+pub(super) fn data_files(manifest: &Manifest, world: &World) -> Result<Vec<DataFile>> {
     let frozen = |number| {
         manifest
             .file(number)
@@ -220,7 +221,7 @@ pub(super) fn data_files(manifest: &Manifest, world: &World) -> Vec<DataFile> {
             len: segment.view().end() as u32,
         })
     };
-    world.log.segments().map(file).collect()
+    collected(world.log.segments().map(file))
 }
 
 /// Stands in the manifest of a database that is being removed and whose own could not be read.

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::brake::{Brake, Progress, Rounds};
+use super::clears::Clears;
 use super::copies::{Copies, Held};
 use super::deletions::Deletions;
 use super::write::{Stamp, Writer};
 use super::{Db, Shared, World};
-use crate::bytes::reserve;
+use crate::bytes::{collected, reserve};
 use crate::error::{Error, Result};
 use crate::herolib;
 use crate::history::Chain;
@@ -77,9 +78,10 @@ impl Db {
     /// [`Error::Cancelled`]. With any error the database is as it was before.
     ///
     /// Cost: reads everything and writes what is kept, as much space as that takes is needed
-    /// meanwhile, and 8 bytes of memory per id. Writers wait for two syncs at its beginning and for
-    /// three at its end; before that each commit waits 0.2 ms for the time of a sync or two, or longer
-    /// where they write quicker than half of what it can copy.
+    /// meanwhile, and 8 bytes of memory per id, with 50 to 100 for each version that is kept of the
+    /// record with the most. Writers wait for two syncs at its beginning and for three at its end; before
+    /// that each commit waits 0.2 ms for the time of a sync or two, or longer where they write quicker
+    /// than half of what it can copy.
     pub fn compact(
         &self,
         retention: &Retention,
@@ -150,7 +152,7 @@ impl Shared {
             self.check_poison()?;
             self.prepare(&mut writer)?;
             let world = self.world.load();
-            let files = super::close::data_files(&writer.manifest, &world);
+            let files = super::close::data_files(&writer.manifest, &world)?;
             let commit = Stamp {
                 commit: writer.commit,
                 time_us: writer.time_us,
@@ -361,6 +363,7 @@ impl<'a> Compaction<'a> {
             }
             let newer = (kept.len() + undecided.len()) as u64;
             if self.retention.keeps(newer, &head) {
+                reserve(&mut kept, undecided.len() + 1)?;
                 kept.append(&mut undecided);
                 kept.push((location, head));
                 if self.retention.may_keep(newer + 1) || !chain.has_next() {
@@ -375,6 +378,7 @@ impl<'a> Compaction<'a> {
             if head.commit != 0 {
                 break;
             }
+            reserve(&mut undecided, 1)?;
             undecided.push((location, head));
         }
         if let Some(commit) = dropped_after {
@@ -546,6 +550,7 @@ impl<'a> Compaction<'a> {
                 continue;
             }
             if head.kind == Kind::Clear {
+                reserve(&mut self.clears, 1)?;
                 self.clears.push(Clear {
                     commit: head.commit,
                     time_us: head.time_us,
@@ -599,10 +604,11 @@ impl<'a> Compaction<'a> {
             }
             // All that can fail comes before the old files are not the database any more.
             let tail = self.open_log(&copies, &log)?;
+            let clears = Clears::new(&self.clears)?;
             if let Err(error) = self.write_generation(&copies, writer) {
                 return Err(self.settle(&mut copies, error));
             }
-            self.go_over(writer, copies.hand_over(), log, tail)
+            self.go_over(writer, copies.hand_over(), log, tail, clears)
         };
         // Not under the lock: it waits for those who still read in the old files, and gives back what
         // may be gigabytes.
@@ -612,16 +618,22 @@ impl<'a> Compaction<'a> {
 
     /// Makes the new generation the one that the next opening finds.
     fn write_generation(&mut self, copies: &Copies, writer: &mut Writer) -> Result<()> {
-        let list = |copy: &Copy, kind| -> Vec<DataFile> {
-            let file = |file: &Copied| DataFile {
-                number: file.number,
-                kind,
-                len: file.end as u32,
-            };
-            copy.files().iter().map(file).collect()
+        let file = |file: &Copied, kind| DataFile {
+            number: file.number,
+            kind,
+            len: file.end as u32,
         };
-        let mut files = list(&copies.base, FileKind::Compacted);
-        files.extend(list(&copies.log, FileKind::Log));
+        let base = copies.base.files().iter();
+        let base = base.map(|copied| file(copied, FileKind::Compacted));
+        let log = copies.log.files().iter();
+        let files = collected(base.chain(log.map(|copied| file(copied, FileKind::Log))))?;
+        // Of the others the headers say that they are of an earlier generation.
+        let is_frozen = |file: &&DataFile| matches!(file.kind, FileKind::Frozen { .. });
+        let frozen = writer.manifest.files.iter().filter(is_frozen);
+        let doomed = writer.manifest.doomed.iter().copied();
+        let mut doomed = collected(doomed.chain(frozen.map(|file| file.number)))?;
+        doomed.sort_unstable();
+        doomed.dedup();
         let (next_id, commit, time_us) = (writer.next_id, writer.commit, writer.time_us);
         // Changes may have been applied meanwhile.
         self.oldest = self.oldest.max(self.start.world.oldest());
@@ -632,13 +644,6 @@ impl<'a> Compaction<'a> {
         } = self.start;
         let Compaction { clears, oldest, .. } = self;
         self.shared.write_manifest(writer, |manifest| {
-            // Of the others the headers say that they are of an earlier generation.
-            let is_frozen = |file: &&DataFile| matches!(file.kind, FileKind::Frozen { .. });
-            let frozen = manifest.files.iter().filter(is_frozen);
-            let mut doomed = std::mem::take(&mut manifest.doomed);
-            doomed.extend(frozen.map(|file| file.number));
-            doomed.sort_unstable();
-            doomed.dedup();
             manifest.doomed = doomed;
             manifest.generation = generation;
             manifest.is_compacting = false;
@@ -676,7 +681,14 @@ impl<'a> Compaction<'a> {
 
     /// Lets readers and the writer go over to the new generation, which is on disk: to `log`, and to its
     /// end. Returns what is not needed any more.
-    fn go_over(&mut self, writer: &mut Writer, copies: Copies, log: Log, tail: Tail) -> Left {
+    fn go_over(
+        &mut self,
+        writer: &mut Writer,
+        copies: Copies,
+        log: Log,
+        tail: Tail,
+        clears: Clears,
+    ) -> Left {
         let shared = self.shared;
         let storage = &shared.storage;
         let old = &self.start.world;
@@ -693,7 +705,6 @@ impl<'a> Compaction<'a> {
         } else if !shared.volatile {
             let _ = storage.rename(checkpoint::NEXT_INDEX, checkpoint::INDEX);
         }
-        let clears = &writer.manifest.clears;
         let world = World::new(
             log,
             lookup,

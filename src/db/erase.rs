@@ -6,7 +6,7 @@
 //! should this one not. From the record in the log on there is no way back: a failure stops all
 //! writing, so that no checkpoint can hide the record from the recovery that goes on with it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::erasures::{NoErasure, Turn};
@@ -326,7 +326,10 @@ impl Shared {
 
     /// After a crash: finishes the erasures that the part of the log that was replayed tells of. Nobody
     /// reads yet.
-    pub(super) fn finish_erasures(&self, erasures: &BTreeMap<u32, Erasing>) -> Result<()> {
+    pub(super) fn finish_erasures(
+        &self,
+        erasures: &HashMap<u32, Erasing, FixedHasher>,
+    ) -> Result<()> {
         let world = self.world.load();
         let mut targets = Vec::new();
         for (&id, &Erasing { oldest, newest }) in erasures {
@@ -377,7 +380,7 @@ impl Shared {
         // A record of herolib's doesn't tell that it is erased, and would be read as zeros.
         let unfinished = Manifest {
             state: State::Unfinished,
-            ..manifest.clone()
+            ..manifest.try_clone()?
         };
         unfinished.write(storage)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::write::Writer;
 use super::{Db, World};
+use crate::bytes::collected;
 use crate::error::{Error, Result};
 use crate::log::commits::LogPart;
 use crate::log::erasure;
@@ -102,11 +103,11 @@ impl Db {
     pub(crate) fn extent(&self) -> Result<Extent> {
         self.shared.check_process()?;
         // Nothing is appended meanwhile.
-        Ok(self.extent_with(&self.shared.writer()))
+        self.extent_with(&self.shared.writer())
     }
 
     /// The same for the one who writes.
-    pub(super) fn extent_with(&self, writer: &Writer) -> Extent {
+    pub(super) fn extent_with(&self, writer: &Writer) -> Result<Extent> {
         let shared = &*self.shared;
         let kind = |number| {
             let file = writer.manifest.file(number);
@@ -118,19 +119,19 @@ impl Db {
             kind: kind(segment.number),
             end: segment.view().end(),
         });
-        Extent {
+        Ok(Extent {
             uuid: world.log.uuid,
             generation: world.log.generation,
             volatile: shared.volatile,
             limit: world.lookup.limit(),
-            parts: parts.collect(),
+            parts: collected(parts)?,
             world: Arc::clone(&world),
-            clears: world.clears().to_vec(),
+            clears: world.clears().to_vec()?,
             base: writer.manifest.base,
             manifest: Manifest {
                 // What is to be removed here is nowhere else.
                 doomed: Vec::new(),
-                ..writer.manifest.clone()
+                ..writer.manifest.try_clone()?
             },
             commit: writer.commit,
             time_us: writer.time_us,
@@ -139,7 +140,7 @@ impl Db {
             visible: shared.visible(),
             visible_next_id: shared.counters.next_id.load(Ordering::Acquire),
             erasures: shared.erasures.count(),
-        }
+        })
     }
 
     /// What there is to read now.

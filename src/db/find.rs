@@ -5,6 +5,7 @@ use std::io;
 
 use super::opening::Opening;
 use crate::base;
+use crate::bytes::{collected, reserve};
 use crate::error::{Error, Result};
 use crate::herolib;
 use crate::log::erasure::JOURNAL;
@@ -75,6 +76,7 @@ impl Opening<'_> {
                         None => !later && self.is_unfinished_leftover(file.number)?,
                     };
                     if doomed || is_leftover {
+                        reserve(&mut self.leftovers, 1)?;
                         self.leftovers.push(file.number);
                         continue;
                     }
@@ -99,6 +101,7 @@ impl Opening<'_> {
                 Some(known) if extending => u64::from(known.len),
                 _ => LONGEST_FILE,
             };
+            reserve(&mut self.log_files, 1)?;
             self.log_files.push(LogFile {
                 number: file.number,
                 len: file.len.min(longest),
@@ -185,7 +188,7 @@ impl Opening<'_> {
         for name in self.other_bases().into_iter().chain(unfinished(storage)) {
             let _ = remove_if_there(storage, &name);
         }
-        let left = doomed_files(storage, &self.manifest.doomed);
+        let left = doomed_files(storage, &self.manifest.doomed)?;
         if left == self.manifest.doomed {
             return Ok(());
         }
@@ -214,11 +217,11 @@ fn unfinished(storage: &dyn Storage) -> Vec<String> {
 }
 
 /// Those of the data files that are to be removed which are there still.
-pub(super) fn doomed_files(storage: &dyn Storage, doomed: &[u16]) -> Vec<u16> {
+pub(super) fn doomed_files(storage: &dyn Storage, doomed: &[u16]) -> Result<Vec<u16>> {
     let is_gone = |number: u16| match storage.open(&name(number), Access::Read) {
         Ok(_) => false,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     };
     let doomed = doomed.iter().copied();
-    doomed.filter(|&number| !is_gone(number)).collect()
+    collected(doomed.filter(|&number| !is_gone(number)))
 }

@@ -140,6 +140,8 @@ impl Shared {
         let deletes = |version: &&Replayed| version.kind != Kind::Put;
         let deletions = versions.iter().filter(deletes).count();
         writer.deletions.reserve(deletions)?;
+        let clears = versions.iter().filter(|one| one.kind == Kind::Clear);
+        world.clears().reserve(clears.count())?;
         let (mut grown, mut begun) = (Vec::new(), Vec::new());
         for (index, file) in opening.log_files.iter().enumerate() {
             let Some(end) = opening.log_end_of(index, &outcome) else {
@@ -147,6 +149,7 @@ impl Shared {
             };
             let end = end.min(file.len);
             if let Some(segment) = log.segment(file.number) {
+                reserve(&mut grown, 1)?;
                 grown.push((segment, end));
                 continue;
             }
@@ -156,6 +159,7 @@ impl Shared {
             let opened = opened.map_err(failed)?;
             let view = opened.view(LONGEST_FILE + 1).map_err(failed)?;
             view.extend_to(end);
+            reserve(&mut begun, 1)?;
             begun.push((Segment::of_log(file.number, log, view), opened));
         }
         if !versions.is_empty() && !shows_what_is_new(last, &*opened, u64::from(from.position)) {

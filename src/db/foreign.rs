@@ -6,7 +6,7 @@
 
 use super::opening::Opening;
 use super::takeover::{Adoption, entries_of, frozen_len, known_dump};
-use crate::bytes::reserve;
+use crate::bytes::{collected, reserve};
 use crate::error::{Error, Result};
 use crate::herolib::{self, Appended, Presence};
 use crate::location::Location;
@@ -59,12 +59,12 @@ impl Opening<'_> {
             file.len = known.map_or(0, |known| u64::from(known.len));
             known.is_some()
         });
-        let mut manifest = self.manifest.clone();
+        let mut manifest = self.manifest.try_clone()?;
         let entries = match dump {
-            None => self.recover()?.lookup.entries().collect(),
+            None => collected(self.recover()?.lookup.entries())?,
             Some(dump) => self.entries_after(dump, &mut manifest)?,
         };
-        self.date_taken_over(&mut manifest);
+        self.date_taken_over(&mut manifest)?;
         self.freeze_data_files(&mut manifest, &entries)?;
         manifest.backup = false;
         manifest.dump = known_dump(storage)?;
@@ -110,7 +110,8 @@ impl Opening<'_> {
             let deleted = before.entries().filter(|(id, entry)| {
                 !entry.is_live() && entries.binary_search_by_key(id, |e| e.0).is_err()
             });
-            let deleted: Vec<_> = deleted.collect();
+            let deleted = collected(deleted)?;
+            reserve(&mut entries, deleted.len())?;
             entries.extend(deleted);
             entries.sort_unstable_by_key(|&(id, _)| id);
         }
@@ -153,11 +154,11 @@ impl Opening<'_> {
     }
 
     /// Where clears came since the log began, notes what they found: the log begins anew behind them.
-    fn date_taken_over(&self, manifest: &mut Manifest) {
+    fn date_taken_over(&self, manifest: &mut Manifest) -> Result<()> {
         let commit = self.base_commit();
         let last = manifest.clears.last();
         if last.is_none_or(|last| last.commit <= commit) {
-            return;
+            return Ok(());
         }
         let known = &manifest.taken_over;
         let is_known = |file: &DataFile| {
@@ -172,9 +173,11 @@ impl Opening<'_> {
             end: file.len,
             commit,
         });
-        let new: Vec<_> = new.collect();
+        let new = collected(new)?;
+        reserve(&mut manifest.taken_over, new.len())?;
         manifest.taken_over.extend(new);
         manifest.taken_over.sort_unstable();
+        Ok(())
     }
 
     /// Freezes all data files that are there, for the log to begin anew beside them.
@@ -197,6 +200,7 @@ impl Opening<'_> {
                 Some((FileKind::Frozen { own_until }, _)) => own_until,
                 Some((FileKind::Log | FileKind::Compacted, len)) => len,
             };
+            reserve(&mut manifest.files, 1)?;
             manifest.files.push(DataFile {
                 number: file.number,
                 kind: FileKind::Frozen { own_until },

@@ -271,7 +271,7 @@ fn try_open_for_reading(
             if !options.salvage {
                 check_no_erasure(&**storage, &manifest)?;
             }
-            let before = (*manifest).clone();
+            let before = manifest.try_clone()?;
             let opened = Opening::new(storage, options, *manifest, None)?.finish(None);
             if matches!(opened, Err(Error::Corrupt { .. })) && !options.salvage {
                 // Who was overwriting something may have died meanwhile.

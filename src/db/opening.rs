@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auto_compact::compact_when_due;
+use super::clears::Clears;
 use super::copies::UnderWay;
 use super::deletions::Deletions;
 use super::erasures::Erasures;
@@ -161,7 +162,7 @@ impl<'a> Opening<'a> {
         self.add_segments(&log, outcome, &mut tail)?;
         let writer = Writer {
             tail,
-            manifest: self.manifest.clone(),
+            manifest: self.manifest.try_clone()?,
             commit: outcome.commit,
             time_us: outcome.time_us,
             earliest_us: outcome.time_us,
@@ -189,8 +190,8 @@ impl<'a> Opening<'a> {
         let Manifest {
             oldest, taken_over, ..
         } = self.manifest;
-        let (lookup, clears) = (recovered.lookup, &recovered.clears);
-        let world = World::new(log, lookup, clears, base, taken_over, oldest);
+        let clears = Clears::new(&recovered.clears)?;
+        let world = World::new(log, recovered.lookup, clears, base, taken_over, oldest);
         let shared = Arc::new(Shared {
             storage,
             world: Swap::new(Arc::new(world)),

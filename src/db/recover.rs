@@ -1,12 +1,14 @@
 //! The lookup at the end of the log: from a checkpoint, or from what the log builds upon, and then
 //! record by record.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::erase::Erasing;
 use super::opening::Opening;
 use crate::base;
+use crate::bytes::{copied, reserve};
 use crate::error::{Error, Result};
+use crate::hash::FixedHasher;
 use crate::log::record::{Kind, Seed};
 use crate::log::recovery::{self, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
@@ -30,7 +32,7 @@ pub(super) struct Recovered<'a> {
     pub(super) live: u64,
     pub(super) tally: Tally,
     /// What is erased as the part of the log that was read says, by record.
-    pub(super) erasures: BTreeMap<u32, Erasing>,
+    pub(super) erasures: HashMap<u32, Erasing, FixedHasher>,
 }
 
 impl<'a> Opening<'a> {
@@ -96,8 +98,8 @@ impl<'a> Opening<'a> {
             salvage: self.salvage(),
             follows: false,
         };
-        let mut clears = manifest.clears.clone();
-        let mut erasures = BTreeMap::new();
+        let mut clears = copied(&manifest.clears)?;
+        let mut erasures = HashMap::with_hasher(FixedHasher::default());
         // What is salvaged may have lost their records. Where the log builds upon something, that may stand
         // for some of them.
         let is_log_alone = manifest.files.iter().all(|file| file.kind == FileKind::Log);
@@ -121,6 +123,7 @@ impl<'a> Opening<'a> {
                         commit, time_us, ..
                     } = *record;
                     if clears.last().is_none_or(|last| last.commit < commit) {
+                        reserve(&mut clears, 1)?;
                         clears.push(Clear { commit, time_us });
                     }
                     lookup.clear_unseen();
@@ -138,6 +141,9 @@ impl<'a> Opening<'a> {
                     ));
                 }
                 if record.kind.ends_chain() {
+                    erasures.try_reserve(1).map_err(|_| Error::OutOfMemory {
+                        what: "a list of what is erased".into(),
+                    })?;
                     let at = record.location;
                     let first = Erasing {
                         oldest: at,

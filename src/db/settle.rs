@@ -1,6 +1,7 @@
 //! Leaves on disk the log that was read and nothing else, so that it may be built upon.
 
 use super::opening::Opening;
+use crate::bytes::collected;
 use crate::error::{Error, FailedSync, Result};
 use crate::log::recovery::{self, LogFile, Outcome};
 use crate::log::segment::name;
@@ -41,7 +42,7 @@ impl Opening<'_> {
             return Ok(());
         };
         let failed = |name: &str, error| Error::from_io("sync", storage.describe(name), error);
-        let unsynced = self.unsynced_files(outcome);
+        let unsynced = self.unsynced_files(outcome)?;
         let total: u64 = unsynced.iter().map(|(_, from, to)| to - from).sum();
         let again = total <= LONGEST_REWRITE || self.manifest.state == State::SyncFailed;
         for (file, from, to) in unsynced {
@@ -97,29 +98,28 @@ impl Opening<'_> {
     }
 
     /// The parts of the log that may not be on disk: data file, from, to.
-    fn unsynced_files(&self, outcome: &Outcome) -> Vec<(&LogFile, u64, u64)> {
+    fn unsynced_files(&self, outcome: &Outcome) -> Result<Vec<(&LogFile, u64, u64)>> {
         let Some(end) = outcome.end else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let synced = outcome.synced.unwrap_or_default();
         let files = self.log_files.iter().filter(|file| {
             file.header.is_some() && synced.file <= file.number && file.number <= end.file
         });
-        files
-            .map(|file| {
-                let from = if file.number == synced.file {
-                    synced.position
-                } else {
-                    0
-                };
-                let to = if file.number == end.file {
-                    u64::from(end.position)
-                } else {
-                    file.len
-                };
-                (file, u64::from(from).min(to), to)
-            })
-            .collect()
+        let parts = files.map(|file| {
+            let from = if file.number == synced.file {
+                synced.position
+            } else {
+                0
+            };
+            let to = if file.number == end.file {
+                u64::from(end.position)
+            } else {
+                file.len
+            };
+            (file, u64::from(from).min(to), to)
+        });
+        collected(parts)
     }
 
     /// Where the log ends in a data file that has a part of it.

@@ -4,6 +4,7 @@
 //! `base`, the lookup as it was taken over, and through chains; the log begins in a new file.
 
 use crate::base;
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::herolib;
 use crate::log::segment::{LONGEST_FILE, name};
@@ -83,6 +84,7 @@ pub(super) fn adopt(storage: &dyn Storage, options: &Options, dump: bool) -> Res
     let mut manifest = Manifest::new(uuid, key_value, options.native, limits);
     manifest.next_id = u64::from(adopted.next_id.unwrap_or(1));
     for file in &adopted.files {
+        reserve(&mut manifest.files, 1)?;
         manifest.files.push(DataFile {
             number: file.number,
             kind: FileKind::Frozen { own_until: 0 },
@@ -108,10 +110,13 @@ pub(super) fn frozen_len(storage: &dyn Storage, file: &herolib::DataFile) -> Res
 
 pub(super) fn entries_of(adopted: herolib::Adopted) -> Result<Vec<(u32, Entry)>> {
     // How long the values are is known only after reading them; the hint is but a hint.
-    adopted
-        .entries()
-        .map(|entry| entry.map(|(id, place)| (id, Entry::live(place, 0))))
-        .collect()
+    let mut entries = Vec::new();
+    for entry in adopted.entries() {
+        let (id, place) = entry?;
+        reserve(&mut entries, 1)?;
+        entries.push((id, Entry::live(place, 0)));
+    }
+    Ok(entries)
 }
 
 pub(super) fn known_dump(storage: &dyn Storage) -> Result<Option<KnownDump>> {

@@ -57,7 +57,7 @@ impl World {
     pub(super) fn new(
         log: Log,
         lookup: Lookup,
-        clears: &[Clear],
+        clears: Clears,
         base: Stamp,
         taken_over: Vec<TakenOver>,
         oldest: u64,
@@ -65,7 +65,7 @@ impl World {
         World {
             log,
             lookup,
-            clears: Clears::new(clears),
+            clears,
             base,
             taken_over,
             oldest: AtomicU64::new(oldest),

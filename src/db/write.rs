@@ -201,6 +201,8 @@ impl Shared {
         }
         if deletions > 0 {
             writer.deletions.reserve(deletions)?;
+            let clears = records.iter().filter(|one| one.kind == Kind::Clear);
+            world.clears().reserve(clears.count())?;
         }
         if records.len() > 1 {
             writer.tail.reserve_memory(len)?;
@@ -340,7 +342,7 @@ impl Shared {
         writer: &mut Writer,
         change: impl FnOnce(&mut Manifest),
     ) -> Result<()> {
-        let mut manifest = writer.manifest.clone();
+        let mut manifest = writer.manifest.try_clone()?;
         change(&mut manifest);
         if !self.volatile {
             let written = manifest.write(&*self.storage);

@@ -32,6 +32,7 @@ mod tests;
 use std::cmp::max;
 use std::io;
 
+use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::{Access, Storage, is_refused};
@@ -85,7 +86,10 @@ fn data_files_but(
             }
         });
         match len {
-            Ok(Some(len)) => files.push(DataFile { number, len }),
+            Ok(Some(len)) => {
+                reserve(&mut files, 1)?;
+                files.push(DataFile { number, len });
+            }
             Ok(None) => {}
             // No regular file, or a link to nowhere: none of herolib's, and none of ours.
             Err(error)

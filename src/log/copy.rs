@@ -158,6 +158,7 @@ impl Copy {
             self.sync()?;
         }
         let after = self.end().filter(|_| self.is_chained);
+        reserve(&mut self.files, 1)?;
         let (number, file) = numbers.create(&*self.storage)?;
         self.open += 1;
         self.files.push(Copied {

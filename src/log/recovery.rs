@@ -11,7 +11,7 @@ use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, looks_like_sync_mark
 use super::scan::{Found, PIECE, ReadRecord};
 use super::segment::{FILE_HEADER, FileHeader, LogEnd, name};
 use super::sequence::Sequence;
-use crate::bytes::reserve;
+use crate::bytes::{collected, reserve};
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::planted::planted;
@@ -256,12 +256,10 @@ pub(crate) fn replay(
         }
     }
     outcome.torn = true;
-    outcome.behind = files[index..]
-        .iter()
-        .filter(|file| file.header.is_some())
-        .map(|file| file.number)
-        .filter(|&number| outcome.end.is_none_or(|end| end.file != number))
-        .collect();
+    let behind = files[index..].iter().filter(|file| file.header.is_some());
+    let behind = behind.map(|file| file.number);
+    let behind = behind.filter(|&number| outcome.end.is_none_or(|end| end.file != number));
+    outcome.behind = collected(behind)?;
     Ok(outcome)
 }
 
@@ -273,6 +271,7 @@ fn unfinished(storage: &dyn Storage, uuid: &[u8; 16], files: &[LogFile]) -> Resu
         if header.iter().all(|&byte| byte == 0)
             || FileHeader::is_unfinished(storage, file.number, uuid)?
         {
+            reserve(&mut unfinished, 1)?;
             unfinished.push(file.number);
         }
     }
@@ -451,7 +450,9 @@ pub(crate) fn cut(storage: &dyn Storage, files: &[LogFile], outcome: &Outcome) -
     let names = storage
         .list("")
         .map_err(|error| failed("list", "", error))?;
-    let mut taken = BTreeSet::from_iter(names);
+    let mut taken = BTreeSet::new();
+    // One by one: all at once they would be sorted first, in memory of that length.
+    taken.extend(names);
     for file in files.iter().filter(numbers).rev() {
         let from = name(file.number);
         if reader(storage, file)?.written_end(0)? == 0 {

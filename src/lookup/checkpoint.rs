@@ -31,7 +31,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::{BLOCK_IDS, Lookup};
-use crate::bytes::{array_at, u16_at, u32_at, u64_at, zeroed};
+use crate::bytes::{array_at, collected, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
 use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, LogEnd};
@@ -400,10 +400,8 @@ fn load_blocks<'a>(
     if crc32fast::hash(&directory) != header.directory_crc {
         return Ok(None);
     }
-    let directory: Vec<(u32, u32)> = directory
-        .chunks_exact(8)
-        .map(|entry| (u32_at(entry, 0), u32_at(entry, 4)))
-        .collect();
+    let directory = directory.chunks_exact(8);
+    let directory = collected(directory.map(|entry| (u32_at(entry, 0), u32_at(entry, 4))))?;
     let ascending = directory.windows(2).all(|pair| pair[0].0 < pair[1].0);
     if !ascending
         || directory

@@ -10,6 +10,7 @@ mod id_set;
 use std::io;
 use std::sync::Arc;
 
+use crate::bytes::collected;
 use crate::error::{Error, Result};
 use crate::storage::{File, Words, prefetch};
 use crate::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -184,7 +185,7 @@ impl Lookup {
     fn over(limit: u32, table: Words, disk: Option<Disk>) -> Result<Lookup> {
         let live = IdSet::new(u64::from(limit)).map_err(|error| no_memory(limit, &error))?;
         let regions = (limit as usize).div_ceil(BLOCK_IDS * REGION_BLOCKS);
-        let regions = (0..regions).map(|_| AtomicU16::new(0)).collect();
+        let regions = collected((0..regions).map(|_| AtomicU16::new(0)))?.into_boxed_slice();
         let blocks = IdSet::new(u64::from(limit).div_ceil(BLOCK_IDS as u64))
             .map_err(|error| no_memory(limit, &error))?;
         Ok(Lookup {

@@ -36,12 +36,10 @@
 //! +    4  with bit 1: number k of entries
 //! +    4  0
 
-use std::collections::BTreeMap;
-
 use super::{
     BaseStamp, Clear, DataFile, FileKind, KnownDump, MOST_LISTED_CLEARS, Manifest, State, TakenOver,
 };
-use crate::bytes::{array_at, u16_at, u32_at, u64_at};
+use crate::bytes::{array_at, collected, reserve, reserve_exact, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::herolib::DumpStamp;
 use crate::log::segment::LAST_GENERATION;
@@ -81,14 +79,17 @@ const MOST_FILES: usize = 65_536;
 
 impl Manifest {
     /// The data files by number; `None`: it is to be removed.
-    fn entries(&self) -> BTreeMap<u16, Option<&DataFile>> {
+    fn entries(&self) -> Result<Vec<(u16, Option<&DataFile>)>> {
         let doomed = self.doomed.iter().map(|&number| (number, None));
         let files = self.files.iter().map(|file| (file.number, Some(file)));
+        let mut entries = collected(files.chain(doomed))?;
         // One of this generation counts, should both have a number.
-        doomed.chain(files).collect()
+        entries.sort_unstable_by_key(|(number, file)| (*number, file.is_none()));
+        entries.dedup_by_key(|(number, _)| *number);
+        Ok(entries)
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
         let base = self.base.unwrap_or(BaseStamp { crc: 0, entries: 0 });
         let no_dump = KnownDump {
             stamp: DumpStamp { len: 0, crc32: 0 },
@@ -112,8 +113,13 @@ impl Manifest {
             State::Unfinished => 4,
             State::Extending => 5,
         };
-        let files = self.entries();
-        let mut bytes = Vec::with_capacity(HEADER + FILE_ENTRY * files.len() + 4);
+        let files = self.entries()?;
+        let listed = self.clears.len() + self.taken_over.len();
+        let mut bytes = Vec::new();
+        reserve_exact(
+            &mut bytes,
+            HEADER + FILE_ENTRY * files.len() + EXTENSION + 2 * LIST + LIST_ENTRY * listed + 4,
+        )?;
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         let has_taken_over = !self.taken_over.is_empty();
@@ -174,7 +180,7 @@ impl Manifest {
         }
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes
+        Ok(bytes)
     }
 
     pub(super) fn decode(bytes: &[u8], path: &str) -> Result<Manifest> {
@@ -248,19 +254,19 @@ impl Manifest {
             let listed = list(&bytes[..body], end + EXTENSION, MOST_LISTED_CLEARS);
             let listed = listed.ok_or_else(misfit)?;
             end += EXTENSION + LIST + LIST_ENTRY * listed.len();
-            clears.extend(listed.iter().map(|entry| Clear {
+            clears = collected(listed.iter().map(|entry| Clear {
                 commit: u64_at(entry, 0),
                 time_us: u64_at(entry, 8),
-            }));
+            }))?;
         }
         if features & FEATURE_TAKEN_OVER != 0 {
             let listed = list(&bytes[..body], end, MOST_TAKEN_OVER).ok_or_else(misfit)?;
             end += LIST + LIST_ENTRY * listed.len();
-            taken_over.extend(listed.iter().map(|entry| TakenOver {
+            taken_over = collected(listed.iter().map(|entry| TakenOver {
                 file: u16_at(entry, 0),
                 end: u32_at(entry, 4),
                 commit: u64_at(entry, 8),
-            }));
+            }))?;
         }
         if body != end {
             return Err(misfit());
@@ -277,8 +283,8 @@ impl Manifest {
         {
             return Err(damaged(files_end as u64, "the clears are not in order"));
         }
-        let mut files = Vec::with_capacity(count);
-        let mut doomed = Vec::new();
+        let (mut files, mut doomed) = (Vec::new(), Vec::new());
+        reserve_exact(&mut files, count)?;
         let number_at = |index| u16_at(bytes, HEADER + FILE_ENTRY * index);
         if !(1..count).all(|index| number_at(index - 1) < number_at(index)) {
             return Err(damaged(HEADER as u64, "the data files are not in order"));
@@ -286,6 +292,7 @@ impl Manifest {
         for index in 0..count {
             let at = HEADER + FILE_ENTRY * index;
             if u16_at(bytes, at + 2) == DOOMED {
+                reserve(&mut doomed, 1)?;
                 doomed.push(number_at(index));
                 continue;
             }
@@ -415,34 +422,38 @@ mod tests {
         }
     }
 
+    fn bytes_of(manifest: &Manifest) -> Vec<u8> {
+        manifest.encode().expect("memory for it")
+    }
+
     #[test]
     fn it_reads_back_as_written() {
-        let bytes = sample().encode();
+        let bytes = bytes_of(&sample());
         assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), sample());
-        let bytes = extended().encode();
+        let bytes = bytes_of(&extended());
         assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), extended());
-        let bytes = taken_over().encode();
+        let bytes = bytes_of(&taken_over());
         assert_eq!(Manifest::decode(&bytes, "m").expect("valid"), taken_over());
         let plain = Manifest::new([1; 16], false, false, Limits::DEFAULT);
         assert_eq!(
-            Manifest::decode(&plain.encode(), "m").expect("valid"),
+            Manifest::decode(&bytes_of(&plain), "m").expect("valid"),
             plain
         );
         for state in [State::Unfinished, State::Extending] {
             let mut manifest = Manifest { state, ..sample() };
             manifest.backup = true;
             assert_eq!(
-                Manifest::decode(&manifest.encode(), "m").expect("valid"),
+                Manifest::decode(&bytes_of(&manifest), "m").expect("valid"),
                 manifest
             );
             manifest.backup = false;
-            assert!(Manifest::decode(&manifest.encode(), "m").is_err());
+            assert!(Manifest::decode(&bytes_of(&manifest), "m").is_err());
         }
     }
 
     #[test]
     fn every_flipped_bit_and_every_other_length_is_refused() {
-        for bytes in [sample(), extended(), taken_over()].map(|manifest| manifest.encode()) {
+        for bytes in [sample(), extended(), taken_over()].map(|manifest| bytes_of(&manifest)) {
             refused_if_changed(&bytes);
         }
     }

@@ -79,10 +79,12 @@ impl Storage for MemoryStorage {
             return Err(io::ErrorKind::NotFound.into());
         }
         let names = entries.files.keys().chain(&entries.directories);
-        Ok(names
-            .filter(|name| parent(name) == directory)
-            .map(|name| name.rsplit('/').next().unwrap_or(name).to_owned())
-            .collect())
+        let mut listed = Vec::new();
+        for name in names.filter(|name| parent(name) == directory) {
+            listed.try_reserve(1)?;
+            listed.push(name.rsplit('/').next().unwrap_or(name).to_owned());
+        }
+        Ok(listed)
     }
 
     fn is_directory(&self, name: &str) -> io::Result<bool> {

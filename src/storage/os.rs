@@ -173,6 +173,7 @@ impl Storage for OsStorage {
         for entry in uninterrupted(|| fs::read_dir(self.path(directory)))? {
             // A name that is not UTF-8 is none of ours.
             if let Ok(name) = entry?.file_name().into_string() {
+                names.try_reserve(1)?;
                 names.push(name);
             }
         }
