@@ -21,12 +21,42 @@ pub(crate) struct Chain<'a> {
     newer: Option<(Location, Head)>,
     /// The version that a clear deleted, when that deletion was returned last.
     cleared: Option<(Location, Head)>,
-    /// Brent's cycle detection, for the part that herolib wrote: nothing in it says which version
-    /// is older. The hare is `next`; the tortoise waits for it at `tortoise` until it has made
-    /// `patience` steps, then jumps to it.
+    /// For the part that herolib wrote: nothing in it says which version is older.
+    circle: Circle,
+}
+
+/// Brent's cycle detection. The hare goes from place to place; the tortoise waits for it at `tortoise`
+/// until it has made `patience` steps, then jumps to it.
+#[derive(Debug)]
+pub(crate) struct Circle {
     tortoise: Location,
     steps: u64,
     patience: u64,
+}
+
+impl Circle {
+    pub(crate) fn new() -> Circle {
+        Circle {
+            tortoise: Location::NONE,
+            steps: 0,
+            patience: 1,
+        }
+    }
+
+    /// Whether the hare, which comes to this place next, is known to go in a circle. Some places it may
+    /// have come to more than once by then.
+    pub(crate) fn is_closed_at(&mut self, location: Location) -> bool {
+        if location == self.tortoise {
+            return true;
+        }
+        self.steps += 1;
+        if self.steps == self.patience {
+            self.tortoise = location;
+            self.steps = 0;
+            self.patience = self.patience.saturating_mul(2);
+        }
+        false
+    }
 }
 
 impl<'a> Chain<'a> {
@@ -38,9 +68,7 @@ impl<'a> Chain<'a> {
             next,
             newer: None,
             cleared: None,
-            tortoise: Location::NONE,
-            steps: 0,
-            patience: 1,
+            circle: Circle::new(),
         }
     }
 
@@ -63,7 +91,7 @@ impl<'a> Chain<'a> {
         // Of ours each version is of an earlier commit; herolib's have none, and may stand anywhere.
         let newer = self.newer.replace((location, head));
         let older = newer.is_none_or(|(_, newer)| head.commit < newer.commit || newer.commit == 0);
-        if !older || location == self.tortoise {
+        if !older || self.circle.is_closed_at(location) {
             return Err(segment.corrupt(
                 u64::from(location.position),
                 format!(
@@ -71,12 +99,6 @@ impl<'a> Chain<'a> {
                     self.id
                 ),
             ));
-        }
-        self.steps += 1;
-        if self.steps == self.patience {
-            self.tortoise = location;
-            self.steps = 0;
-            self.patience = self.patience.saturating_mul(2);
         }
         self.next = match head.kind.ends_chain() {
             true => Location::NONE,

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::record::{HEAD, HEROLIB_HEADER, Head, Kind};
 use super::segment::{Segment, name};
-use crate::bytes::{array_at, reserve, u16_at, u32_at, u64_at};
+use crate::bytes::{array_at, collected, reserve, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::herolib::record::{HEADER as HEROLIB, Header};
 use crate::location::Location;
@@ -225,27 +225,40 @@ pub(crate) fn overwrite(
     Ok(())
 }
 
-/// Notes durably what is going to be overwritten in the data files of a generation.
-pub(crate) fn write_journal(
-    storage: &dyn Storage,
-    uuid: &[u8; 16],
-    generation: u64,
-    targets: &[Target],
-) -> Result<()> {
-    let mut bytes = Vec::new();
-    reserve(&mut bytes, HEADER + ENTRY * targets.len() + 4)?;
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&FORMAT.to_le_bytes());
-    bytes.extend_from_slice(uuid);
-    bytes.extend_from_slice(&(targets.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&generation.to_le_bytes());
-    for target in targets {
-        target.encode(&mut bytes);
+/// The bytes of a journal. Memory for them is had before there is no way back.
+#[derive(Debug, Default)]
+pub(crate) struct Journal(Vec<u8>);
+
+impl Journal {
+    /// Makes room for so many versions.
+    pub(crate) fn reserve(&mut self, targets: usize) -> Result<()> {
+        self.0.clear();
+        reserve(&mut self.0, HEADER + ENTRY * targets + 4)
     }
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    replace(storage, JOURNAL, &[&bytes])
-        .map_err(|error| Error::from_io("write", storage.describe(JOURNAL), error))
+
+    /// Notes durably what is going to be overwritten in the data files of a generation.
+    pub(crate) fn write(
+        &mut self,
+        storage: &dyn Storage,
+        uuid: &[u8; 16],
+        generation: u64,
+        targets: &[Target],
+    ) -> Result<()> {
+        self.reserve(targets.len())?;
+        let bytes = &mut self.0;
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(uuid);
+        bytes.extend_from_slice(&(targets.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&generation.to_le_bytes());
+        for target in targets {
+            target.encode(bytes);
+        }
+        let crc = crc32fast::hash(bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        replace(storage, JOURNAL, &[bytes])
+            .map_err(|error| Error::from_io("write", storage.describe(JOURNAL), error))
+    }
 }
 
 /// What is just being overwritten: nothing, where there is no journal.
@@ -283,10 +296,10 @@ pub(crate) fn read_journal(
     if !ours {
         return Ok(None);
     }
-    Ok(body[HEADER..]
-        .chunks_exact(ENTRY)
-        .map(Target::decode)
-        .collect())
+    let targets = body[HEADER..].chunks_exact(ENTRY).map_while(Target::decode);
+    let targets = collected(targets)?;
+    let is_whole = HEADER + ENTRY * targets.len() == body.len();
+    Ok(is_whole.then_some(targets))
 }
 
 /// Removes the journal, durably, if there is one.
@@ -355,7 +368,8 @@ mod tests {
     fn a_journal_reads_back_and_a_changed_one_counts_for_nothing() {
         let storage = MemoryStorage::new();
         let targets = [target(0), target(3)];
-        write_journal(&storage, &[5; 16], 2, &targets).expect("written");
+        let written = Journal::default().write(&storage, &[5; 16], 2, &targets);
+        written.expect("written");
         let read = |uuid: u8, generation| read_journal(&storage, &[uuid; 16], generation);
         assert_eq!(read(5, 2).expect("read").as_deref(), Some(&targets[..]));
         assert_eq!(read(4, 2).expect("read"), None, "another database's");

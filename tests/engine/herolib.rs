@@ -919,6 +919,15 @@ fn versions_that_lead_in_a_circle_are_an_error() {
     assert_eq!(db.get(1).unwrap(), b"second");
     assert_eq!(db.history(1, 2).unwrap().len(), 2);
     assert!(matches!(db.history(1, 0), Err(Error::Corrupt { .. })));
+    // They can be erased all the same.
+    db.erase(1).unwrap();
+    assert!(!db.contains(1).unwrap());
+    let bytes = fs::read(path.join("0.db")).unwrap();
+    assert!(
+        ![&b"first"[..], b"second"]
+            .iter()
+            .any(|value| { bytes.windows(value.len()).any(|window| window == *value) })
+    );
 }
 
 #[test]
