@@ -1556,8 +1556,9 @@ int ourdb_revert_all(ourdb *db, uint64_t commit);
  * After another failure the record may be erased in part, and nobody can read it any more: then
  * writes are OURDB_POISONED, and the next opening for writing does the rest.
  *
- * Cost: one write for each version, and a few syncs. It waits for a backup that is being made.
- * Beside a compaction it erases what that has copied as well, and has it synced.
+ * Cost: one write for each version, and a few syncs; meanwhile 50 to 150 bytes of memory for each
+ * version. It waits for a backup that is being made. Beside a compaction it erases what that has
+ * copied as well, and has it synced.
  */
 int ourdb_erase(ourdb *db, uint32_t id);
 
@@ -1997,8 +1998,8 @@ int ourdb_retention_init(ourdb_retention *retention, size_t size);
  * - a code that any write can return (see Errors)
  *
  * Cost: reads everything and writes what is kept, so for a while the disk holds both; and 8 bytes
- * of memory for each id in use. Writers wait at its end only, while what they wrote last is taken
- * over.
+ * of memory for each id in use, and 50 to 100 for each version that is kept of the record with the
+ * most. Writers wait at its end only, while what they wrote last is taken over.
  */
 int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress progress, void *context);
 

@@ -122,8 +122,8 @@ pub unsafe extern "C" fn ourdb_retention_init(
 /// - a code that any write can return (see Errors)
 ///
 /// Cost: reads everything and writes what is kept, so for a while the disk holds both; and 8 bytes
-/// of memory for each id in use. Writers wait at its end only, while what they wrote last is taken
-/// over.
+/// of memory for each id in use, and 50 to 100 for each version that is kept of the record with the
+/// most. Writers wait at its end only, while what they wrote last is taken over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_compact(
     db: *mut ourdb,
