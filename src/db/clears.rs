@@ -45,6 +45,7 @@ impl Clears {
     }
 
     /// Makes room for so many more. One thread at a time.
+    #[cold]
     pub(super) fn reserve(&self, count: usize) -> Result<()> {
         let Some(last) = count.checked_sub(1) else {
             return Ok(());

@@ -201,8 +201,10 @@ impl Shared {
         }
         if deletions > 0 {
             writer.deletions.reserve(deletions)?;
-            let clears = records.iter().filter(|one| one.kind == Kind::Clear);
-            world.clears().reserve(clears.count())?;
+            // It is alone in its commit.
+            if records.first().is_some_and(|one| one.kind == Kind::Clear) {
+                world.clears().reserve(1)?;
+            }
         }
         if records.len() > 1 {
             writer.tail.reserve_memory(len)?;
