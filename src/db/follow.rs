@@ -68,13 +68,12 @@ pub(crate) fn superseded() -> Error {
     }
 }
 
-/// Whether what was appended to a data file, from `end` on, is seen in the one that was opened before.
+/// Whether what was appended to a data file, from `end` on, is seen in the one that was opened before. `file`
+/// was opened since, but may be of before, too: then it has less.
 fn shows_what_is_new(segment: &Segment, file: &dyn File, end: u64) -> bool {
     let mut head = [0; HEAD];
     let view = segment.view();
-    // Else it is in another data file, which is opened now.
-    let is_here = view.is_mapped() && file.read_at(end, &mut head).is_ok();
-    !is_here || view.shows(end, &head)
+    !view.is_mapped() || (file.read_at(end, &mut head).is_ok() && view.shows(end, &head))
 }
 
 impl Shared {
@@ -162,7 +161,10 @@ impl Shared {
             reserve(&mut begun, 1)?;
             begun.push((Segment::of_log(file.number, log, view), opened));
         }
-        if !versions.is_empty() && !shows_what_is_new(last, &*opened, u64::from(from.position)) {
+        let is_here = versions
+            .first()
+            .is_some_and(|version| version.location.file == last.number);
+        if is_here && !shows_what_is_new(last, &*opened, u64::from(from.position)) {
             return Ok(false);
         }
         // First the bytes, then the ways to them.
