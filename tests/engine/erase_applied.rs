@@ -200,7 +200,7 @@ fn judge(disk: Disk, sender: &Db, what: &str) -> bool {
         assert_gone(&*storage, &copy, what);
     }
     catch_up(sender, &copy);
-    assert_eq!(history(&copy, 1), [(10, State::Erased)], "{what}");
+    assert_eq!(history(&copy, 1), history(sender, 1), "{what}");
     assert_gone(&*storage, &copy, what);
     is_there
 }
@@ -208,7 +208,7 @@ fn judge(disk: Disk, sender: &Db, what: &str) -> bool {
 #[test]
 fn a_crash_leaves_nothing_older_below_an_erased_version() {
     let mut images = 0;
-    for compacted in [false, true] {
+    for (compacted, at_once) in [(false, false), (true, false), (false, true)] {
         let first = SimStorage::new(Disk::new(), true, 1);
         let storage: Arc<dyn Storage> = Arc::new(first.clone());
         let (sender, copy) = sender_and_copy(compacted, &storage);
@@ -217,15 +217,25 @@ fn a_crash_leaves_nothing_older_below_an_erased_version() {
         let second = SimStorage::new(first.disk(), true, 1);
         let storage: Arc<dyn Storage> = Arc::new(second.clone());
         let copy = open(&storage);
-        apply_one(&sender, &copy);
-        apply_one(&sender, &copy);
+        if at_once {
+            // Two erasures of it that are finished together.
+            sender.set(1, &secret(7)).expect("a set");
+            sender.erase(1).expect("an erasure");
+            let (changes, _) = sender.changes(6, usize::MAX).expect("changes");
+            copy.apply(&changes).expect("they fit");
+        } else {
+            apply_one(&sender, &copy);
+            apply_one(&sender, &copy);
+        }
         let history = second.history();
         let all = history.events.len();
         let mut seen = BTreeSet::new();
         let mut judge = |disk: Disk, calls: usize, case: u64| {
             if seen.insert(disk.fingerprint()) || calls == all {
                 images += 1;
-                let what = format!("compacted {compacted}, {calls} of {all} calls, case {case}");
+                let what = format!(
+                    "compacted {compacted}, at once {at_once}, {calls} of {all} calls, case {case}"
+                );
                 assert!(judge(disk, &sender, &what) || calls < all, "{what}");
             }
         };
@@ -346,5 +356,34 @@ fn a_reader_of_the_receiver_finds_nothing_older() {
         assert_eq!(before.count().ok(), Some(1));
         assert_eq!(history(&reader, 1), [(7, State::Erased)]);
         assert_gone(&*storage, &reader, "after the refresh");
+    }
+}
+
+/// A check that has read what is older by then, or not yet.
+#[test]
+fn a_check_beside_it_finds_nothing() {
+    for step in 0..3 {
+        let storage = in_memory();
+        let copy = open(&storage);
+        let sender = open(&in_memory());
+        let long = [SECRET, &[1; 900_000]].concat();
+        (0..12).for_each(|id| sender.set(id, &long).expect("a set"));
+        catch_up(&sender, &copy);
+        (0..12).for_each(|id| sender.set(id, &long).expect("a set"));
+        (0..12).for_each(|id| sender.erase(id).expect("an erasure"));
+        let mut calls = 0;
+        let report = copy.check(|_, _| {
+            if calls == step {
+                (0..12).for_each(|_| apply_one(&sender, &copy));
+            }
+            calls += 1;
+            ControlFlow::Continue(())
+        });
+        let report = report.expect("a check");
+        assert!(
+            report.is_sound() && calls > step,
+            "step {step}, {calls} calls: {report}"
+        );
+        assert_gone(&*storage, &copy, "checked");
     }
 }

@@ -81,6 +81,57 @@ fn an_erasure_beside_a_compaction_reaches_its_copies() {
     });
 }
 
+/// What comes to a receiver as erased reaches what a compaction there has copied from before it, also where
+/// that ends before what is old is overwritten.
+#[test]
+fn an_erased_version_that_is_applied_reaches_the_copies() {
+    explore(1000, || {
+        let options = Options {
+            key_value: true,
+            native: true,
+            record_nr_max: 200,
+            ..Options::default()
+        };
+        let open = |storage: &Arc<MemoryStorage>| {
+            let opened = Db::open_on(Arc::clone(storage) as Arc<dyn Storage>, &options);
+            opened.expect("a new database")
+        };
+        let sender = open(&Arc::new(MemoryStorage::new()));
+        let storage = Arc::new(MemoryStorage::new());
+        let copy = open(&storage);
+        sender.set(1, SECRET).expect("a set");
+        let (changes, since) = sender.changes(0, 0).expect("changes");
+        copy.apply(&changes).expect("they fit");
+        sender.set(1, SECRET).expect("a set");
+        sender.erase(1).expect("an erasure");
+        let (changes, upto) = sender.changes(since, 1).expect("changes");
+        thread::scope(|scope| {
+            let copy = &copy;
+            scope.spawn(move || {
+                let keep_all = Retention {
+                    keep_versions: u64::MAX,
+                    ..Retention::default()
+                };
+                let compacted = copy.compact(&keep_all, |_, _| ControlFlow::Continue(()));
+                compacted.expect("a compaction");
+            });
+            copy.apply(&changes).expect("they fit");
+        });
+        for name in storage.list("").expect("names") {
+            let bytes = read_all(&*storage, &name, 1 << 20).unwrap_or_default();
+            let is_there = bytes.windows(SECRET.len()).any(|part| part == SECRET);
+            assert!(!is_there, "{name}");
+        }
+        let history = copy.history(1, 0).expect("a history");
+        let versions: Vec<_> = history.iter().map(|it| (it.commit, it.state)).collect();
+        assert_eq!(versions, [(upto, State::Erased)]);
+        let report = copy
+            .check(|_, _| ControlFlow::Continue(()))
+            .expect("a check");
+        assert!(report.is_sound(), "{report}");
+    });
+}
+
 /// Whenever it is opened: what it doesn't find any more it doesn't count.
 #[test]
 fn a_snapshot_beside_an_erasure_counts_what_it_finds() {
