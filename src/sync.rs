@@ -28,6 +28,9 @@ pub(crate) use shuttle::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, atomic},
     thread,
 };
+// One thread of the process runs all of shuttle's.
+#[cfg(ourdb_shuttle)]
+use shuttle::thread_local;
 
 #[cfg(ourdb_tsan)]
 pub(crate) use asking::Mutex;

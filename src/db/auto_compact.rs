@@ -55,7 +55,7 @@ struct Compactor {
     seen: Option<u64>,
     /// The generation of the data files that were looked at.
     generation: Option<u64>,
-    /// How many bytes were dead after the last compaction: so many it could not drop.
+    /// How many dead bytes the last compaction has kept, by its retention.
     left: u64,
     /// How long to wait after the next failure.
     pause: Duration,
@@ -91,10 +91,9 @@ impl Compactor {
         match shared.compact(&self.retention, &mut go_on) {
             Ok(()) => {
                 self.pause = FIRST_PAUSE;
-                // Now, before much is written, to find what it left.
-                Ok(Duration::ZERO)
+                Ok(pause)
             }
-            // The user's own, after which the next look finds what that left.
+            // The user's own.
             Err(Error::Busy { .. }) => Ok(pause),
             Err(error) => Err(error),
         }
@@ -104,10 +103,12 @@ impl Compactor {
     fn is_due(&mut self, shared: &Shared, world: &World, total: u64) -> Result<bool> {
         let dead = total.saturating_sub(shared.bytes_live(world, |_| true)?);
         let generation = world.log.generation;
-        if self.generation.is_none() {
-            self.left = self.left_before(shared, world)?;
-        } else if self.generation != Some(generation) {
-            self.left = dead;
+        if self.generation != Some(generation) {
+            // What was written meanwhile is not in it: that came too late to be dropped.
+            self.left = match world.kept_dead {
+                Some(bytes) => bytes,
+                None => self.left_before(shared, world)?,
+            };
         }
         self.generation = Some(generation);
         let more = u128::from(dead.saturating_sub(self.left));

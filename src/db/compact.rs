@@ -17,6 +17,7 @@ use super::brake::{Brake, Progress, Rounds};
 use super::clears::Clears;
 use super::copies::{Copies, Held};
 use super::deletions::Deletions;
+use super::erasures::HeldOff;
 use super::write::{Stamp, Writer};
 use super::{Db, Shared, World};
 use crate::bytes::{collected, reserve};
@@ -26,7 +27,7 @@ use crate::history::Chain;
 use crate::location::Location;
 use crate::log::Log;
 use crate::log::copy::{Copied, Copy, Numbers};
-use crate::log::record::{Head, Kind};
+use crate::log::record::{HEAD, Head, Kind};
 use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
 use crate::log::tail::Tail;
 use crate::lookup::checkpoint::{self, Tally};
@@ -75,7 +76,9 @@ impl Db {
     /// versions of a record lie side by side, and records in the order of their ids.
     ///
     /// `progress` is told how many bytes of how many were looked at; where it breaks, the answer is
-    /// [`Error::Cancelled`]. With any error the database is as it was before.
+    /// [`Error::Cancelled`]. With any error the database is as it was before. At its end it waits for an
+    /// erasure that is under way, and gives [`Error::Busy`] where that one waits for a read that this
+    /// thread is within.
     ///
     /// Cost: reads everything and writes what is kept, as much space as that takes is needed
     /// meanwhile, and 8 bytes of memory per id, with 50 to 100 for each version that is kept of the
@@ -195,12 +198,15 @@ struct Compaction<'a> {
     shared: &'a Shared,
     start: Start,
     retention: Retention,
-    on_progress: OnProgress<'a>,
+    /// Until it can't be cancelled any more.
+    on_progress: Option<OnProgress<'a>>,
     done: u64,
     total: u64,
     next_step: u64,
     numbers: Numbers,
     live: u64,
+    /// The bytes that the newest versions of live records take in the base.
+    bytes_live: u64,
     tally: Tally,
     /// Up to where the old log was followed.
     followed: Option<LogEnd>,
@@ -243,12 +249,13 @@ impl<'a> Compaction<'a> {
         Ok(Compaction {
             shared,
             retention,
-            on_progress,
+            on_progress: Some(on_progress),
             done: 0,
             total: world.log.bytes(),
             next_step: 0,
             numbers,
             live: 0,
+            bytes_live: 0,
             tally: Tally::default(),
             followed: start.end,
             commit: start.commit.commit,
@@ -280,9 +287,12 @@ impl<'a> Compaction<'a> {
         }
         self.next_step = self.done + STEP;
         self.shared.check_poison()?;
+        let Some(on_progress) = &mut self.on_progress else {
+            return Ok(());
+        };
         let wrote = &self.shared.compactor_wrote;
         let before = wrote.load(Ordering::Relaxed);
-        let told = (self.on_progress)(self.done.min(self.total), self.total);
+        let told = on_progress(self.done.min(self.total), self.total);
         self.brake.pass_over(wrote.load(Ordering::Relaxed) - before);
         self.shared.go_on(told)
     }
@@ -313,29 +323,40 @@ impl<'a> Compaction<'a> {
 
     /// Copies what is to be kept of a record; how many bytes it looked at.
     fn copy_record(&mut self, world: &World, id: u32) -> Result<u64> {
-        // The entry is read when nothing is overwritten any more: it leads to no erased version.
-        let _held_off = self.shared.erasures.hold_off();
+        // The entry is read when nothing is overwritten any more: it leads to no erased version. Of what is
+        // erased from then on, the copies are overwritten when all of them are there.
+        let mut held_off = self.shared.erasures.hold_off_by_turns();
         let mut copies = self.copies();
-        let (kept, bytes) = self.kept_versions(world, id, world.lookup.get(id))?;
-        let mut newest = Location::NONE;
-        for (location, head) in kept.iter().rev() {
+        let (kept, bytes) = self.kept_versions(world, id, &mut held_off)?;
+        let mut newest: Option<(Location, Head)> = None;
+        for &(location, head) in kept.iter().rev() {
+            let head = match head.kind {
+                Kind::Put if held_off.is_overwritten() => {
+                    world.log.segment_of(location)?.head(location, id)?
+                }
+                _ => head,
+            };
             let value = match head.kind {
-                Kind::Put => world.value(*location, head)?,
+                Kind::Put => world.value(location, &head)?,
                 _ => (&[][..]).into(),
             };
-            let head = Head {
+            let copy = Head {
                 last: true,
                 skips: false,
-                previous: newest,
-                ..without_zeros(head)
+                previous: newest.map_or(Location::NONE, |(location, _)| location),
+                ..without_zeros(&head)
             };
-            let len = Copy::len_of(&head);
+            let len = Copy::len_of(&copy);
             copies.base.reserve(&mut self.numbers, len, 0)?;
-            newest = copies.base.push(&head, &value)?;
+            newest = Some((copies.base.push(&copy, &value)?, copy));
             self.tally.count(head.kind);
+            held_off.go_on(len);
         }
-        if let Some((_, head)) = kept.first() {
-            self.publish(&copies, id, Entry::of(head.kind, newest, head.len))?;
+        if let Some((location, head)) = newest {
+            if head.kind == Kind::Put {
+                self.bytes_live += Copy::len_of(&head);
+            }
+            self.publish(&copies, id, Entry::of(head.kind, location, head.len))?;
         }
         Ok(bytes)
     }
@@ -345,10 +366,10 @@ impl<'a> Compaction<'a> {
         &mut self,
         world: &World,
         id: u32,
-        entry: Entry,
+        held_off: &mut HeldOff<'_>,
     ) -> Result<(Vec<(Location, Head)>, u64)> {
         let mut bytes = 0;
-        let mut chain = Chain::new(world, id, entry);
+        let mut chain = Chain::new(world, id, world.lookup.get(id));
         let mut kept: Vec<(Location, Head)> = Vec::new();
         // Versions of herolib's have no commit and no time: they stay where older ones do.
         let mut undecided = Vec::new();
@@ -356,6 +377,7 @@ impl<'a> Compaction<'a> {
         while let Some((location, head)) = chain.next()? {
             bytes += Copy::len_of(&head);
             self.looked_at += 1;
+            held_off.go_on(HEAD as u64);
             // What came since follows with the log.
             if head.commit > self.start.commit.commit {
                 self.passed_over += 1;
@@ -401,14 +423,12 @@ impl<'a> Compaction<'a> {
             self.write_checkpoint()?;
             self.catch_up()?;
         }
-        // The last of it is short: what comes during one sync from writers that pause. They do so
-        // until the lock is had, too, which who waits for it rarely gets from one who asks for it
-        // again at once.
-        self.brake.touch();
-        self.copy_round()?;
         // The last time that it can be cancelled.
         self.next_step = 0;
-        self.tell(self.total)
+        self.tell(self.total)?;
+        // Who is told might erase, which from here on would wait for this.
+        self.on_progress = None;
+        Ok(())
     }
 
     /// Follows the log, and syncs the copy, until a round copies only little.
@@ -533,9 +553,6 @@ impl<'a> Compaction<'a> {
                 _ if planted!(previous_of_old_generation) => head.previous,
                 _ => copies.lookup.get(head.id).location(),
             };
-            if head.kind.ends_chain() {
-                copies.erase(head.id, head.commit)?;
-            }
             let moved = Head {
                 previous,
                 ..without_zeros(head)
@@ -571,21 +588,26 @@ impl<'a> Compaction<'a> {
     fn finish(&mut self) -> Result<()> {
         let shared = self.shared;
         let log = self.open_base()?;
+        // Not under the writer lock: to overwrite a long history takes its time, in the old files and in
+        // these. What is erased by now is gone from them, and nothing more is erased until they are the
+        // database's.
+        if shared.erasures.is_under_way() {
+            self.brake.release();
+        }
+        let no_erasure = shared.erasures.none()?;
+        // The last of it is short: what comes during one sync from writers that pause. They do so
+        // until the lock is had, too, which who waits for it rarely gets from one who asks for it
+        // again at once.
+        self.brake.touch();
+        self.catch_up()?;
         let left = {
             let mut writer = shared.writer();
             let writer = &mut *writer;
             self.brake.release();
             shared.check_poison()?;
-            // Nobody is told: who is might write.
             self.copy_log(|_, _| Ok(()))?;
-            // Nothing is erased in them any more until they are the database's.
             let mut copies = self.copies();
-            // An erasure may have failed in them since.
-            shared.check_poison()?;
             copies.log.sync()?;
-            if copies.base.is_changed() {
-                copies.base.sync()?;
-            }
             if (self.commit, self.live) != (writer.commit, writer.live) {
                 return Err(Error::corrupt(
                     shared.storage.describe(""),
@@ -610,6 +632,7 @@ impl<'a> Compaction<'a> {
             }
             self.go_over(writer, copies.hand_over(), log, tail, clears)
         };
+        drop(no_erasure);
         // Not under the lock: it waits for those who still read in the old files, and gives back what
         // may be gigabytes.
         drop(left);
@@ -705,7 +728,7 @@ impl<'a> Compaction<'a> {
         } else if !shared.volatile {
             let _ = storage.rename(checkpoint::NEXT_INDEX, checkpoint::INDEX);
         }
-        let world = World::new(
+        let mut world = World::new(
             log,
             lookup,
             clears,
@@ -713,6 +736,7 @@ impl<'a> Compaction<'a> {
             Vec::new(),
             self.oldest,
         );
+        world.kept_dead = Some(base.bytes() - self.bytes_live);
         let world = Arc::new(world);
         let tail = std::mem::replace(&mut writer.tail, tail);
         writer.tally = self.tally;

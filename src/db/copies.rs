@@ -1,5 +1,5 @@
 //! What a compaction has copied so far. Erasures reach into it: what they erase is gone from the copies
-//! too when they return, and not only once the compaction comes to it.
+//! too when they return, and a compaction doesn't end before they do.
 
 use std::ops::{Deref, DerefMut};
 
@@ -22,7 +22,7 @@ pub(super) struct Copies {
 
 impl Copies {
     /// Overwrites the versions of a record that were copied already and that `commit` has erased.
-    pub(super) fn erase(&mut self, id: u32, commit: u64) -> Result<()> {
+    fn erase(&mut self, id: u32, commit: u64) -> Result<()> {
         let mut next = self.lookup.get(id).location();
         while !next.is_none() && !planted!(copies_not_erased) {
             let copy = match self.base.has(next.file) {
@@ -31,10 +31,11 @@ impl Copies {
             };
             let head = copy.head(next)?;
             match head.kind {
-                // Set again since.
-                _ if head.commit > commit => {}
-                Kind::Erase | Kind::Erased => break,
+                // The erasure itself, or set again since.
+                _ if head.commit >= commit => {}
+                Kind::Erase => break,
                 Kind::Put => copy.erase(next, &head)?,
+                // Also one that was overwritten before it was copied: those before it need not have been.
                 _ => {}
             }
             next = head.previous;

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::erasures::{NoErasure, Turn};
+use super::erasures::{NoErasure, Turn, within_a_read};
 use super::{Db, Shared, World};
 use crate::bytes::reserve;
 use crate::error::{Error, NotFound, Result};
@@ -139,7 +139,7 @@ impl Db {
         // It may be this read that it waits for.
         match grace::is_reading() {
             true => Err(within_a_read()),
-            false => Ok(self.shared.erasures.none()),
+            false => self.shared.erasures.none(),
         }
     }
 
@@ -159,7 +159,7 @@ impl Db {
     ///
     /// It waits for reads that began before and for a backup that is being made, and is refused with
     /// [`Error::Busy`] within one: in the closure of a `get_with`, of any database, and in that of a
-    /// [`Db::backup`] of this one.
+    /// [`Db::backup`] of this one. Where a compaction is at its end, it waits for that too.
     ///
     /// Cost: reads the heads of all versions, with 50 to 150 bytes of memory for each; six syncs and one
     /// per data file that they lie in, and beside a compaction one of what that has copied since its last
@@ -411,12 +411,6 @@ impl Shared {
 
 fn is_erasure(_: Location, kind: Kind) -> bool {
     kind == Kind::Erase
-}
-
-fn within_a_read() -> Error {
-    Error::Busy {
-        what: "this thread is within a read, whose end an erasure would wait for".into(),
-    }
 }
 
 /// Puts them in the order of their places, each once.

@@ -1,11 +1,11 @@
-//! Who waits for whom about erasures: one erases at a time, backups keep it from beginning, and
-//! whoever reads versions that no lookup leads to holds the overwriting off.
+//! Who waits for whom about erasures: one erases at a time, backups and the ends of compactions keep it
+//! from beginning, and whoever reads versions that no lookup leads to holds the overwriting off.
 
 use std::sync::{Arc, Weak};
 
 use super::World;
 use crate::error::{Error, Result};
-use crate::storage::fork;
+use crate::storage::{fork, grace};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{
     Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, this_thread, wait,
@@ -26,12 +26,20 @@ pub(super) struct Erasures {
     replaced: Mutex<Vec<Weak<World>>>,
 }
 
-/// There is one erasure at a time, and none while backups are made.
+/// Who holds the overwriting off for long gives way after so many bytes that he has read; each version
+/// counts as that many more.
+const AT_ONCE: u64 = if cfg!(ourdb_shuttle) { 1 } else { 1 << 20 };
+const PER_VERSION: u64 = 1 << 8;
+
+/// There is one erasure at a time, and none while backups are made and compactions end.
 #[derive(Debug, Default)]
 struct Turns {
     erasing: bool,
-    /// Threads that make backups.
-    backing_up: Vec<usize>,
+    /// Threads that have it that there is none.
+    without: Vec<usize>,
+    /// How many wait for that. Whoever erases lets them go first, or one who does so all the time would
+    /// never let them.
+    waiting: usize,
 }
 
 /// The turn of one who erases.
@@ -57,11 +65,39 @@ impl Drop for NoErasure<'_> {
             return;
         }
         let own = this_thread();
-        let threads = &mut self.erasures.turns().backing_up;
+        let threads = &mut self.erasures.turns().without;
         if let Some(index) = threads.iter().position(|&thread| thread == own) {
             threads.swap_remove(index);
         }
         self.erasures.turn_ended.notify_all();
+    }
+}
+
+/// Nothing is overwritten as long as this lives, but now and then between two versions.
+pub(super) struct HeldOff<'a> {
+    erasures: &'a Erasures,
+    held_off: Option<RwLockReadGuard<'a, ()>>,
+    /// See [`Erasures::overwritten`], as it was at first.
+    overwritten: u64,
+    left: u64,
+}
+
+impl HeldOff<'_> {
+    /// So many bytes of a version were read: after some of them who waits to overwrite has its turn, before
+    /// those who wait behind it with the writer lock. The copies of a compaction may be held: who overwrites
+    /// doesn't wait for them until that is done.
+    pub(super) fn go_on(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes + PER_VERSION);
+        if self.left == 0 {
+            self.held_off = None;
+            self.held_off = Some(self.erasures.hold_off());
+            self.left = AT_ONCE;
+        }
+    }
+
+    /// Whether anything was overwritten since it was begun.
+    pub(super) fn is_overwritten(&self) -> bool {
+        self.erasures.overwritten() != self.overwritten
     }
 }
 
@@ -73,8 +109,9 @@ impl Erasures {
     /// Waits until nobody erases or makes a backup; refused if this thread itself makes one.
     pub(super) fn turn(&self) -> Result<Turn<'_>> {
         let mut turns = self.turns();
-        while turns.erasing || !turns.backing_up.is_empty() {
-            if turns.backing_up.contains(&this_thread()) {
+        while turns.erasing || turns.waiting > 0 || !turns.without.is_empty() {
+            // It is not told anything by a compaction that ends.
+            if turns.without.contains(&this_thread()) {
                 return Err(Error::Busy {
                     what: "this thread makes a backup, whose end an erasure would wait for".into(),
                 });
@@ -85,17 +122,27 @@ impl Erasures {
         Ok(Turn(self))
     }
 
-    /// Waits until nobody erases.
-    pub(super) fn none(&self) -> NoErasure<'_> {
+    /// Whether one is not finished yet.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.turns().erasing
+    }
+
+    /// Waits until nobody erases; refused where that one waits for this thread.
+    pub(super) fn none(&self) -> Result<NoErasure<'_>> {
         let mut turns = self.turns();
+        if turns.erasing && grace::is_reading() {
+            return Err(within_a_read());
+        }
+        turns.waiting += 1;
         while turns.erasing {
             turns = wait(&self.turns, turns, &self.turn_ended);
         }
-        turns.backing_up.push(this_thread());
-        NoErasure {
+        turns.waiting -= 1;
+        turns.without.push(this_thread());
+        Ok(NoErasure {
             erasures: self,
             fork_generation: fork::generation(),
-        }
+        })
     }
 
     /// Nothing is overwritten as long as this is held. Not for long, not twice in a thread, and not while
@@ -104,6 +151,16 @@ impl Erasures {
         self.overwriting
             .read()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Erasures::hold_off`], for one who reads much.
+    pub(super) fn hold_off_by_turns(&self) -> HeldOff<'_> {
+        HeldOff {
+            erasures: self,
+            held_off: Some(self.hold_off()),
+            overwritten: self.overwritten(),
+            left: AT_ONCE,
+        }
     }
 
     /// A commit has erased a record: nobody sees it any more, whatever moment they look at.
@@ -146,5 +203,43 @@ impl Erasures {
     /// The replaced worlds that are there still.
     pub(super) fn replaced_worlds(&self) -> Vec<Arc<World>> {
         self.replaced().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+pub(super) fn within_a_read() -> Error {
+    Error::Busy {
+        what: "this thread is within a read, whose end an erasure would wait for".into(),
+    }
+}
+
+#[cfg(all(test, not(ourdb_shuttle)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn who_erases_all_the_time_lets_those_go_first_who_want_none() {
+        for _ in 0..100 {
+            let erasures = Erasures::default();
+            let order = Mutex::new(Vec::new());
+            let note = |what| order.lock().expect("no panic").push(what);
+            thread::scope(|scope| {
+                let turn = erasures.turn().expect("a turn");
+                scope.spawn(|| {
+                    let none = erasures.none().expect("nobody reads");
+                    note("none");
+                    drop(none);
+                });
+                while erasures.turns().waiting == 0 {
+                    thread::yield_now();
+                }
+                drop(turn);
+                let _turn = erasures.turn().expect("the next turn");
+                note("erasure");
+            });
+            let order = order.into_inner().expect("no panic");
+            assert_eq!(order, ["none", "erasure"]);
+        }
     }
 }

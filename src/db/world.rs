@@ -38,6 +38,9 @@ pub(crate) struct World {
     oldest: AtomicU64,
     /// The versions before the log, for who asks for changes from then.
     pub(crate) kept: KeptIndex,
+    /// How many bytes the compaction that made it has kept that were dead when it began. An opening can't
+    /// tell.
+    pub(super) kept_dead: Option<u64>,
     /// Its files are not the database's any more, and this process, before it forked, removes them.
     doomed: OnceLock<u32>,
 }
@@ -70,6 +73,7 @@ impl World {
             taken_over,
             oldest: AtomicU64::new(oldest),
             kept: KeptIndex::default(),
+            kept_dead: None,
             doomed: OnceLock::new(),
         }
     }

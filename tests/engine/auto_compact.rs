@@ -154,6 +154,32 @@ fn it_does_not_come_for_deletions_that_it_has_to_keep() {
     }
 }
 
+/// What is dead by the end of a compaction because it was written to meanwhile, that one didn't leave on
+/// purpose.
+#[test]
+fn it_comes_for_what_was_written_during_the_one_before() {
+    let directory = TempDirectory::new();
+    let db = Db::open(directory.path(), &options()).expect("it opens");
+    write(&db, 10);
+    wait_until("the first one", || stats(&db).versions == 100);
+    let mut written = false;
+    // That one may just be removing what it has replaced.
+    wait_until("a turn", || {
+        let compacted = db.compact(&Retention::default(), |_, _| {
+            if !std::mem::replace(&mut written, true) {
+                write(&db, 20);
+            }
+            ControlFlow::Continue(())
+        });
+        match compacted {
+            Err(Error::Busy { .. }) => false,
+            done => done.map(|()| true).expect("a compaction"),
+        }
+    });
+    wait_until("the next one", || stats(&db).versions == 100);
+    check(&db, 19);
+}
+
 #[test]
 fn it_does_not_come_to_few_bytes_nor_where_nobody_asked() {
     for (rounds, percent, read_only) in [(2, 1, false), (20, 0, false), (20, 50, true)] {

@@ -1,4 +1,4 @@
-//! An erasure that fails in what a compaction beside it has copied.
+//! An erasure beside the end of a compaction, in what that has copied.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -20,51 +20,48 @@ enum Phase {
     Open,
     /// The erasure has overwritten what it erases, but not the copies.
     Overwritten,
-    /// The compaction has copied some of what came last, under the writer lock.
-    Copied,
-    /// The sync of the copies has failed.
+    /// It may go on to the copies.
+    ToCopies,
+    /// What is overwritten in the copies may be.
+    InCopies,
+    /// A sync of the copies has failed.
     Failed,
 }
 
 #[derive(Debug, Default)]
 struct Gate {
-    phase: Mutex<(Phase, u64)>,
+    phase: Mutex<Phase>,
     changed: Condvar,
 }
 
 impl Gate {
     fn phase(&self) -> Phase {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner).0
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes over to a phase.
     fn go(&self, phase: Phase) {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner).0 = phase;
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
         self.changed.notify_all();
     }
 
     fn wait(&self, phase: Phase) {
         let state = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = |state: &mut (Phase, u64)| state.0 < phase;
+        let waits = |state: &mut Phase| *state < phase;
         let long = Duration::from_secs(20);
         let (_state, out) = (self.changed.wait_timeout_while(state, long, waits))
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!out.timed_out(), "{phase:?} doesn't come");
     }
-
-    /// How far the data file was written.
-    fn end(&self) -> u64 {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner).1
-    }
 }
 
-/// The storage, where the erasure and the compaction wait for each other.
+/// The storage, where the erasure stops before the copies and in them.
 #[derive(Clone, Debug)]
 struct Gated {
     storage: SimStorage,
     gate: Arc<Gate>,
-    /// From here on the compaction reads what it is to wait before.
-    stop: Arc<Mutex<Option<u64>>>,
+    /// Whether the sync there fails.
+    fails: bool,
 }
 
 impl Storage for Gated {
@@ -78,7 +75,7 @@ impl Storage for Gated {
     fn remove(&self, name: &str) -> io::Result<()> {
         if name == "erasing" && self.gate.phase() == Phase::Open {
             self.gate.go(Phase::Overwritten);
-            self.gate.wait(Phase::Copied);
+            self.gate.wait(Phase::ToCopies);
         }
         self.storage.remove(name)
     }
@@ -133,25 +130,21 @@ struct GatedFile {
 
 impl File for GatedFile {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let gate = &self.gated.gate;
-        let stop = *self.gated.stop.lock().unwrap();
-        let is_there = stop.is_some_and(|stop| position >= stop);
-        if self.name == OLD && is_there && gate.phase() == Phase::Overwritten {
-            gate.go(Phase::Copied);
-            gate.wait(Phase::Failed);
-        }
         self.file.read_at(position, buffer)
     }
     fn write_at(&self, position: u64, parts: &[&[u8]]) -> io::Result<()> {
-        if self.name == OLD {
-            let len: usize = parts.iter().map(|part| part.len()).sum();
-            let mut state = self.gated.gate.phase.lock().unwrap();
-            state.1 = state.1.max(position + len as u64);
+        let gate = &self.gated.gate;
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if self.name != OLD
+            && gate.phase() >= Phase::Overwritten
+            && position + len as u64 <= self.file.len()?
+        {
+            gate.wait(Phase::InCopies);
         }
         self.file.write_at(position, parts)
     }
     fn sync(&self) -> io::Result<()> {
-        if self.gated.gate.phase() != Phase::Copied {
+        if !self.gated.fails || self.gated.gate.phase() != Phase::InCopies {
             return self.file.sync();
         }
         let storage = &self.gated.storage;
@@ -189,53 +182,84 @@ impl File for GatedFile {
     }
 }
 
-/// The kernel doesn't try again what a failed sync should have written, so the next one says nothing.
-#[test]
-fn a_compaction_does_not_go_over_to_copies_that_an_erasure_could_not_sync() {
+fn options() -> Options {
+    Options {
+        key_value: true,
+        ..Options::default()
+    }
+}
+
+/// More than the sectors that are written again after a failed sync.
+const LONG: &[u8] = &[7; 5000];
+
+/// A compaction that has come to its end while an erasure has not come to its copies, which goes on only
+/// as others write; what became of both.
+fn erase_beside_the_end(fails: bool) -> (SimStorage, Db, Result<(), Error>, Result<(), Error>) {
     let gated = Gated {
         storage: SimStorage::new(Disk::new(), false, 1),
         gate: Arc::default(),
-        stop: Arc::default(),
+        fails,
     };
-    let options = Options {
-        key_value: true,
-        ..Options::default()
-    };
-    let db = Db::open_on(Arc::new(gated.clone()), &options).expect("a new database");
+    let db = Db::open_on(Arc::new(gated.clone()), &options()).expect("a new database");
     gated.gate.go(Phase::Open);
-    for id in 0..5 {
+    for id in 0..6 {
         db.set(id, b"a value").expect("a set");
     }
-    // More than the sectors that are written again after it.
-    let long = vec![7; 5000];
+    let (mut compacted, mut erased) = (Ok(()), Ok(()));
     thread::scope(|scope| {
-        let mut calls = 0;
-        let compacted = db.compact(&Retention::default(), |_, _| {
-            calls += 1;
-            match calls {
-                1 => db.set(5, b"to be erased").expect("a set"),
-                2 => {
-                    // The last call: what comes now is copied under the writer lock.
-                    scope.spawn(|| db.erase(5).expect_err("an erasure whose sync fails"));
-                    gated.gate.wait(Phase::Overwritten);
-                    db.set(6, &long).expect("a set");
-                    db.sync().expect("a sync");
-                    *gated.stop.lock().unwrap() = Some(gated.gate.end());
-                    db.set(7, b"the last").expect("a set");
-                }
-                _ => {}
+        let mut erasing = None;
+        compacted = db.compact(&Retention::default(), |done, total| {
+            if done == total {
+                db.set(6, LONG).expect("a set");
+                db.sync().expect("a sync");
+                erasing = Some(scope.spawn(|| db.erase(5)));
+                gated.gate.wait(Phase::Overwritten);
+                scope.spawn(|| {
+                    for phase in [Phase::ToCopies, Phase::InCopies] {
+                        for _ in 0..100 {
+                            db.set(7, b"nobody waits").expect("a set");
+                            thread::sleep(Duration::from_millis(1));
+                        }
+                        gated.gate.go(phase);
+                    }
+                });
             }
             ControlFlow::Continue(())
         });
-        assert_eq!(gated.gate.phase(), Phase::Failed);
-        let error = compacted.expect_err("copies that are not on disk");
-        assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+        let erasing = erasing.expect("it is told at its end");
+        erased = erasing.join().expect("no panic");
     });
+    (gated.storage, db, compacted, erased)
+}
+
+#[test]
+fn writers_go_on_while_the_end_of_a_compaction_waits_for_an_erasure() {
+    let (storage, db, compacted, erased) = erase_beside_the_end(false);
+    compacted.expect("a compaction");
+    erased.expect("an erasure");
+    assert!(
+        db.check(|_, _| ControlFlow::Continue(()))
+            .expect("a check")
+            .is_sound()
+    );
     drop(db);
-    gated.storage.fail(None);
-    let left = gated.storage.disk().lose_power(&Loss::OF_EVERYTHING);
+    let db = Db::open_on(Arc::new(storage), &options()).expect("it opens");
+    assert_eq!(db.get(7).expect("a value"), b"nobody waits");
+    assert!(db.get(5).is_err());
+}
+
+/// The kernel doesn't try again what a failed sync should have written, so the next one says nothing.
+#[test]
+fn a_compaction_does_not_go_over_to_copies_that_an_erasure_could_not_sync() {
+    let (storage, db, compacted, erased) = erase_beside_the_end(true);
+    erased.expect_err("an erasure whose sync fails");
+    let error = compacted.expect_err("copies that are not on disk");
+    assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    drop(db);
+    storage.fail(None);
+    let left = storage.disk().lose_power(&Loss::OF_EVERYTHING);
     let storage = SimStorage::new(left, false, 1);
-    let db = Db::open_on(Arc::new(storage), &options).expect("it opens");
-    assert!(db.get(6).expect("a value") == long);
+    let db = Db::open_on(Arc::new(storage), &options()).expect("it opens");
+    assert!(db.get(6).expect("a value") == LONG);
     assert!(db.get(5).is_err());
 }

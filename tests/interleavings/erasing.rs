@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ourdb::storage::memory::MemoryStorage;
 use ourdb::storage::{Storage, read_all};
-use ourdb::{Db, Options, Order, Retention, State, Sync};
+use ourdb::{Db, Error, Options, Order, Retention, State, Sync};
 use shuttle::rand::Rng;
 use shuttle::thread;
 
@@ -128,6 +128,51 @@ fn an_erased_version_that_is_applied_reaches_the_copies() {
         let report = copy
             .check(|_, _| ControlFlow::Continue(()))
             .expect("a check");
+        assert!(report.is_sound(), "{report}");
+    });
+}
+
+/// Who erases, who goes back while nothing may be overwritten, and the end of a compaction wait for each
+/// other, and all get on.
+#[test]
+fn erasures_and_who_waits_for_them_get_on_beside_a_compaction() {
+    explore(1000, || {
+        let options = Options {
+            key_value: true,
+            native: true,
+            record_nr_max: 200,
+            ..Options::default()
+        };
+        let db = Db::open_on(Arc::new(MemoryStorage::new()), &options).expect("a new database");
+        for _ in 0..2 {
+            (0..4).for_each(|id| db.set(id, SECRET).expect("a set"));
+        }
+        let last = db.last_commit().expect("a commit");
+        thread::scope(|scope| {
+            let db = &db;
+            for erased in [[0, 1], [2, 3]] {
+                scope.spawn(move || {
+                    let ids = erased.into_iter();
+                    ids.for_each(|id| db.erase(id).expect("an erasure"));
+                });
+            }
+            scope.spawn(move || {
+                let (id, other) = (0, 4);
+                db.set(other, b"other").expect("a set");
+                // It is there still, or erased.
+                match db.revert(id, last) {
+                    Ok(()) | Err(Error::NotFound(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            });
+            let keep_all = Retention {
+                keep_versions: u64::MAX,
+                ..Retention::default()
+            };
+            let compacted = db.compact(&keep_all, |_, _| ControlFlow::Continue(()));
+            compacted.expect("a compaction");
+        });
+        let report = db.check(|_, _| ControlFlow::Continue(())).expect("a check");
         assert!(report.is_sound(), "{report}");
     });
 }
