@@ -23,6 +23,8 @@ pub(super) struct Reads {
     /// What scans that are open have read: first and last id, and whether anything was found. They grow
     /// in place.
     scans: Vec<Option<(u32, u32, bool)>>,
+    /// The places of scans that have ended, for those to come. There is room for all of them.
+    free: Vec<usize>,
 }
 
 impl Reads {
@@ -46,6 +48,10 @@ impl Reads {
 
     /// The place of a scan that begins.
     pub(super) fn begin_scan(&mut self) -> Result<usize> {
+        if let Some(scan) = self.free.pop() {
+            return Ok(scan);
+        }
+        reserve(&mut self.free, self.scans.len() + 1)?;
         reserve(&mut self.scans, 1)?;
         self.scans.push(None);
         Ok(self.scans.len() - 1)
@@ -59,8 +65,7 @@ impl Reads {
         }
     }
 
-    /// The scan has ended. Its place goes if no later scan has one, so that those who open one after the
-    /// other need no more places than are open at a time.
+    /// The scan has ended.
     pub(super) fn end_scan(&mut self, scan: usize) {
         let Some(place) = self.scans.get_mut(scan) else {
             return;
@@ -68,9 +73,7 @@ impl Reads {
         if let Some((from, to, found)) = place.take() {
             self.range(from, to, found);
         }
-        if scan + 1 == self.scans.len() {
-            self.scans.pop();
-        }
+        self.free.push(scan);
     }
 
     /// Whether a change concerns what was read. `was_live` says whether an erasure has changed what there was.
@@ -96,6 +99,7 @@ impl Reads {
     /// Refuses if anything that was read, as of commit `begin`, was changed by a commit after `since`, and
     /// moves `since` to the end of what was looked through. Nothing may be overwritten meanwhile.
     pub(super) fn check(&mut self, begin: u64, since: &mut Since) -> Result<()> {
+        self.free.clear();
         for (from, to, found) in std::mem::take(&mut self.scans).into_iter().flatten() {
             self.range(from, to, found);
         }
@@ -211,16 +215,19 @@ mod tests {
     #[test]
     fn scans_that_are_over_take_no_places_and_have_read_what_they_read() {
         let mut reads = Reads::default();
+        let mut before = reads.begin_scan().unwrap();
         for id in [3, 30, 300] {
-            let open = reads.begin_scan().unwrap();
+            // Each begins while the one before is open.
             let scan = reads.begin_scan().unwrap();
+            reads.end_scan(before);
             reads.scanned(scan, id, id + 9, true);
-            reads.end_scan(scan);
-            reads.end_scan(open);
-            assert!(reads.scans.is_empty());
-            assert!(is_concerned(&reads, Kind::Put, id + 9));
+            before = scan;
         }
-        assert!(!is_concerned(&reads, Kind::Put, 13));
+        assert_eq!(reads.scans.len(), 2);
+        reads.end_scan(before);
+        for (id, concerned) in [(2, false), (12, true), (13, false), (39, true), (309, true)] {
+            assert_eq!(is_concerned(&reads, Kind::Put, id), concerned, "{id}");
+        }
     }
 
     #[test]
