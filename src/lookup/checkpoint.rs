@@ -324,18 +324,19 @@ pub(crate) fn load<'a>(
     generation: u64,
     wanted: Load,
 ) -> Result<Checkpoint<'a>> {
-    let found = || -> Result<Checkpoint<'a>> {
-        let Some((file, header)) = open(storage, uuid, generation)? else {
-            return Ok(Checkpoint::default());
-        };
-        Ok(Checkpoint {
-            log_end: header.state.log_end,
-            loaded: load_blocks(storage, &*file, header, wanted)?,
-        })
+    let Some((file, header)) = passed_over(open(storage, uuid, generation))? else {
+        return Ok(Checkpoint::default());
     };
-    match found() {
-        // What a failing disk can't give back can be made again.
-        Err(Error::Io { source, .. }) if !is_refused(&source) => Ok(Checkpoint::default()),
+    Ok(Checkpoint {
+        log_end: header.state.log_end,
+        loaded: passed_over(load_blocks(storage, &*file, header, wanted))?,
+    })
+}
+
+/// Nothing, in place of what a failing disk can't give back: it can be made again.
+fn passed_over<T>(found: Result<Option<T>>) -> Result<Option<T>> {
+    match found {
+        Err(Error::Io { source, .. }) if !is_refused(&source) => Ok(None),
         found => found,
     }
 }

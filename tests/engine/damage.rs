@@ -436,6 +436,38 @@ fn a_damaged_checkpoint_of_an_opening_is_not_used() {
     }
 }
 
+/// Its header says what had been on disk, also where the disk can't give back the rest.
+#[test]
+fn damage_before_a_checkpoint_whose_blocks_cannot_be_read_is_refused() {
+    let covered = Covered {
+        options: key_value(),
+        count: 10,
+        len: 200,
+    };
+    let storage = SimStorage::new(Disk::new(), true, 1);
+    let db = covered.open(&storage).unwrap();
+    covered.fill(&db, 0..covered.count);
+    // Right after it was written nothing else says what was on disk: a first data file the manifest lists
+    // at the end of a close.
+    let crashes = crashes_in_close(&storage, db).into_iter();
+    let disk = crashes.into_iter().find(has_checkpoint).unwrap();
+    let blocks = 4096..disk.read("index").unwrap().len();
+    let mut damaged = disk.read("0.db").unwrap().to_vec();
+    damaged[FILE_HEADER + 5 * (RECORD_HEADER + covered.len)..].fill(0);
+    let damaged = disk.with("0.db", Some(damaged));
+    for options in [covered.read_only(), covered.options.clone()] {
+        let open = |disk: Disk| {
+            let storage = SimStorage::new(disk, true, 2);
+            storage.lose_bytes("index", blocks.clone());
+            Db::open_on(Arc::new(storage), &options)
+        };
+        let db = open(disk.clone()).unwrap();
+        covered.assert_there(&db, 0..covered.count, "undamaged");
+        let opened = open(damaged.clone()).map(|db| db.count());
+        assert!(matches!(opened, Err(Error::Corrupt { .. })), "{opened:?}");
+    }
+}
+
 #[test]
 fn a_reader_follows_over_the_checkpoint_of_an_opening() {
     let covered = Covered::in_long_files();
