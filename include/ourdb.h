@@ -2000,8 +2000,8 @@ int ourdb_retention_init(ourdb_retention *retention, size_t size);
  *
  * Cost: reads everything and writes what is kept, so for a while the disk holds both; and 8 bytes
  * of memory for each id in use, and 50 to 100 for each version that is kept of the record with the
- * most. Writers wait at its end only, while what they wrote last is taken over; before that it waits
- * for an erasure that is under way.
+ * most. Writers wait at its end only, while what they wrote last is taken over; before that it
+ * waits for an erasure that is under way.
  */
 int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress progress, void *context);
 

@@ -117,6 +117,7 @@ impl Shared {
             live: writer.live,
             tally: writer.tally,
             log_end: writer.tail.end(),
+            clears_crc: checkpoint::clears_crc(world.clears().to_vec()?.into_iter(), writer.commit),
         };
         checkpoint::write(&*self.storage, INDEX, &world.lookup, state)
     }

@@ -484,6 +484,7 @@ impl<'a> Compaction<'a> {
             live: self.live,
             tally: self.tally,
             log_end: copies.log.end(),
+            clears_crc: checkpoint::clears_crc(self.clears.iter().copied(), self.commit),
         };
         checkpoint::write(
             &*self.shared.storage,

@@ -13,7 +13,7 @@ use crate::log::record::{Kind, Seed};
 use crate::log::recovery::{self, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, name};
-use crate::lookup::checkpoint::{self, Checkpoint, Load, NewTable, Tally};
+use crate::lookup::checkpoint::{self, Checkpoint, Load, Loaded, NewTable, Tally};
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{Clear, FileKind, MANIFEST, State};
 use crate::options::LookupKind;
@@ -65,7 +65,13 @@ impl<'a> Opening<'a> {
         }
         // Else the log is read from its beginning: what nothing lists could be another file by now.
         let is_usable = is_this && found.log_end.is_none_or(|end| self.lists_all_before(end));
-        let (lookup, table, state) = match found.loaded.filter(|_| is_usable) {
+        // Nor where clears that it stands for are in no list: then it is of a later manifest than this one.
+        let has_its_clears = |state: &checkpoint::State| {
+            let listed = manifest.clears.iter().copied();
+            checkpoint::clears_crc(listed, state.commit) == state.clears_crc
+        };
+        let is_usable = |found: &Loaded<'_>| is_usable && has_its_clears(&found.state);
+        let (lookup, table, state) = match found.loaded.filter(is_usable) {
             Some(loaded) => (loaded.lookup, loaded.made, loaded.state),
             None => {
                 let (lookup, table) = checkpoint::empty(storage, kind, limit)?;
@@ -82,6 +88,7 @@ impl<'a> Opening<'a> {
                     live,
                     tally,
                     log_end: None,
+                    clears_crc: 0,
                 };
                 (lookup, table, state)
             }

@@ -35,6 +35,7 @@ use crate::bytes::{array_at, collected, u16_at, u32_at, u64_at, zeroed};
 use crate::error::{Error, Result};
 use crate::log::record::Kind;
 use crate::log::segment::{FILE_HEADER, LogEnd};
+use crate::manifest::Clear;
 use crate::options::{LAST_NEXT_ID, LookupKind};
 use crate::planted::planted;
 use crate::storage::{Access, File, Storage, is_refused, remove_if_there, replace_with};
@@ -101,6 +102,18 @@ pub(crate) struct State {
     pub(crate) live: u64,
     pub(crate) tally: Tally,
     pub(crate) log_end: Option<LogEnd>,
+    /// Checksum of the clears up to that commit, which the manifest must list: see [`clears_crc`].
+    pub(crate) clears_crc: u32,
+}
+
+/// Of the clears up to a commit, as the manifest has them. None are 0.
+pub(crate) fn clears_crc(clears: impl Iterator<Item = Clear>, commit: u64) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for clear in clears.take_while(|clear| clear.commit <= commit) {
+        hasher.update(&clear.commit.to_le_bytes());
+        hasher.update(&clear.time_us.to_le_bytes());
+    }
+    hasher.finalize()
 }
 
 struct Header {
@@ -130,6 +143,7 @@ impl Header {
         bytes[84..88].copy_from_slice(&self.directory_crc.to_le_bytes());
         bytes[88..96].copy_from_slice(&self.state.tally.versions.to_le_bytes());
         bytes[96..104].copy_from_slice(&self.state.tally.deletions.to_le_bytes());
+        bytes[104..108].copy_from_slice(&self.state.clears_crc.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..108]);
         bytes[108..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -165,6 +179,7 @@ impl Header {
                     deletions,
                 },
                 log_end: (end.position != 0).then_some(end),
+                clears_crc: u32_at(bytes, 104),
             },
             external: flags & FLAG_EXTERNAL != 0,
             blocks: u32_at(bytes, 80),

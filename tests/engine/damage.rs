@@ -17,7 +17,7 @@ use crate::support::herolib::{Herolib, Port, Settings};
 use crate::support::sim::{Calls, Disk, Errno, Fault, Loss, Pages, SimStorage};
 use crate::support::{Context, TempDirectory, Verdict, refute, require};
 use ourdb::storage::{Access, Storage};
-use ourdb::{Db, Error, IoMode, LookupKind, NotFound, Options, Records, Retention, Sync};
+use ourdb::{Db, Error, IoMode, LookupKind, NotFound, Options, Records, Retention, State, Sync};
 
 /// The header of a data file.
 const FILE_HEADER: usize = 64;
@@ -465,6 +465,39 @@ fn damage_before_a_checkpoint_whose_blocks_cannot_be_read_is_refused() {
         covered.assert_there(&db, 0..covered.count, "undamaged");
         let opened = open(damaged.clone()).map(|db| db.count());
         assert!(matches!(opened, Err(Error::Corrupt { .. })), "{opened:?}");
+    }
+}
+
+/// The log tells of clears that a manifest of before doesn't list, unless a checkpoint says that they need
+/// not be looked for.
+#[test]
+fn a_checkpoint_behind_clears_that_an_older_manifest_lacks_is_not_used() {
+    let storage = SimStorage::new(Disk::new(), true, 1);
+    let db = Db::open_on(Arc::new(storage.clone()), &key_value()).unwrap();
+    db.set(1, b"one").unwrap();
+    db.set(2, b"two").unwrap();
+    let older = storage.disk().read("MANIFEST").map(<[u8]>::to_vec);
+    db.clear().unwrap();
+    let cleared = db.last_commit().unwrap();
+    db.set(3, b"three").unwrap();
+    db.close().unwrap();
+    let disk = storage.disk();
+    for manifest in [disk.read("MANIFEST").map(<[u8]>::to_vec), older] {
+        for read_only in [true, false] {
+            let options = Options {
+                read_only,
+                ..key_value()
+            };
+            let storage = SimStorage::new(disk.with("MANIFEST", manifest.clone()), true, 1);
+            let db = Db::open_on(Arc::new(storage), &options).unwrap();
+            let history = db.history(1, 0).unwrap();
+            let history: Vec<_> = history.iter().map(|it| (it.commit, it.state)).collect();
+            assert_eq!(history, [(cleared, State::Deleted), (1, State::Live)]);
+            let then = db.snapshot_at(cleared).unwrap();
+            assert_eq!(then.count().unwrap(), 0);
+            assert_eq!(db.get(3).unwrap(), b"three");
+            assert_eq!(db.count().unwrap(), 1);
+        }
     }
 }
 
