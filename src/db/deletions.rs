@@ -105,11 +105,16 @@ impl Deletions {
     /// The records, of those that `lookup` has, that are deleted by the deletions from `from` on; `None` if one
     /// of those is a clear, or there is no memory for it: then searches go on meeting some in vain.
     fn records(&self, lookup: &Lookup, from: usize) -> Option<IdSet> {
-        let records = IdSet::new(u64::from(lookup.limit())).ok()?;
-        for deletion in self.waiting.iter().skip(from) {
-            let (id, _) = deletion.record?;
-            records.insert(id);
+        let deletions = || self.waiting.range(from..);
+        // Before anything is allocated: thousands of clears may wait for one snapshot.
+        if deletions().any(|deletion| deletion.record.is_none()) {
+            return None;
         }
+        let records = IdSet::new(u64::from(lookup.limit())).ok()?;
+        let ids = deletions().filter_map(|deletion| deletion.record);
+        ids.for_each(|(id, _)| {
+            records.insert(id);
+        });
         Some(records)
     }
 
