@@ -156,6 +156,9 @@ const _: () = {
 const SLOTS: usize = if cfg!(ourdb_shuttle) { 2 } else { 64 };
 /// A closed slot is that of the next handle but so many, at the earliest.
 const KEPT: u64 = SLOTS as u64;
+/// So many blocks without a free slot are looked through for a handle, while most slots are in use. While
+/// they aren't, the next free one may be further, but then there are many of them at once.
+const LOOKED_THROUGH: usize = 8;
 
 struct Block<H> {
     slots: [H; SLOTS],
@@ -171,11 +174,13 @@ impl<H: Handle> Block<H> {
     }
 }
 
-/// The slots of a kind. More are appended when so many handles are open at once. No lock: a child
-/// of `fork` may find any lock held forever.
+/// The slots of a kind. There are more when so many handles are open at once. No lock: a child of
+/// `fork` may find any lock held forever.
 pub(super) struct Table<H> {
     first: Block<H>,
     opened: AtomicU64,
+    closed: AtomicU64,
+    blocks: AtomicU64,
     /// The block in which a slot was found last; NULL before. Only a hint where to begin: with many
     /// handles open, those before it are in use.
     hint: AtomicPtr<Block<H>>,
@@ -186,8 +191,18 @@ impl<H: Handle> Table<H> {
         Table {
             first: Block::new(),
             opened: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            blocks: AtomicU64::new(1),
             hint: AtomicPtr::new(ptr::null_mut()),
         }
+    }
+
+    /// Whether more than three of four slots are in use.
+    fn is_nearly_full(&self) -> bool {
+        let [opened, closed, blocks] =
+            [&self.opened, &self.closed, &self.blocks].map(|count| count.load(Ordering::Relaxed));
+        let open = opened.saturating_sub(closed);
+        4 * open > 3 * blocks * SLOTS as u64
     }
 }
 
@@ -287,8 +302,10 @@ pub(super) unsafe fn retire<H: Handle>(handle: *mut H) -> Outcome<H::Content> {
         .map_err(|_| not_open(handle))?;
     // SAFETY: the state is `changing()`, by this thread alone.
     let content = unsafe { (*slot.content.get()).take() };
-    let opened = H::table().opened.load(Ordering::Relaxed);
+    let table = H::table();
+    let opened = table.opened.load(Ordering::Relaxed);
     slot.state.store(opened, Ordering::Release);
+    table.closed.fetch_add(1, Ordering::Relaxed);
     content.ok_or_else(|| not_open(handle))
 }
 
@@ -299,19 +316,24 @@ fn claim<H: Handle>() -> &'static H {
     // SAFETY: NULL, or a block that is the first or was published, and nobody frees.
     let hint = unsafe { table.hint.load(Ordering::Acquire).as_ref() };
     let begin = hint.unwrap_or(&table.first);
-    let mut block = begin;
+    let (mut block, mut looked_through) = (begin, 0);
     loop {
         if let Some(handle) = claim_in(block, opened) {
             let hint = ptr::from_ref(block).cast_mut();
             table.hint.store(hint, Ordering::Release);
             return handle;
         }
-        // Round to where it began.
-        // SAFETY: NULL, or a block that `append` published and nobody frees.
+        looked_through += 1;
+        // SAFETY: NULL, or a block that `insert_after` published and nobody frees.
         let next = unsafe { block.next.load(Ordering::Acquire).as_ref() };
-        block = next.unwrap_or(&table.first);
-        if ptr::eq(block, begin) {
-            block = append(begin);
+        // Round to where it began.
+        let next = next.unwrap_or(&table.first);
+        let is_enough = looked_through >= LOOKED_THROUGH && table.is_nearly_full();
+        if is_enough || ptr::eq(next, begin) {
+            block = insert_after(block);
+            table.blocks.fetch_add(1, Ordering::Relaxed);
+        } else {
+            block = next;
         }
     }
 }
@@ -330,20 +352,18 @@ fn claim_in<H: Handle>(block: &'static Block<H>, opened: u64) -> Option<&'static
     })
 }
 
-/// A new block of free slots, after the last one that comes after `block`.
-fn append<H: Handle>(mut block: &'static Block<H>) -> &'static Block<H> {
+/// A new block of free slots, after another one.
+fn insert_after<H: Handle>(block: &'static Block<H>) -> &'static Block<H> {
     let new = Box::into_raw(Box::new(Block::new()));
+    let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+    let mut next = block.next.load(failure);
     loop {
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let null = ptr::null_mut();
-        let last = match block.next.compare_exchange(null, new, success, failure) {
-            Ok(_) => new,
-            Err(next) => next,
-        };
-        // SAFETY: `new`, or a block that another thread published; nobody frees either.
-        block = unsafe { &*last };
-        if ptr::eq(last, new) {
-            return block;
+        // SAFETY: nobody frees it.
+        let inserted: &'static Block<H> = unsafe { &*new };
+        inserted.next.store(next, Ordering::Relaxed);
+        match block.next.compare_exchange(next, new, success, failure) {
+            Ok(_) => return inserted,
+            Err(other) => next = other,
         }
     }
 }
@@ -417,6 +437,30 @@ mod tests {
             };
             // Those that were open at once, and those that are kept.
             assert!(blocks().count() <= 3 + 2, "slots are used again");
+
+            // Wherever closed ones are among very many, they are used again.
+            const OPEN: usize = 400;
+            let mut handles: Vec<_> = (0..OPEN * SLOTS).map(|_| issue::<Own>(())).collect();
+            let most = blocks().count().max(OPEN * 4 / 3 + 2);
+            for closed in [0, OPEN / 3, OPEN - 20] {
+                for _ in 0..10 {
+                    let range = closed * SLOTS..(closed + 20) * SLOTS;
+                    for handle in &mut handles[range.clone()] {
+                        retire(*handle).unwrap();
+                    }
+                    for handle in &mut handles[range] {
+                        *handle = issue(());
+                    }
+                }
+                for _ in 0..10 * SLOTS {
+                    retire(issue::<Own>(())).unwrap();
+                }
+                let count = blocks().count();
+                assert!(count <= most, "{count} blocks, {most} expected at most");
+            }
+            for handle in handles {
+                retire(handle).unwrap();
+            }
         }
     }
 }
