@@ -250,17 +250,28 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
         Ok(())
     }
 
-    /// Names the data files that belong to the database and could not be opened.
+    /// Names the data files that belong to the database and could not be opened, or of which salvage reads
+    /// less than there was: up to that end nothing need be amiss.
     fn all_there(&mut self, manifest: &Manifest, extent: &Extent) {
         for file in &manifest.files {
-            let opened = |part: &Part| part.segment.number == file.number;
-            // Others a writer has begun since.
-            let known = extent.manifest.file(file.number).is_some();
-            if known && !extent.parts.iter().any(opened) {
-                let what = "the data file is missing, or its header is damaged";
-                self.damaged(&name(file.number), 0, what);
-                self.gap = true;
-            }
+            // Others a writer has begun since, and more in these.
+            let Some(known) = extent.manifest.file(file.number) else {
+                continue;
+            };
+            let mut parts = extent.parts.iter();
+            let (end, what) = match parts.find(|part| part.segment.number == file.number) {
+                None => (
+                    0,
+                    "the data file is missing, or its header is damaged".into(),
+                ),
+                Some(part) if part.end < u64::from(known.len) => {
+                    let what = "what can be read of the file ends here, and it had";
+                    (part.end, format!("{what} {} bytes", known.len))
+                }
+                Some(_) => continue,
+            };
+            self.damaged(&name(file.number), end, what);
+            self.gap = true;
         }
     }
 

@@ -361,6 +361,46 @@ fn the_check_of_a_salvaged_database_names_what_was_lost() {
     );
 }
 
+/// Also where it ends with a whole record.
+#[test]
+fn the_check_of_a_salvaged_database_names_a_file_that_was_cut() {
+    for compacted in [true, false] {
+        let directory = TempDirectory::new();
+        let db = Db::open(directory.path(), &options()).unwrap();
+        let len = 8 + RECORD_HEADER;
+        for id in 0..20u64 {
+            db.set(id as u32, &(id | 1 << 63).to_le_bytes()).unwrap();
+        }
+        if compacted {
+            db.compact(&Retention::default(), on).unwrap();
+        }
+        db.close().unwrap();
+        let name = if compacted { "1.db" } else { "0.db" };
+        let path = directory.path().join(name);
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(whole.len(), FILE_HEADER + 20 * len);
+        let salvage = Options {
+            salvage: true,
+            ..Options::default()
+        };
+        for end in FILE_HEADER..=whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            let db = Db::open(directory.path(), &salvage).unwrap();
+            let kept = ((end - FILE_HEADER) / len) as u64;
+            assert_eq!(db.count().unwrap(), kept, "{name} of {end} bytes");
+            let report = check(&db);
+            let is_whole = end == whole.len();
+            assert_eq!(
+                report.is_sound(),
+                is_whole,
+                "{name} of {end} bytes: {report}"
+            );
+            let mut files = report.damage.iter().map(|damage| &damage.file);
+            assert!(files.all(|file| file.ends_with(name)), "{report}");
+        }
+    }
+}
+
 #[test]
 fn progress_reaches_the_end_and_can_stop() {
     let directory = TempDirectory::new();
