@@ -14,6 +14,7 @@ use crate::base;
 use crate::bytes::collected;
 use crate::db::{Db, Extent, Part, World, superseded};
 use crate::error::{Error, Result};
+use crate::herolib;
 use crate::history::Chain;
 use crate::location::Location;
 use crate::log::record::{Head, Kind};
@@ -241,7 +242,10 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             }
             // That of a compaction since lists the files that came of it.
             Some(Some(manifest)) if manifest.generation > extent.generation => {}
-            Some(Some(manifest)) => self.all_there(&manifest, extent),
+            Some(Some(manifest)) => {
+                self.all_there(&manifest, extent);
+                self.misplaced(extent)?;
+            }
             // herolib's directory, which is opened for reading as it is, has none.
             Some(None) if extent.manifest.is_of_herolib() => {}
             Some(None) => self.damaged(MANIFEST, 0, "the file is gone"),
@@ -273,6 +277,28 @@ impl<'a, P: FnMut(u64, u64) -> ControlFlow<()>> Check<'a, P> {
             self.damaged(&name(file.number), end, what);
             self.gap = true;
         }
+    }
+
+    /// Names the data files of the database that lie under another number than their own. Salvage reads
+    /// nothing in them, and any other opening is refused as long as they are there.
+    fn misplaced(&mut self, extent: &Extent) -> Result<()> {
+        let files = herolib::readable_data_files(self.storage);
+        for file in self.pass("", 0, files)?.unwrap_or_default() {
+            let number = |part: &Part| part.segment.number;
+            let known = extent.parts.binary_search_by_key(&file.number, number);
+            if known.is_ok() {
+                continue;
+            }
+            // What can't be read, or was removed since, is none for sure.
+            let header = FileHeader::of(self.storage, file.number).ok().flatten();
+            let other =
+                header.filter(|header| header.uuid == extent.uuid && header.number != file.number);
+            if let Some(FileHeader { number, .. }) = other {
+                let what = format!("the header says that this is {}", name(number));
+                self.damaged(&name(file.number), 0, what);
+            }
+        }
+        Ok(())
     }
 
     /// What the log builds upon: all versions in files that are not part of the log. Whether it

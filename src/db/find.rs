@@ -47,10 +47,10 @@ impl Opening<'_> {
                         continue;
                     }
                     let header = self.header_of(file.number)?;
+                    let header = header
+                        .filter(|header| header.number == file.number && self.is_ours(header));
                     // Where a checkpoint stands for it nobody reads further.
-                    let is_its_own =
-                        |header: FileHeader| header.number == file.number && self.is_ours(&header);
-                    if !header.is_some_and(is_its_own) && !self.salvage() {
+                    if header.is_none() && !self.salvage() {
                         return Err(Error::corrupt(
                             storage.describe(&name(file.number)),
                             0,
@@ -79,6 +79,26 @@ impl Opening<'_> {
                         reserve(&mut self.leftovers, 1)?;
                         self.leftovers.push(file.number);
                         continue;
+                    }
+                    // Taken for a part of the log, it would end the log or, as the first one, begin it
+                    // with another commit; left alone, it would be refused after a compaction.
+                    let is_misplaced = |header: &FileHeader| {
+                        header.number != file.number && header.uuid == self.manifest.uuid
+                    };
+                    if let Some(header) = header.filter(is_misplaced) {
+                        if self.salvage() {
+                            continue;
+                        }
+                        return Err(Error::corrupt(
+                            storage.describe(&name(file.number)),
+                            0,
+                            format!(
+                                "the header says that this is {} of this database: a copy of it must \
+                                 be taken out of the directory, and what was renamed gets that name \
+                                 again",
+                                name(header.number)
+                            ),
+                        ));
                     }
                     if header.is_some() && !ours && !self.salvage() {
                         return Err(Error::corrupt(

@@ -1360,6 +1360,104 @@ fn a_checkpoint_is_used_only_where_its_data_files_are_listed() {
     }
 }
 
+/// A data file of the database under another number, over another data file or beside them all, is refused
+/// by name at the first opening. Salvage reads what is there without it, and the check names it.
+#[test]
+fn a_data_file_under_another_number_is_refused() {
+    for lookup in [LookupKind::Memory, LookupKind::Disk] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let options = Options {
+            file_size: 200,
+            lookup,
+            record_nr_max: 5000,
+            ..key_value()
+        };
+        let db = Db::open(path, &options).unwrap();
+        (0..6).for_each(|id| db.set(id, &[1; 100]).unwrap());
+        let log_alone = files(path);
+        db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+            .unwrap();
+        let compacted = files(path);
+        (0..6).for_each(|id| db.set(id, &[2; 100]).unwrap());
+        let killed = files(path);
+        db.close().unwrap();
+        let closed = files(path);
+        let log_begins = killed
+            .keys()
+            .find(|name| name.ends_with(".db") && !compacted.contains_key(*name));
+        let log_begins = log_begins.unwrap().as_str();
+        let compacted = compacted.keys().find(|name| name.ends_with(".db")).unwrap();
+
+        let cases = [
+            ("the log alone, behind all", &log_alone, "0.db", "9.db"),
+            ("killed, before all", &killed, log_begins, "0.db"),
+            ("killed, behind all", &killed, log_begins, "99.db"),
+            (
+                "killed, where the log begins",
+                &killed,
+                compacted,
+                log_begins,
+            ),
+            ("closed, before all", &closed, log_begins, "0.db"),
+            ("closed, behind all", &closed, log_begins, "99.db"),
+            (
+                "closed, where the log begins",
+                &closed,
+                compacted,
+                log_begins,
+            ),
+        ];
+        for (what, whole, from, to) in cases {
+            let what = format!("{what}: {from} as {to}, lookup {lookup:?}");
+            for has_checkpoint in [true, false] {
+                let mut whole = whole.clone();
+                if !has_checkpoint {
+                    whole.remove("index");
+                }
+                let content = whole[from].clone();
+                let mut changed = whole.clone();
+                changed.insert(to.to_owned(), content);
+                for read_only in [true, false] {
+                    let directory = TempDirectory::new();
+                    put(directory.path(), &changed);
+                    let as_well = Options {
+                        read_only,
+                        ..options.clone()
+                    };
+                    match Db::open(directory.path(), &as_well) {
+                        Err(Error::Corrupt { file, .. }) => {
+                            assert!(file.ends_with(&format!("/{to}")), "{what}: {file}");
+                        }
+                        other => panic!("{what}: {other:?}"),
+                    }
+                    assert!(files(directory.path()) == changed, "{what}");
+
+                    let salvage = Options {
+                        salvage: true,
+                        ..options.clone()
+                    };
+                    let db = Db::open(directory.path(), &salvage).expect(&what);
+                    let found = (0..6).filter(|&id| db.contains(id).is_ok_and(|found| found));
+                    assert_eq!(found.count(), 6, "{what}");
+                    let report = db.check(|_, _| ControlFlow::Continue(())).expect(&what);
+                    let mut damage = report.damage.iter();
+                    let is_named = damage.any(|one| one.file.ends_with(&format!("/{to}")));
+                    assert!(is_named, "{what}: {report}");
+                    drop(db);
+
+                    match whole.get(to) {
+                        Some(content) => fs::write(directory.path().join(to), content).unwrap(),
+                        None => fs::remove_file(directory.path().join(to)).unwrap(),
+                    }
+                    let db = Db::open(directory.path(), &as_well).expect(&what);
+                    assert_eq!(db.count().unwrap(), 6, "{what}");
+                }
+            }
+        }
+    }
+}
+
 /// A disk that fails in places: everything else is there, and what lies in those places is an error or missing.
 #[test]
 fn what_can_be_read_of_a_failing_disk_is_salvaged() {
