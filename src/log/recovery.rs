@@ -4,6 +4,7 @@
 //! record. If anything proves that what should be there had been on disk (the manifest, the
 //! checkpoint, a sync mark further on), it is damage and nothing is changed. Otherwise it is the
 //! torn end of writes that were never synced: the log ends with the last whole commit before it.
+//! But where the next data file says that it goes on from there, that place is none of the log's.
 
 use std::collections::BTreeSet;
 
@@ -205,6 +206,7 @@ pub(crate) fn replay(
         }
         if let Some((offset, why)) = replay.file(file, from, &mut outcome, &mut apply)?
             && !start.salvage
+            && !goes_on_behind(storage, uuid, &files[index..], offset, &outcome)?
         {
             broken = Some((index, offset, why));
             break;
@@ -261,6 +263,43 @@ pub(crate) fn replay(
     let behind = behind.filter(|&number| outcome.end.is_none_or(|end| end.file != number));
     outcome.behind = collected(behind)?;
     Ok(outcome)
+}
+
+/// Whether what breaks the log off in the first of `files`, at `offset`, is no part of it: the next one says
+/// that the log had ended before that, and went on in it. Somebody has appended something since, or a loss of
+/// power has brought back what was cut off.
+fn goes_on_behind(
+    storage: &dyn Storage,
+    uuid: &[u8; 16],
+    files: &[LogFile],
+    offset: u64,
+    outcome: &Outcome,
+) -> Result<bool> {
+    let Some((file, later)) = files.split_first() else {
+        return Ok(false);
+    };
+    let next = later.iter().find_map(|file| file.header);
+    let Some(next) = next.filter(|next| next.after == outcome.end) else {
+        return Ok(false);
+    };
+    // What proves that the log went on here comes first: a loss of power may have brought back a data file
+    // whose making had failed, too.
+    if find_sync_mark(storage, uuid, file, offset, outcome.end)?.is_some() {
+        return Ok(false);
+    }
+    let commit = outcome.commit.saturating_add(1);
+    if next.first_commit == commit {
+        return Ok(true);
+    }
+    // No crash does that.
+    Err(Error::corrupt(
+        storage.describe(&name(next.number)),
+        0,
+        format!(
+            "the data file goes on where the log before it ends, with commit {} in place of {commit}",
+            next.first_commit
+        ),
+    ))
 }
 
 fn unfinished(storage: &dyn Storage, uuid: &[u8; 16], files: &[LogFile]) -> Result<Vec<u16>> {

@@ -340,8 +340,8 @@ impl Tail {
                 return Err(self.failed("cut", log, error));
             }
             active.remains = false;
-            // Where the log goes on in another file, what was cut off must not come back: behind it
-            // that file would not be found.
+            // Where the log goes on in another file, what was cut off must not come back whole:
+            // behind it that file would not be found.
             active.change(active.end);
         }
         Ok(())

@@ -1121,7 +1121,7 @@ fn the_highest_number_in_somebody_elses_hands_uses_up_none() {
     assert_eq!(fs::read(path.join("65535.db")).unwrap(), b"somebody's");
 }
 
-/// A manifest with the checksum that its bytes have now.
+/// A manifest, or the header of a data file, with the checksum that its bytes have now.
 fn with_crc(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.len() - 4;
     let crc = crc32fast::hash(&bytes[..end]);
@@ -1456,6 +1456,173 @@ fn a_data_file_under_another_number_is_refused() {
             }
         }
     }
+}
+
+/// What somebody appends to a data file behind which the log goes on in the next one ends no log, for nobody
+/// who reads it. What he has appended stays.
+#[test]
+fn the_log_goes_on_behind_what_others_append_to_a_finished_data_file() {
+    const IDS: u32 = 20;
+    let on = |_, _| ControlFlow::Continue(());
+    for closed_between in [false, true] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let options = Options {
+            file_size: 300,
+            ..key_value()
+        };
+        let mut db = Db::open(path, &options).unwrap();
+        for id in 0..IDS {
+            if closed_between && id == IDS / 2 {
+                db.close().unwrap();
+                db = Db::open(path, &options).unwrap();
+            }
+            db.set(id, &[id as u8; 100]).unwrap();
+            db.set_many(&[(id, b"one".as_slice()), (IDS + id, &[9; 100])])
+                .unwrap();
+        }
+        let last = db.last_commit().unwrap();
+        let killed = files(path);
+        let finished = (0..).map(|number| format!("{number}.db"));
+        let mut finished: Vec<_> = finished
+            .take_while(|name| killed.contains_key(name))
+            .collect();
+        finished.pop();
+        assert!(finished.len() > 10, "{finished:?}");
+
+        let record = &killed["0.db"][FILE_HEADER..FILE_HEADER + RECORD_HEADER + 100];
+        let by_herolib = [
+            &[5, 0, 0x86, 0xa6, 0x10, 0x36, 0, 0, 0, 0, 0, 0],
+            b"hello".as_slice(),
+        ];
+        let zeros_first = [&[0; 5000], b"x".as_slice()].concat();
+        for appended in [&by_herolib.concat()[..], &[0xee; 3], record, &zeros_first] {
+            for name in &finished {
+                let what = format!(
+                    "{} bytes behind {name}, closed between: {closed_between}",
+                    appended.len()
+                );
+                let directory = TempDirectory::new();
+                let path = directory.path();
+                put(path, &killed);
+                let content = [&killed[name][..], appended].concat();
+                fs::write(path.join(name), &content).unwrap();
+                let reader = Options {
+                    read_only: true,
+                    ..Options::default()
+                };
+                let assert_whole = |db: &Db, last: u64| {
+                    assert_eq!(db.last_commit().expect(&what), last, "{what}");
+                    for id in 0..IDS {
+                        assert_eq!(db.get(id).expect(&what), b"one", "{what}");
+                        assert_eq!(db.history(id, 0).expect(&what).len(), 2, "{what}");
+                        assert_eq!(db.get(IDS + id).expect(&what), [9; 100], "{what}");
+                    }
+                    let report = db.check(on).expect(&what);
+                    assert!(report.is_sound(), "{what}: {report}");
+                };
+                let reader = Db::open(path, &reader).expect(&what);
+                assert_whole(&reader, last);
+                let db = Db::open(path, &options).expect(&what);
+                assert_whole(&db, last);
+
+                let copies = [(); 2].map(|()| TempDirectory::new());
+                db.backup(copies[0].path(), on).expect(&what);
+                let backup = Db::open(copies[0].path(), &options).expect(&what);
+                assert_whole(&backup, last);
+                let receiver = Db::open(copies[1].path(), &options).expect(&what);
+                receiver
+                    .apply(&db.changes(0, usize::MAX).expect(&what).0)
+                    .expect(&what);
+                assert_whole(&receiver, last);
+
+                db.set(99, b"later").expect(&what);
+                reader.refresh().expect(&what);
+                assert_whole(&reader, last + 1);
+                db.close().expect(&what);
+                assert_eq!(fs::read(path.join(name)).unwrap(), content, "{what}");
+                let db = Db::open(path, &options).expect(&what);
+                assert_whole(&db, last + 1);
+                assert_eq!(fs::read(path.join(name)).unwrap(), content, "{what}");
+                let mut torn = files(path).into_keys();
+                assert!(!torn.any(|name| name.starts_with("torn")), "{what}");
+            }
+        }
+    }
+}
+
+/// A key-value database of three data files or more, killed, and nothing of it synced.
+fn killed_in_data_files() -> Files {
+    let directory = TempDirectory::new();
+    let options = Options {
+        file_size: 300,
+        ..key_value()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
+    (0..9).for_each(|id| db.set(id, &[1; 100]).unwrap());
+    let killed = files(directory.path());
+    assert!(killed.contains_key("2.db"));
+    killed
+}
+
+/// What a writer of that database appends to `0.db` where it goes on in there: a commit of two records, and
+/// the mark of its sync.
+fn appended_to_the_first(killed: &Files) -> Vec<u8> {
+    let mut first = killed.clone();
+    first.retain(|name, _| name == "0.db" || !name.ends_with(".db"));
+    let directory = TempDirectory::new();
+    put(directory.path(), &first);
+    let options = Options {
+        file_size: 1 << 20,
+        sync: Sync::Commit,
+        ..key_value()
+    };
+    let db = Db::open(directory.path(), &options).unwrap();
+    db.set_many(&[(100, &[2; 50]), (101, &[3; 50])]).unwrap();
+    let appended = files(directory.path()).remove("0.db").unwrap();
+    let end = killed["0.db"].len() + 3 * RECORD_HEADER + 100;
+    assert_ne!(appended[end - RECORD_HEADER..end], [0; RECORD_HEADER]);
+    appended[killed["0.db"].len()..end].to_vec()
+}
+
+/// A commit that failed may come back behind the end of a data file, in part: it was cut off, and the log went
+/// on in the next file before that was on disk.
+#[test]
+fn the_log_goes_on_behind_what_is_left_of_a_failed_commit() {
+    let killed = killed_in_data_files();
+    let appended = appended_to_the_first(&killed);
+    for len in [1, RECORD_HEADER, RECORD_HEADER + 50, 2 * RECORD_HEADER + 99] {
+        let mut files = killed.clone();
+        let first = files.get_mut("0.db").unwrap();
+        first.extend_from_slice(&appended[..len]);
+        let directory = TempDirectory::new();
+        put(directory.path(), &files);
+        let db = Db::open(directory.path(), &key_value()).expect("an open database");
+        assert_eq!((db.last_commit().unwrap(), db.count().unwrap()), (9, 9));
+        assert!((0..9).all(|id| db.get(id).is_ok_and(|value| value == [1; 100])));
+        assert!(!db.contains(100).unwrap(), "{len} bytes");
+    }
+}
+
+/// The next data file can't say that the log had ended where a sync mark proves that it went on, nor which
+/// commit came before it against what is there.
+#[test]
+fn a_data_file_that_does_not_fit_the_end_of_the_one_before_is_damage() {
+    let killed = killed_in_data_files();
+    let mut appended = appended_to_the_first(&killed);
+    appended[RECORD_HEADER] ^= 1;
+    let mut marked = killed.clone();
+    let first = marked.get_mut("0.db").unwrap();
+    first.extend_from_slice(&appended);
+    assert_refused(&marked, "a damaged record before a sync mark");
+
+    let mut other = killed;
+    other.get_mut("0.db").unwrap().extend_from_slice(b"x");
+    let second = other.get_mut("1.db").unwrap();
+    second[44] += 1;
+    let header = with_crc(second[..FILE_HEADER].to_vec());
+    second[..FILE_HEADER].copy_from_slice(&header);
+    assert_refused(&other, "another commit in the header");
 }
 
 /// A disk that fails in places: everything else is there, and what lies in those places is an error or missing.
