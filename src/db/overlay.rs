@@ -25,7 +25,7 @@ pub(super) struct Overlay {
 #[derive(Debug, Default)]
 struct Known {
     /// Ids that searches went over, because the transaction has deleted what was there.
-    gone: Ranges<()>,
+    gone: Ranges,
     /// By how many records there are more than in the snapshot, and how many erasures there were by then:
     /// one of them may have been of a record that the transaction has deleted. `None`: nobody has asked.
     more: Option<(i64, u64)>,
@@ -98,7 +98,7 @@ impl Overlay {
         let mut theirs = nearest;
         let mut next = Some(from);
         while let Some(at) = next {
-            if let Some((low, high, ())) = known.gone.around(at) {
+            if let Some((low, high)) = known.gone.around(at) {
                 next = beyond(low, high);
                 continue;
             }
@@ -120,7 +120,7 @@ impl Overlay {
             match own {
                 Some((&own, None)) if own == id => {
                     let (low, high) = (at.min(id), at.max(id));
-                    known.gone.add(low, high, (), |(), ()| ());
+                    known.gone.add(low, high);
                     next = beyond(low, high);
                 }
                 _ => return Ok(Some(id)),

@@ -1,6 +1,6 @@
 //! What a transaction has read, and whether somebody has changed it since.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::World;
@@ -16,10 +16,13 @@ use crate::sync::OnceLock;
 /// The records that a transaction has read, found or not.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// Single ones, and whether they were found.
-    points: HashMap<u32, bool, FixedHasher>,
-    /// All from an id to another one, and whether anything was found there.
-    ranges: Ranges<bool>,
+    /// Single ones.
+    points: HashSet<u32, FixedHasher>,
+    /// All from an id to another one.
+    ranges: Ranges,
+    /// Whether anything was found in either: all that a clear asks, of which there may be many. What was
+    /// found, and is erased since, was found.
+    found: bool,
     /// What scans that are open have read: first and last id, and whether anything was found. They grow
     /// in place.
     scans: Vec<Option<(u32, u32, bool)>>,
@@ -36,14 +39,15 @@ impl Reads {
         self.points.try_reserve(1).map_err(|_| Error::OutOfMemory {
             what: format!("{} records that were read", self.points.len()).into(),
         })?;
-        // Once found, and since erased, it is read as not there.
-        *self.points.entry(id).or_default() |= found;
+        self.points.insert(id);
+        self.found |= found;
         Ok(())
     }
 
     /// All ids `from..=to` were looked at.
     pub(super) fn range(&mut self, from: u32, to: u32, found: bool) {
-        self.ranges.add(from, to, found, |one, other| one | other);
+        self.ranges.add(from, to);
+        self.found |= found;
     }
 
     /// The place of a scan that begins.
@@ -80,14 +84,12 @@ impl Reads {
     fn concerns(&self, head: &Head, was_live: impl FnOnce() -> Result<bool>) -> Result<bool> {
         if head.kind == Kind::Clear {
             // It changed what was there.
-            let mut ranges = self.ranges.values();
-            let found = self.points.values().any(|&found| found) || ranges.any(|found| found);
-            return Ok(found && !planted!(clear_not_checked));
+            return Ok(self.found && !planted!(clear_not_checked));
         }
         if head.kind == Kind::Empty {
             return Ok(false);
         }
-        let is_read = self.points.contains_key(&head.id)
+        let is_read = self.points.contains(&head.id)
             || (self.ranges.around(head.id).is_some() && !planted!(ranges_not_checked));
         match head.kind {
             // What was not there isn't there after an erasure either.
@@ -97,8 +99,16 @@ impl Reads {
     }
 
     /// Refuses if anything that was read, as of commit `begin`, was changed by a commit after `since`, and
-    /// moves `since` to the end of what was looked through. Nothing may be overwritten meanwhile.
-    pub(super) fn check(&mut self, begin: u64, since: &mut Since) -> Result<()> {
+    /// moves `since` to the end of what was looked through. Nothing may be overwritten meanwhile but in
+    /// `between`, which is called after each head. What is overwritten there changes no answer: lengths stay,
+    /// so that the next head is where it was, and an erased version says as the value did that it is of its
+    /// record, had a value, and when it came.
+    pub(super) fn check(
+        &mut self,
+        begin: u64,
+        since: &mut Since,
+        mut between: impl FnMut(),
+    ) -> Result<()> {
         self.free.clear();
         for (from, to, found) in std::mem::take(&mut self.scans).into_iter().flatten() {
             self.range(from, to, found);
@@ -108,6 +118,7 @@ impl Reads {
         }
         since.each(|world, place, head| {
             if !self.concerns(head, || world.was_live(begin, place.location(), head))? {
+                between();
                 return Ok(());
             }
             let what = match head.kind {
@@ -238,7 +249,28 @@ mod tests {
         assert!(!is_concerned(&reads, Kind::Clear, 0));
         assert!(is_concerned(&reads, Kind::Delete, 7) && !is_concerned(&reads, Kind::Put, 6));
         reads.point(8, true).unwrap();
+        // It is erased since, and not found any more.
+        reads.point(8, false).unwrap();
         assert!(is_concerned(&reads, Kind::Clear, 0));
+    }
+
+    #[test]
+    fn a_clear_concerns_what_was_found_in_a_range_or_by_a_scan() {
+        for found in [false, true] {
+            let mut reads = Reads::default();
+            reads.range(10, 20, found);
+            // It becomes one with another one, in which nothing was found.
+            reads.range(5, 30, false);
+            assert_eq!(is_concerned(&reads, Kind::Clear, 0), found);
+
+            let mut reads = Reads::default();
+            let scan = reads.begin_scan().unwrap();
+            reads.scanned(scan, 10, 12, false);
+            reads.scanned(scan, 10, 20, found);
+            reads.end_scan(scan);
+            reads.range(15, 15, false);
+            assert_eq!(is_concerned(&reads, Kind::Clear, 0), found);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::snapshot::Snapshot;
 use super::{Db, Shared};
 use crate::bytes::reserve_exact;
 use crate::error::{Error, Neighbour, NotFound, Result};
-use crate::log::record::Kind;
+use crate::log::record::{HEAD, Kind};
 use crate::log::tail::NewRecord;
 use crate::planted::planted;
 
@@ -315,17 +315,20 @@ impl Txn {
         if !writes.is_empty() {
             shared.check_writable("commit")?;
         }
-        // Most of it without the lock, so that a long transaction doesn't hold up the others.
+        // Most of it without the lock, so that a long transaction doesn't hold up the others; nor those who
+        // wait with the lock for an erasure that this one holds off.
         {
-            let _held_off = shared.erasures.hold_off();
-            reads.check(snapshot.at, &mut work.since)?;
+            let mut held_off = shared.erasures.hold_off_by_turns();
+            let between = || held_off.go_on(HEAD as u64);
+            reads.check(snapshot.at, &mut work.since, between)?;
         }
         let mut records = Vec::new();
         reserve_exact(&mut records, writes.len())?;
         let mut writer = shared.writer_to_commit();
         if !planted!(checked_before_the_lock_only) {
             let _held_off = shared.erasures.hold_off();
-            reads.check(snapshot.at, &mut work.since)?;
+            // Everybody would wait for an erasure's turn, and what is left is little.
+            reads.check(snapshot.at, &mut work.since, || ())?;
         }
         let world = shared.read();
         for (&id, value) in writes.iter() {
