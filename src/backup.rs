@@ -51,8 +51,8 @@ impl Db {
     ///
     /// `progress` is told how many bytes are copied and how many are to be, at the beginning, every
     /// few MiB, and when all are copied. It may use the database, but not erase: erasures wait for
-    /// the end of the backup. Where it breaks, the answer is
-    /// [`Error::Cancelled`].
+    /// the end of the backup. Nor may it wait for a backup that another thread begins, which lets an
+    /// erasure go first that waits already. Where it breaks, the answer is [`Error::Cancelled`].
     ///
     /// After a failure, a crash or a cancellation the directory holds the earlier backup, or
     /// opening it says that the backup is unfinished; making the backup again completes it. Only
@@ -87,7 +87,7 @@ impl Db {
         destination: Arc<dyn Storage>,
         mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<()> {
-        let _no_erasure = self.without_erasures()?;
+        let _no_erasure = self.without_erasures_for_long()?;
         for _ in 0..MOST_ATTEMPTS {
             if self.copy_to(&destination, &mut progress)? {
                 return Ok(());

@@ -143,6 +143,12 @@ impl Db {
         }
     }
 
+    /// As [`Db::without_erasures`], for who may take long.
+    pub(crate) fn without_erasures_for_long(&self) -> Result<NoErasure<'_>> {
+        self.shared.check_process()?;
+        self.shared.erasures.none_for_long()
+    }
+
     /// Erases a record: it and all its versions become unreadable at once, for snapshots and scans
     /// that are open, too, and their bytes are overwritten with zeros in every data file before
     /// this returns. What remains is the erasure, a version of [`State::Erased`], and of each
@@ -157,9 +163,10 @@ impl Db {
     /// overwriting fails the handle stops writing, as after a failed sync, and the next opening for
     /// writing finishes it. Bytes in `torn-*` files and in copies made elsewhere stay.
     ///
-    /// It waits for reads that began before and for a backup that is being made, and is refused with
+    /// It waits for reads that began before and for backups that are being made, and is refused with
     /// [`Error::Busy`] within one: in the closure of a `get_with`, of any database, and in that of a
-    /// [`Db::backup`] of this one. Where a compaction is at its end, it waits for that too.
+    /// [`Db::backup`] of this one. Backups that begin meanwhile wait for it. Where a compaction is at its
+    /// end, it waits for that too.
     ///
     /// Cost: reads the heads of all versions, with 50 to 150 bytes of memory for each; six syncs and one
     /// per data file that they lie in, and beside a compaction one of what that has copied since its last

@@ -31,15 +31,22 @@ pub(super) struct Erasures {
 const AT_ONCE: u64 = if cfg!(ourdb_shuttle) { 1 } else { 1 << 20 };
 const PER_VERSION: u64 = 1 << 8;
 
-/// There is one erasure at a time, and none while backups are made and compactions end.
+/// There is one erasure at a time, and none while backups are made and compactions end. Who erases all the
+/// time lets those go first who waited for an erasure to end; backups that overlap all the time let one
+/// erasure go first that waits for their ends.
 #[derive(Debug, Default)]
 struct Turns {
     erasing: bool,
+    /// How many erasures have ended.
+    ended: u64,
+    /// How many wait to erase.
+    erasers: usize,
     /// Threads that have it that there is none.
     without: Vec<usize>,
-    /// How many wait for that. Whoever erases lets them go first, or one who does so all the time would
-    /// never let them.
+    /// How many wait for the end of an erasure: of the one that is under way, or is to go first.
     waiting: usize,
+    /// How many of them it has ended for. They go before the next one.
+    next: usize,
 }
 
 /// The turn of one who erases.
@@ -47,7 +54,11 @@ pub(super) struct Turn<'a>(&'a Erasures);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.turns().erasing = false;
+        let mut turns = self.0.turns();
+        turns.erasing = false;
+        turns.ended += 1;
+        turns.next = turns.waiting;
+        drop(turns);
         self.0.turn_ended.notify_all();
     }
 }
@@ -109,15 +120,17 @@ impl Erasures {
     /// Waits until nobody erases or makes a backup; refused if this thread itself makes one.
     pub(super) fn turn(&self) -> Result<Turn<'_>> {
         let mut turns = self.turns();
-        while turns.erasing || turns.waiting > 0 || !turns.without.is_empty() {
-            // It is not told anything by a compaction that ends.
-            if turns.without.contains(&this_thread()) {
-                return Err(Error::Busy {
-                    what: "this thread makes a backup, whose end an erasure would wait for".into(),
-                });
-            }
+        // A compaction that ends tells nobody of it.
+        if turns.without.contains(&this_thread()) {
+            return Err(Error::Busy {
+                what: "this thread makes a backup, whose end an erasure would wait for".into(),
+            });
+        }
+        turns.erasers += 1;
+        while turns.erasing || turns.next > 0 || !turns.without.is_empty() {
             turns = wait(&self.turns, turns, &self.turn_ended);
         }
+        turns.erasers -= 1;
         turns.erasing = true;
         Ok(Turn(self))
     }
@@ -127,22 +140,49 @@ impl Erasures {
         self.turns().erasing
     }
 
-    /// Waits until nobody erases; refused where that one waits for this thread.
+    /// Waits until nobody erases, for who has it so for long, and others after him perhaps: one erasure goes
+    /// first that waits already, unless it waits for this very thread. Refused within a read, for which it
+    /// would wait.
+    pub(super) fn none_for_long(&self) -> Result<NoErasure<'_>> {
+        if grace::is_reading() {
+            return Err(within_a_read());
+        }
+        let turns = self.turns();
+        let lets_go_first = turns.erasers > 0 && !turns.without.contains(&this_thread());
+        Ok(self.none_after(turns, lets_go_first))
+    }
+
+    /// Waits until nobody erases, for who has it so for a short time: an erasure that only waits stays
+    /// behind, for it may wait for backups, for as long as those take, and one of them for this. Refused
+    /// where the erasure waits for this thread.
     pub(super) fn none(&self) -> Result<NoErasure<'_>> {
-        let mut turns = self.turns();
+        let turns = self.turns();
         if turns.erasing && grace::is_reading() {
             return Err(within_a_read());
         }
-        turns.waiting += 1;
-        while turns.erasing {
-            turns = wait(&self.turns, turns, &self.turn_ended);
+        Ok(self.none_after(turns, false))
+    }
+
+    /// Waits for the end of the erasure that is under way, or is to go first.
+    fn none_after<'a>(
+        &'a self,
+        mut turns: MutexGuard<'a, Turns>,
+        lets_go_first: bool,
+    ) -> NoErasure<'a> {
+        if turns.erasing || lets_go_first {
+            let ended = turns.ended;
+            turns.waiting += 1;
+            while turns.ended == ended {
+                turns = wait(&self.turns, turns, &self.turn_ended);
+            }
+            turns.waiting -= 1;
+            turns.next -= 1;
         }
-        turns.waiting -= 1;
         turns.without.push(this_thread());
-        Ok(NoErasure {
+        NoErasure {
             erasures: self,
             fork_generation: fork::generation(),
-        })
+        }
     }
 
     /// Nothing is overwritten as long as this is held. Not for long, not twice in a thread, and not while
@@ -240,6 +280,40 @@ mod tests {
             });
             let order = order.into_inner().expect("no panic");
             assert_eq!(order, ["none", "erasure"]);
+        }
+    }
+
+    #[test]
+    fn backups_that_overlap_let_an_erasure_go_first_that_waits() {
+        for _ in 0..100 {
+            let erasures = Erasures::default();
+            let order = Mutex::new(Vec::new());
+            let note = |what| order.lock().expect("no panic").push(what);
+            thread::scope(|scope| {
+                let first = erasures.none_for_long().expect("nobody reads");
+                scope.spawn(|| {
+                    let turn = erasures.turn().expect("a turn");
+                    note("erasure");
+                    drop(turn);
+                });
+                while erasures.turns().erasers == 0 {
+                    thread::yield_now();
+                }
+                let second = scope.spawn(|| {
+                    let _second = erasures.none_for_long().expect("nobody reads");
+                    note("backup");
+                });
+                while erasures.turns().waiting == 0 && !second.is_finished() {
+                    thread::yield_now();
+                }
+                // What the erasure waits for, or may wait for, has no need to wait for it.
+                drop(erasures.none_for_long().expect("nobody reads"));
+                let short = || drop(erasures.none().expect("nobody reads"));
+                scope.spawn(short).join().expect("no panic");
+                drop(first);
+            });
+            let order = order.into_inner().expect("no panic");
+            assert_eq!(order, ["erasure", "backup"]);
         }
     }
 }
