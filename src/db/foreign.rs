@@ -6,12 +6,11 @@
 
 use super::opening::Opening;
 use super::takeover::{Adoption, entries_of, frozen_len, known_dump};
+use super::zeroed::Zeroed;
 use crate::bytes::{collected, reserve};
 use crate::error::{Error, Result};
 use crate::herolib::{self, Appended, Presence};
-use crate::location::Location;
 use crate::log::record::{HEAD, HEROLIB_HEADER, Head, Seed};
-use crate::log::recovery::{self, Start};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, name};
 use crate::lookup::{Entry, Lookup};
@@ -251,17 +250,16 @@ impl Opening<'_> {
         let gone = before
             .entries()
             .filter(|(id, entry)| entry.is_live() && !is_there(id));
-        let mut log_is_whole = None;
-        let mut is_deleted = |place| self.is_deleted(&files, place, &mut log_is_whole);
+        let mut zeroed = Zeroed::new(storage, &self.manifest.uuid, &files)?;
         let mut deleted_since = None;
         for (id, entry) in gone {
-            if is_deleted(entry.location())? {
+            if zeroed.is_deleted(entry.location())? {
                 continue;
             }
             // It stays where herolib wrote a newer one and zeroed that.
             let left = match deleted_since {
                 Some(left) => left,
-                None => self.deleted_since(&files, entries, &mut is_deleted)?,
+                None => self.deleted_since(&files, entries, &mut zeroed)?,
             };
             if left == 0 {
                 return Err(damaged(format!("the dump lacks id {id}")));
@@ -278,43 +276,12 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Whether herolib has zeroed the record at `place`.
-    fn is_deleted(
-        &self,
-        files: &[herolib::DataFile],
-        place: Location,
-        log_is_whole: &mut Option<bool>,
-    ) -> Result<bool> {
-        let storage = &**self.storage;
-        if is_zeroed(storage, place.file, place.position)? {
-            return Ok(true);
-        }
-        // In V it may be that place of another data file that gets zeroed. Zeros that are part of a
-        // log without damage are none of herolib's.
-        for file in files {
-            if !is_zeroed(storage, file.number, place.position)? {
-                continue;
-            }
-            let is_log = self
-                .log_files
-                .iter()
-                .any(|log| log.number == file.number && u64::from(place.position) < log.len);
-            if is_log && log_is_whole.is_none() {
-                *log_is_whole = Some(self.log_is_whole()?);
-            }
-            if !is_log || *log_is_whole == Some(false) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// How many of the records that herolib has appended it may have deleted again.
     fn deleted_since(
         &self,
         files: &[herolib::DataFile],
         entries: &[(u32, Entry)],
-        mut is_deleted: impl FnMut(Location) -> Result<bool>,
+        zeroed: &mut Zeroed<'_>,
     ) -> Result<u64> {
         let storage = &**self.storage;
         let known_len = |number| self.manifest.file(number).map_or(1, |known| known.len);
@@ -333,33 +300,13 @@ impl Opening<'_> {
             herolib::appended(storage, files, file.number, from, &live, |found| {
                 let is_one = match found {
                     Appended::Zeros => true,
-                    Appended::Gone(place) => is_deleted(place)?,
+                    Appended::Gone(place) => zeroed.is_deleted(place)?,
                 };
                 count += u64::from(is_one);
                 Ok(())
             })?;
         }
         Ok(count)
-    }
-
-    /// Whether nothing in the log, as it was closed, is damaged.
-    fn log_is_whole(&self) -> Result<bool> {
-        let first = self.log_files.iter().find_map(|file| file.header);
-        let start = Start {
-            from: None,
-            commit: first.map_or(0, |header| header.first_commit.saturating_sub(1)),
-            time_us: 0,
-            synced: None,
-            salvage: false,
-            follows: false,
-        };
-        let uuid = &self.manifest.uuid;
-        let replayed = recovery::replay(&**self.storage, uuid, &self.log_files, &start, |_| Ok(()));
-        match replayed {
-            Ok(outcome) => Ok(!outcome.torn && outcome.commit == self.manifest.commit),
-            Err(Error::Corrupt { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     fn foreign_changes(&self) -> Result<Foreign> {
@@ -408,27 +355,6 @@ impl Opening<'_> {
         } else {
             Foreign::Nobody
         })
-    }
-}
-
-/// Whether herolib has zeroed a record at `position` of a data file.
-fn is_zeroed(storage: &dyn Storage, number: u16, position: u32) -> Result<bool> {
-    let name = name(number);
-    let mut header = [0xff; herolib::record::HEADER];
-    let read = storage
-        .open(&name, Access::Read)
-        .and_then(|file| file.read_at(u64::from(position), &mut header));
-    match read {
-        Ok(()) => Ok(header.iter().all(|&byte| byte == 0)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound
-            ) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(Error::from_io("read", storage.describe(&name), error)),
     }
 }
 

@@ -42,6 +42,7 @@ mod ticker;
 mod txn;
 mod world;
 mod write;
+mod zeroed;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What herolib has appended to a data file, and what it has deleted of that again.
 
 use super::reader::ReadRecord;
-use super::record::HEADER;
+use super::record::{HEADER, Header};
 use super::{DataFile, data_file_name};
 use crate::error::Result;
 use crate::location::Location;
@@ -39,20 +39,20 @@ pub(crate) fn appended(
             position,
         };
         let is_live = || live.binary_search(&place).is_ok();
-        let header = reader.header(at)?;
-        if let Some(header) = header.filter(|header| is_there(files, header.previous)) {
-            if (header.size > 0 || is_live()) && reader.value_holds(at, &header)? {
-                if !is_live() {
-                    found(Appended::Gone(place))?;
-                }
-                at += header.record_len();
-                zeros = 0;
-                continue;
-            }
-            // Maybe an empty value: too little tells it by to pass over it.
-            if header.describes(b"") && !header.previous.is_none() {
+        if let Some(header) = record_at(&mut reader, files, at, is_live)? {
+            if !is_live() {
                 found(Appended::Gone(place))?;
             }
+            at += header.record_len();
+            zeros = 0;
+            continue;
+        }
+        // Maybe an empty value: too little tells it by to pass over it.
+        let header = reader.header(at)?.filter(|header| header.describes(b""));
+        if header
+            .is_some_and(|header| !header.previous.is_none() && is_there(files, header.previous))
+        {
+            found(Appended::Gone(place))?;
         }
         let is_zero = reader.bytes(at, 1)? == [0];
         zeros = if is_zero { zeros + 1 } else { 0 };
@@ -63,6 +63,21 @@ pub(crate) fn appended(
         at += 1;
     }
     Ok(())
+}
+
+/// The header of the record at `at`, if one that holds stands there. That an empty value does, too little
+/// tells, unless it `is_live`.
+pub(crate) fn record_at(
+    reader: &mut Reader,
+    files: &[DataFile],
+    at: u64,
+    is_live: impl Fn() -> bool,
+) -> Result<Option<Header>> {
+    let Some(header) = reader.header(at)? else {
+        return Ok(None);
+    };
+    let may_hold = is_there(files, header.previous) && (header.size > 0 || is_live());
+    Ok((may_hold && reader.value_holds(at, &header)?).then_some(header))
 }
 
 /// Whether a record can have `previous` before it; not to compute the CRC of whatever follows a byte.

@@ -36,7 +36,7 @@ use crate::bytes::reserve;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::storage::{Access, Storage, is_refused};
-pub(crate) use appended::{Appended, appended};
+pub(crate) use appended::{Appended, appended, record_at};
 pub(crate) use dump::{
     DumpStamp, Presence, dump_modified_ns, presence, read_dump, remove_dump, stamp, write_dump,
 };

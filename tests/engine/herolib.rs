@@ -899,6 +899,124 @@ fn a_dump_that_lacks_more_than_herolib_deleted_is_refused() {
     }
 }
 
+/// Which data files a database has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Files {
+    Log,
+    Compacted,
+    /// Of ours, and gone on with by herolib.
+    Frozen,
+    Herolibs,
+}
+
+/// A database of several data files. In the first is a value of zeros, and zeros stand in the last one of ours
+/// where the record of an empty value begins it: at the places of records in the others.
+fn zeros_among_others(path: &Path, files: Files) -> Contents {
+    let key_value = Settings::DEFAULT.key_value();
+    let mut values = vec![vec![0; 3000]];
+    values.extend((2..=5).map(|id| vec![b'0' + id; 100]));
+    if files == Files::Herolibs {
+        let mut written = Written::new(path, key_value.file_size(200), Port::V);
+        (1..)
+            .zip(&values)
+            .for_each(|(id, value)| written.set(id, value));
+        written.db.close();
+        let db = open(path);
+        db.set(7, b"ours").unwrap();
+        db.close().unwrap();
+        written.contents.insert(7, vec![b"ours".to_vec()]);
+        return written.contents;
+    }
+    values.push(Vec::new());
+    let options = Options {
+        key_value: true,
+        file_size: 300,
+        ..Options::default()
+    };
+    let db = Db::open(path, &options).unwrap();
+    let mut contents = Contents::new();
+    for (id, value) in (1..).zip(values) {
+        db.set(id, &value).unwrap();
+        contents.insert(id, vec![value]);
+    }
+    if files == Files::Compacted {
+        db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+            .unwrap();
+    }
+    db.close().unwrap();
+    if files == Files::Frozen {
+        let mut v = Herolib::open(path, key_value, Port::V).unwrap();
+        v.set(7, b"V's").unwrap();
+        v.close();
+        contents.insert(7, vec![b"V's".to_vec()]);
+        open(path).close().unwrap();
+    }
+    contents
+}
+
+#[test]
+fn zeros_that_belong_to_a_record_are_not_what_v_left_of_another() {
+    for files in [Files::Log, Files::Compacted, Files::Frozen, Files::Herolibs] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let contents = zeros_among_others(path, files);
+        let dump = path.join("lookup_dump.db/data");
+        let whole = fs::read(&dump).unwrap();
+        let without = |id: u8| whole.chunks(10).filter(move |entry| entry[0] != id);
+        let mut cut: Vec<(u8, Vec<u8>)> = (1..=5)
+            .map(|id| (id, without(id).flatten().copied().collect()))
+            .collect();
+        cut.push((1, Vec::new()));
+        for (id, cut) in cut {
+            fs::write(&dump, cut).unwrap();
+            for read_only in [true, false] {
+                let options = Options {
+                    read_only,
+                    ..Options::default()
+                };
+                match Db::open(path, &options) {
+                    Err(Error::Corrupt { what, .. }) => {
+                        assert!(
+                            what.contains(&format!("lacks id {id}")),
+                            "{files:?}: {what}"
+                        );
+                    }
+                    other => panic!("{files:?}, without id {id}: {:?}", other.err()),
+                }
+            }
+        }
+        fs::write(&dump, whole).unwrap();
+        check(&open(path), &contents);
+    }
+}
+
+/// What it leaves there then is a record that is live, and damaged.
+#[test]
+fn what_v_deletes_in_the_wrong_one_of_any_files_is_deleted() {
+    for files in [Files::Log, Files::Compacted, Files::Frozen, Files::Herolibs] {
+        for (deleted, read) in [(3, 5), (5, 3), (2, 4), (4, 2)] {
+            let directory = TempDirectory::new();
+            let path = directory.path();
+            let contents = zeros_among_others(path, files);
+            let settings = Settings::DEFAULT.key_value();
+            let mut v = Herolib::open(path, settings, Port::V).unwrap();
+            assert_ne!(v.place(deleted).0, v.place(read).0);
+            v.get(read).unwrap();
+            v.delete(deleted).unwrap();
+            v.close();
+            for db in [open_for_reading(path), open(path)] {
+                let what = format!("{files:?}: {deleted} while the file of {read} is open");
+                assert!(!db.contains(deleted).unwrap(), "{what}");
+                assert_eq!(db.count().unwrap(), contents.len() as u64 - 1, "{what}");
+                for (&id, versions) in &contents {
+                    let is_whole = id != deleted && id != read;
+                    assert!(!is_whole || db.get(id).unwrap() == versions[0], "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn versions_that_lead_in_a_circle_are_an_error() {
     let directory = TempDirectory::new();
