@@ -27,17 +27,24 @@ impl Numbers {
     /// For what comes after `log`, whose next data file gets number `next`.
     pub(crate) fn after(log: &Log, next: u32) -> Numbers {
         // The longer ago a number was used, the better: who still looks for its file would take the
-        // new one for it. But there must be enough of them, and whoever begins with 0 has all.
-        let lowest = log.segments().next();
-        let below = lowest.map_or(0, |segment| u32::from(segment.number));
+        // new one for it. But there must be enough of them: one of herolib's, or of somebody else's that
+        // was taken for one, may have the last number, and all others are free.
         let above = (NUMBERS as u32).saturating_sub(next);
-        match above < below {
-            true => Numbers {
-                next: 0,
-                free: below + above,
-            },
-            false => Numbers { next, free: above },
+        let mut numbers = Numbers { next, free: above };
+        let (mut most, mut from) = (above, 0);
+        for segment in log.segments() {
+            let number = u32::from(segment.number);
+            let before = number - from;
+            if before > most {
+                most = before;
+                numbers = Numbers {
+                    next: from,
+                    free: before + above,
+                };
+            }
+            from = number + 1;
         }
+        numbers
     }
 
     /// How long the files must be, at least `file_size`, for copies of `bytes` to get along with the

@@ -370,7 +370,10 @@ impl Tail {
             }
             let number = u16::try_from(self.next_file).ok();
             let Some(number) = number.filter(|_| self.next_file < self.asked_to) else {
-                let what = "no number for a data file is left; a compaction makes some free";
+                let last = self.next_file.saturating_sub(1);
+                let what = format!(
+                    "no number for a data file is left after {last}.db; a compaction makes some free"
+                );
                 return Err(Error::Full(what.into()));
             };
             let name = name(number);

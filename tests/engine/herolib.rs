@@ -990,6 +990,37 @@ fn zeros_that_belong_to_a_record_are_not_what_v_left_of_another() {
     }
 }
 
+/// herolib never looks at it; here it stands where the log would go on.
+#[test]
+fn a_data_file_of_the_highest_number_is_told_of_and_compacted_away() {
+    for (number, content) in [(65_535, &b""[..]), (65_535, b"stray"), (65_534, b"\0")] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let mut written = Written::new(path, Settings::DEFAULT.key_value(), Port::V);
+        written.set(1, b"one");
+        written.set(1, b"two");
+        written.db.close();
+        let stray = path.join(format!("{number}.db"));
+        fs::write(&stray, content).unwrap();
+        let db = open(path);
+        match db.set(2, b"ours") {
+            Err(Error::Full(what)) => {
+                assert!(what.contains(&format!("after {number}.db")), "{what}");
+            }
+            other => panic!("{:?}", other.err()),
+        }
+        db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+            .unwrap();
+        assert!(!stray.exists());
+        db.set(2, b"ours").unwrap();
+        written.contents.insert(1, vec![b"two".to_vec()]);
+        written.contents.insert(2, vec![b"ours".to_vec()]);
+        check(&db, &written.contents);
+        db.close().unwrap();
+        check(&open(path), &written.contents);
+    }
+}
+
 /// What it leaves there then is a record that is live, and damaged.
 #[test]
 fn what_v_deletes_in_the_wrong_one_of_any_files_is_deleted() {
