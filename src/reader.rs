@@ -215,22 +215,6 @@ impl Reader {
         Ok(self.len)
     }
 
-    /// How many zeros follow each other at most in `[from, to)`.
-    pub(crate) fn longest_zeros(&mut self, from: u64, to: u64) -> Result<u64> {
-        let (mut longest, mut zeros) = (0, 0);
-        let mut at = from;
-        while at < to.min(self.len) {
-            let piece = self.piece(at)?;
-            let piece = &piece[..piece.len().min((to - at) as usize)];
-            for &byte in piece {
-                zeros = if byte == 0 { zeros + 1 } else { 0 };
-                longest = longest.max(zeros);
-            }
-            at += piece.len() as u64;
-        }
-        Ok(longest)
-    }
-
     /// Where the last byte at or after `from` that isn't 0 ends; `from` if all are 0.
     pub(crate) fn written_end(&mut self, from: u64) -> Result<u64> {
         let mut end = from;

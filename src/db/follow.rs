@@ -118,6 +118,7 @@ impl Shared {
             synced: None,
             salvage: false,
             follows: true,
+            zeroed: false,
         };
         let mut versions = Vec::new();
         let outcome = recovery::replay(

@@ -10,12 +10,10 @@ use super::zeroed::Zeroed;
 use crate::bytes::{collected, reserve};
 use crate::error::{Error, Result};
 use crate::herolib::{self, Appended, Presence};
-use crate::log::record::{HEAD, HEROLIB_HEADER, Head, Seed};
-use crate::log::scan::{Found, ReadRecord};
-use crate::log::segment::{FILE_HEADER, name};
+use crate::log::record::{HEAD, Head, Seed};
+use crate::log::segment::name;
 use crate::lookup::{Entry, Lookup};
 use crate::manifest::{DataFile, FileKind, Manifest, State, TakenOver, next_generation};
-use crate::reader::Reader;
 use crate::storage::{Access, Storage};
 
 /// Who wrote to a cleanly closed database behind our back.
@@ -92,64 +90,22 @@ impl Opening<'_> {
                 self.storage.describe("")
             )));
         }
-        let before = match self.recover() {
-            Ok(before) => Some(before.lookup),
-            // Only their history is lost: herolib's dump says which records it has zeroed.
-            Err(Error::Corrupt { .. }) if self.herolib_has_zeroed_records()? => None,
-            Err(error) => return Err(error),
-        };
+        let before = self.recover_as_it_was()?.lookup;
         let next_id = u64::from(dump.next_id.unwrap_or(0));
         manifest.next_id = manifest.next_id.max(next_id).max(1);
         let limit = &mut manifest.limits.record_nr_max;
         *limit = (*limit).max(dump.record_nr_max);
         let mut entries = entries_of(dump)?;
-        if let Some(before) = before {
-            self.check_dump(&before, &entries, next_id)?;
-            // Our deletions are not in the dump, and their history is still there.
-            let deleted = before.entries().filter(|(id, entry)| {
-                !entry.is_live() && entries.binary_search_by_key(id, |e| e.0).is_err()
-            });
-            let deleted = collected(deleted)?;
-            reserve(&mut entries, deleted.len())?;
-            entries.extend(deleted);
-            entries.sort_unstable_by_key(|&(id, _)| id);
-        }
+        self.check_dump(&before, &entries, next_id)?;
+        // Our deletions are not in the dump, and their history is still there.
+        let deleted = before.entries().filter(|(id, entry)| {
+            !entry.is_live() && entries.binary_search_by_key(id, |e| e.0).is_err()
+        });
+        let deleted = collected(deleted)?;
+        reserve(&mut entries, deleted.len())?;
+        entries.extend(deleted);
+        entries.sort_unstable_by_key(|&(id, _)| id);
         Ok(entries)
-    }
-
-    /// Whether herolib has zeroed records of ours, and nothing else is damaged: in each damaged stretch of a
-    /// data file as many zeros follow each other as the shortest record of its has bytes.
-    fn herolib_has_zeroed_records(&self) -> Result<bool> {
-        let storage = &**self.storage;
-        let mut has_zeroed = false;
-        for file in &self.manifest.files {
-            if matches!(file.kind, FileKind::Frozen { .. }) {
-                continue;
-            }
-            let seed = Seed::new(&self.manifest.uuid, file.number);
-            let reader = Reader::sequential(storage, &name(file.number))?;
-            let mut reader = reader.up_to(u64::from(file.len));
-            let mut at = FILE_HEADER as u64;
-            while at < reader.len() {
-                if let Found::Record(head) = reader.record(at, seed)? {
-                    at += head.record_len();
-                    continue;
-                }
-                let next = reader.next_record(at + 1, seed)?;
-                let next = next.unwrap_or(reader.len());
-                // A copy of a version of its has so many in place of commit and time.
-                let from = match file.kind {
-                    FileKind::Compacted => at + HEROLIB_HEADER,
-                    _ => at,
-                };
-                if reader.longest_zeros(from, next)? < herolib::record::HEADER as u64 {
-                    return Ok(false);
-                }
-                has_zeroed = true;
-                at = next;
-            }
-        }
-        Ok(has_zeroed)
     }
 
     /// Where clears came since the log began, notes what they found: the log begins anew behind them.

@@ -9,7 +9,7 @@ use crate::base;
 use crate::bytes::{copied, reserve};
 use crate::error::{Error, Result};
 use crate::hash::FixedHasher;
-use crate::log::record::{Kind, Seed};
+use crate::log::record::{Head, Kind, Seed};
 use crate::log::recovery::{self, Outcome, Replayed, Start};
 use crate::log::scan::{Found, ReadRecord};
 use crate::log::segment::{FILE_HEADER, FileHeader, LogEnd, name};
@@ -39,6 +39,15 @@ pub(super) struct Recovered<'a> {
 impl<'a> Opening<'a> {
     /// Brings the lookup up to the end of the log.
     pub(super) fn recover(&self) -> Result<Recovered<'a>> {
+        self.recovered(false)
+    }
+
+    /// The same, with the values that herolib has zeroed since, as if they were still there.
+    pub(super) fn recover_as_it_was(&self) -> Result<Recovered<'a>> {
+        self.recovered(true)
+    }
+
+    fn recovered(&self, zeroed: bool) -> Result<Recovered<'a>> {
         let storage = &**self.storage;
         let manifest = &self.manifest;
         let limit = self.limits().record_nr_max;
@@ -77,7 +86,7 @@ impl<'a> Opening<'a> {
             Some(loaded) => (loaded.lookup, loaded.made, loaded.state),
             None => {
                 let (lookup, table) = checkpoint::empty(storage, kind, limit)?;
-                let (live, tally) = self.load_base(&lookup)?;
+                let (live, tally) = self.load_base(&lookup, zeroed)?;
                 // herolib says what comes next of ids that it gives out only.
                 let highest = lookup.highest().filter(|_| manifest.key_value);
                 let above = highest.map_or(0, |highest| u64::from(highest) + 1);
@@ -106,6 +115,7 @@ impl<'a> Opening<'a> {
             synced: synced.filter(|_| !self.salvage()),
             salvage: self.salvage(),
             follows: false,
+            zeroed,
         };
         let mut clears = copied(&manifest.clears)?;
         let mut erasures = HashMap::with_hasher(FixedHasher::default());
@@ -236,9 +246,9 @@ impl<'a> Opening<'a> {
     }
 
     /// Puts what the log builds upon into an empty lookup; how many records of it are live.
-    fn load_base(&self, lookup: &Lookup) -> Result<(u64, Tally)> {
+    fn load_base(&self, lookup: &Lookup, zeroed: bool) -> Result<(u64, Tally)> {
         let storage = &**self.storage;
-        let (mut live, mut tally) = self.load_compacted(lookup)?;
+        let (mut live, mut tally) = self.load_compacted(lookup, zeroed)?;
         let read;
         let entries = match (&self.entries, self.manifest.base) {
             (Some(entries), _) => entries,
@@ -271,9 +281,14 @@ impl<'a> Opening<'a> {
     }
 
     /// Puts what a compaction has kept into an empty lookup; how many records of it are live.
-    fn load_compacted(&self, lookup: &Lookup) -> Result<(u64, Tally)> {
+    fn load_compacted(&self, lookup: &Lookup, zeroed: bool) -> Result<(u64, Tally)> {
         let storage = &**self.storage;
         let (mut live, mut tally) = (0, Tally::default());
+        let mut last = None;
+        let follows = |before: Option<&Head>, head: &Head| {
+            let is_after = before.is_none_or(|before| before.id <= head.id);
+            is_after && head.last && head.commit <= self.manifest.commit
+        };
         for file in &self.manifest.files {
             if file.kind != FileKind::Compacted {
                 continue;
@@ -286,7 +301,15 @@ impl<'a> Opening<'a> {
             let mut reader = reader.up_to(u64::from(file.len)).salvaging(self.salvage());
             let mut at = FILE_HEADER as u64;
             while at < reader.len() {
-                let head = match reader.record(at, seed)? {
+                let mut found = reader.record(at, seed)?;
+                if zeroed && !matches!(found, Found::Record(_)) {
+                    let follows = |before: Option<&Head>, head: &Head| {
+                        follows(before.or(last.as_ref()), head)
+                    };
+                    let there = reader.zeroed_record(at, seed, follows)?;
+                    found = there.map_or(found, Found::Record);
+                }
+                let head = match found {
                     Found::Record(head) if head.id < lookup.limit() => head,
                     _ if self.salvage() => match reader.next_record(at + 1, seed)? {
                         Some(next) => {
@@ -319,6 +342,7 @@ impl<'a> Opening<'a> {
                 tally.count(head.kind);
                 publish(storage, lookup, head.id, entry, &mut live)?;
                 at += head.record_len();
+                last = Some(head);
             }
         }
         Ok((live, tally))

@@ -56,6 +56,8 @@ pub(crate) struct Start {
     /// Somebody is at work on the log, and what he has reserved behind its end need not be searched each time
     /// for what a loss of power has left: where the next piece is zeros, nothing has come yet.
     pub(crate) follows: bool,
+    /// Values that herolib has zeroed count as if they were still there.
+    pub(crate) zeroed: bool,
 }
 
 /// Where the log ends, and what lies behind.
@@ -115,6 +117,7 @@ pub(crate) fn replay(
         uuid,
         salvage: start.salvage,
         follows: start.follows,
+        zeroed: start.zeroed,
         sequence: Sequence::after(start.commit, start.time_us),
         pending: Vec::new(),
     };
@@ -331,6 +334,7 @@ struct Replay<'a> {
     uuid: &'a [u8; 16],
     salvage: bool,
     follows: bool,
+    zeroed: bool,
     sequence: Sequence,
     /// The records of a commit whose last one has not come yet.
     pending: Vec<Replayed>,
@@ -360,7 +364,11 @@ impl Replay<'_> {
                 Found::Value(_, why) | Found::Nothing(why) => (None, why),
             };
             let is_next = |head: &Head| self.salvage || self.sequence.admit(head).is_ok();
-            let Some(head) = head.filter(is_next) else {
+            let head = match head.filter(is_next) {
+                None if self.zeroed => self.zeroed_record(&mut reader, at, seed)?,
+                head => head,
+            };
+            let Some(head) = head else {
                 let is_end = match self.follows {
                     true => reader.at_hand(at).iter().all(|&byte| byte == 0),
                     false => reader.end_of_zeros(at)? == reader.len(),
@@ -420,6 +428,17 @@ impl Replay<'_> {
             return Ok(Some((at, "the last record of the commit is missing")));
         }
         Ok(broke)
+    }
+
+    /// The value that herolib has zeroed at `at`, if it has.
+    fn zeroed_record(&self, reader: &mut Reader, at: u64, seed: Seed) -> Result<Option<Head>> {
+        reader.zeroed_record(at, seed, |before, head| {
+            let mut sequence = self.sequence;
+            if let Some(before) = before {
+                sequence.go_on(before);
+            }
+            sequence.admit(head).is_ok()
+        })
     }
 
     /// Leaves out what was read of a commit that isn't whole.

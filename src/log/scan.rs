@@ -1,7 +1,7 @@
 //! Reading one data file of the log record by record, from the file and not from a mapping, by
 //! recovery and by the check.
 
-use super::record::{HEAD, Head, Kind, Seed, value_crc};
+use super::record::{HEAD, HEROLIB_HEADER, Head, Kind, Seed, value_crc};
 use crate::error::Result;
 use crate::planted::planted;
 use crate::reader::Reader;
@@ -27,6 +27,15 @@ pub(crate) trait ReadRecord {
 
     /// The next place from `at` on that holds a valid record with a version in it.
     fn next_record(&mut self, at: u64, seed: Seed) -> Result<Option<u64>>;
+
+    /// The value of ours that herolib has zeroed at `at`, if it has, and nothing else is wrong there. Whether
+    /// a record may stand there, or behind another one that does, says `follows`: no checksum does.
+    fn zeroed_record(
+        &mut self,
+        at: u64,
+        seed: Seed,
+        follows: impl Fn(Option<&Head>, &Head) -> bool,
+    ) -> Result<Option<Head>>;
 }
 
 impl ReadRecord for Reader {
@@ -78,6 +87,37 @@ impl ReadRecord for Reader {
             }
         }
     }
+
+    fn zeroed_record(
+        &mut self,
+        at: u64,
+        seed: Seed,
+        follows: impl Fn(Option<&Head>, &Head) -> bool,
+    ) -> Result<Option<Head>> {
+        let head = zeroed_head(self, at)?;
+        let Some(mut head) = head.filter(|head| follows(None, head)) else {
+            return Ok(None);
+        };
+        let shortest = head.len;
+        let zeros = self.end_of_zeros(at + HEROLIB_HEADER)? - (at + HEAD as u64);
+        // How long it was shows where the next one begins.
+        for zeroed in 0..=zeros.min(u64::from(u16::MAX)) as u32 {
+            head.len = shortest | zeroed;
+            let end = at + head.record_len();
+            let is_next = end == self.len()
+                || matches!(self.record(end, seed)?, Found::Record(_))
+                || zeroed_head(self, end)?.is_some_and(|next| follows(Some(&head), &next));
+            if is_next {
+                return Ok(Some(head));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn zeroed_head(reader: &mut Reader, at: u64) -> Result<Option<Head>> {
+    let bytes = reader.bytes(at, HEAD as u64)?;
+    Ok(bytes.first_chunk().and_then(Head::zeroed_by_herolib))
 }
 
 #[cfg(test)]

@@ -689,6 +689,125 @@ fn damage_to_dump_and_log_is_not_taken_for_what_herolib_does() {
     assert_eq!(open(path).count().unwrap(), contents.len() as u64 + 3);
 }
 
+/// Makes ids 1 to 30 with two versions each, in one data file or compacted, and closes; the dump of the first
+/// versions.
+fn thirty_records(path: &Path, compacted: bool) -> Vec<u8> {
+    let key_value = Options {
+        key_value: true,
+        ..Options::default()
+    };
+    let write = |what: &str| {
+        let db = Db::open(path, &key_value).unwrap();
+        for id in 1..=30 {
+            db.set(id, format!("{what} {id:02}").repeat(10).as_bytes())
+                .unwrap();
+        }
+        db
+    };
+    write("old").close().unwrap();
+    let old = fs::read(path.join("lookup_dump.db/data")).unwrap();
+    let db = write("new");
+    if compacted {
+        db.compact(&Retention::default(), |_, _| ControlFlow::Continue(()))
+            .unwrap();
+    }
+    db.close().unwrap();
+    old
+}
+
+/// Nothing but the log tells then which records there were.
+#[test]
+fn without_a_checkpoint_zeros_in_the_log_do_not_make_a_dump_believed() {
+    for compacted in [false, true] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        let old = thirty_records(path, compacted);
+        let dump = path.join("lookup_dump.db/data");
+        let whole = fs::read(&dump).unwrap();
+        fs::remove_file(path.join("index")).unwrap();
+        let mut dumps = vec![old, Vec::new()];
+        dumps.extend([0, 7, 29].map(|id| [&whole[..10 * id], &whole[10 * id + 10..]].concat()));
+        let (file, bytes) = data_files(path).pop_first().unwrap();
+        for (from, dump_now) in (64..bytes.len()).step_by(509).zip(dumps.iter().cycle()) {
+            let mut bytes = bytes.clone();
+            let to = bytes.len().min(from + 512);
+            bytes[from..to].fill(0);
+            fs::write(path.join(&file), &bytes).unwrap();
+            fs::write(&dump, dump_now).unwrap();
+            for read_only in [true, false] {
+                let options = Options {
+                    read_only,
+                    ..Options::default()
+                };
+                match Db::open(path, &options) {
+                    // Or the dump, where it leads to what is no record.
+                    Err(Error::Corrupt { .. }) => {}
+                    other => panic!("zeros from {from} on: {:?}", other.err()),
+                }
+            }
+            assert!(data_files(path)[&file] == bytes, "{file} was changed");
+        }
+    }
+}
+
+/// What is left of each says which it was, and where the next begins.
+#[test]
+fn without_a_checkpoint_what_herolib_deletes_is_deleted_and_nothing_else() {
+    for compacted in [false, true] {
+        let directory = TempDirectory::new();
+        let path = directory.path();
+        thirty_records(path, compacted);
+        let with_long_values = Options {
+            record_size_max: 70_000,
+            ..Options::default()
+        };
+        let db = Db::open(path, &with_long_values).unwrap();
+        db.delete(30).unwrap();
+        let mut txn = db.begin().unwrap();
+        for (id, value) in (40..).zip([&[1; 70_000][..], &[0; 300], b"a", b"", &[2; 65_535]]) {
+            txn.set(id, value).unwrap();
+        }
+        txn.commit().unwrap();
+        db.set(51, b"stays").unwrap();
+        db.set(50, b"the last one").unwrap();
+        db.close().unwrap();
+        fs::remove_file(path.join("index")).unwrap();
+        let mut herolib = Herolib::open(path, Settings::DEFAULT.key_value(), Port::Go).unwrap();
+        let deleted = [1, 2, 3, 15, 29, 40, 41, 42, 43, 44, 50];
+        for id in deleted {
+            herolib.delete(id).unwrap();
+        }
+        herolib.set(4, b"herolib's").unwrap();
+        herolib.close();
+
+        let dump = path.join("lookup_dump.db/data");
+        let whole = fs::read(&dump).unwrap();
+        let lacks = |id: u8| whole.chunks(10).filter(move |entry| entry[0] != id);
+        let cut: Vec<u8> = lacks(51).flatten().copied().collect();
+        assert_eq!(cut.len() + 10, whole.len());
+        fs::write(&dump, cut).unwrap();
+        match Db::open(path, &Options::default()) {
+            Err(Error::Corrupt { what, .. }) => assert!(what.contains("lacks id 51"), "{what}"),
+            other => panic!("{:?}", other.err()),
+        }
+        fs::write(&dump, whole).unwrap();
+        for db in [open_for_reading(path), open(path)] {
+            for id in deleted {
+                assert!(!db.contains(id).unwrap(), "id {id}");
+            }
+            assert_eq!(db.count().unwrap(), 25);
+            assert_eq!(db.get(4).unwrap(), b"herolib's");
+            assert_eq!(db.get(28).unwrap(), "new 28".repeat(10).as_bytes());
+            let versions = if compacted { 2 } else { 3 };
+            assert_eq!(
+                db.history(30, 0).unwrap().len(),
+                versions,
+                "of our deletion"
+            );
+        }
+    }
+}
+
 /// A database whose ids 1 to 4 are live, made here or by herolib, for herolib to write to.
 fn four_records(path: &Path, settings: Settings, port: Port, taken_over: bool) -> Written {
     let mut contents = Contents::new();
