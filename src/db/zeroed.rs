@@ -1,4 +1,4 @@
-//! Where herolib may have zeroed something: what stands in the data files and holds it has left as it was.
+//! Which records herolib has zeroed: not where a record stands that holds, which it has left as it was.
 
 use std::ops::Range;
 

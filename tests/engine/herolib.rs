@@ -1453,6 +1453,16 @@ fn reset_and_destroy_remove_herolibs_files_and_no_others() {
 
 #[test]
 fn a_crash_in_the_compaction_of_what_was_taken_over_leaves_nothing_for_good() {
+    crash_in_the_compaction_of_what_was_taken_over(&[]);
+}
+
+/// Then the log stands behind a data file of a high number, and what is compacted between the others.
+#[test]
+fn a_crash_in_a_compaction_between_high_and_low_numbers_leaves_nothing_for_good() {
+    crash_in_the_compaction_of_what_was_taken_over(&["65000.db"]);
+}
+
+fn crash_in_the_compaction_of_what_was_taken_over(empty: &[&str]) {
     const SECRET: &[u8] = b"secret";
     let directory = TempDirectory::new();
     let mut herolib = Herolib::open(directory.path(), Settings::DEFAULT, Port::V).unwrap();
@@ -1463,7 +1473,9 @@ fn a_crash_in_the_compaction_of_what_was_taken_over_leaves_nothing_for_good() {
     let names = listing(directory.path());
     let names = names.into_iter().filter(|name| path(name).is_file());
     let files = names.map(|name| (name.clone(), fs::read(path(&name)).unwrap()));
-    let storage = SimStorage::new(Disk::holding(&files.collect()), true, 5);
+    let empty_files = empty.iter().map(|name| (name.to_string(), vec![0]));
+    let files = files.chain(empty_files).collect();
+    let storage = SimStorage::new(Disk::holding(&files), true, 5);
     let open = |storage: &SimStorage| {
         Db::open_on(Arc::new(storage.clone()), &Options::default()).expect("it opens")
     };
@@ -1497,7 +1509,16 @@ fn a_crash_in_the_compaction_of_what_was_taken_over_leaves_nothing_for_good() {
                     "{calls}: {name} is left in generation {generation}"
                 );
             }
-            assert_eq!(generation == 1, disk.read("0.db").is_none(), "{calls}");
+            for name in empty.iter().chain(&["0.db"]) {
+                assert_eq!(
+                    generation == 1,
+                    disk.read(name).is_none(),
+                    "{calls}: {name}"
+                );
+            }
+            if generation == 1 {
+                assert_eq!(disk.read("1.db").is_some(), !empty.is_empty(), "{calls}");
+            }
             let db = open(&storage);
             assert_eq!(db.get(kept).unwrap(), b"ours", "{calls}");
         }
