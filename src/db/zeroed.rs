@@ -79,11 +79,11 @@ impl<'a> Zeroed<'a> {
                 continue;
             }
             // A record of zeros may have been another one, also where it is live.
-            if let Some(header) = herolib::record_at(&mut reader, self.files, at, || false)? {
-                at += header.record_len();
+            let (record, next) = herolib::record_at(&mut reader, self.files, at, || false)?;
+            if record.is_some() {
+                at = next;
                 continue;
             }
-            let next = (at + 1).max(reader.passed_over());
             match bare.last_mut().filter(|last| last.end == at) {
                 Some(last) => last.end = next,
                 None => {

@@ -39,12 +39,12 @@ pub(crate) fn appended(
             position,
         };
         let is_live = || live.binary_search(&place).is_ok();
-        if let Some(header) = record_at(&mut reader, files, at, is_live)? {
+        let (record, next) = record_at(&mut reader, files, at, is_live)?;
+        if record.is_some() {
             if !is_live() {
                 found(Appended::Gone(place))?;
             }
-            at += header.record_len();
-            zeros = 0;
+            (at, zeros) = (next, 0);
             continue;
         }
         // Maybe an empty value: too little tells it by to pass over it.
@@ -54,34 +54,66 @@ pub(crate) fn appended(
         {
             found(Appended::Gone(place))?;
         }
-        let is_zero = reader.bytes(at, 1)? == [0];
+        let is_zero = next == at + 1 && reader.bytes(at, 1)? == [0];
         zeros = if is_zero { zeros + 1 } else { 0 };
         if zeros == HEADER {
             found(Appended::Zeros)?;
             zeros = 0;
         }
-        at += 1;
+        at = next;
     }
     Ok(())
 }
 
-/// The header of the record at `at`, if one that holds stands there. That an empty value does, too little
-/// tells, unless it `is_live`.
+/// The header of the record at `at`, if one that holds stands there, and where the next one may begin. That an
+/// empty value holds, too little tells, unless it `is_live`.
 pub(crate) fn record_at(
     reader: &mut Reader,
     files: &[DataFile],
     at: u64,
     is_live: impl Fn() -> bool,
-) -> Result<Option<Header>> {
-    let Some(header) = reader.header(at)? else {
-        return Ok(None);
-    };
-    let may_hold = is_there(files, header.previous) && (header.size > 0 || is_live());
-    Ok((may_hold && reader.value_holds(at, &header)?).then_some(header))
+) -> Result<(Option<Header>, u64)> {
+    if let Some(header) = reader.header(at)?
+        && is_there(files, header.previous)
+        && (header.size > 0 || is_live())
+    {
+        if reader.value_holds(at, &header)? {
+            return Ok((Some(header), at + header.record_len()));
+        }
+        reader.note_in_vain(at + HEADER as u64, header.size.into());
+    }
+    Ok((None, (at + 1).max(reader.passed_over())))
 }
 
 /// Whether a record can have `previous` before it; not to compute the CRC of whatever follows a byte.
 fn is_there(files: &[DataFile], previous: Location) -> bool {
     let file = files.binary_search_by_key(&previous.file, |file| file.number);
     previous.is_none() || file.is_ok_and(|index| u64::from(previous.position) < files[index].len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+    use crate::storage::replace;
+
+    /// Each byte may begin a record whose value is what follows, and whose checksum is another one.
+    #[test]
+    fn what_looks_like_records_everywhere_is_not_read_for_ever() {
+        let storage = MemoryStorage::new();
+        replace(&storage, "0.db", &[&[1; 100_000]]).expect("a file");
+        let mut reader = Reader::sequential(&storage, "0.db").expect("a reader");
+        let files = [DataFile {
+            number: 0x0101,
+            len: 0x0101_0102,
+        }];
+        let mut at = 1;
+        while at < reader.len() {
+            let (record, next) = record_at(&mut reader, &files, at, || false).expect("a look");
+            assert!(record.is_none() && next > at);
+            at = next;
+        }
+        let read = reader.in_vain();
+        assert!(read > reader.len() && read < 10 * reader.len(), "{read}");
+    }
 }
