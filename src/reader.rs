@@ -28,6 +28,8 @@ pub(crate) struct Reader {
 /// So many times as many bytes as the file has may be read for values that they are not. Records may stand
 /// in what should be the value of another, where it was written over; but not one in the other for long.
 const MOST_IN_VAIN: u64 = 8;
+/// As if no file had fewer bytes: where there is little to read, all of it is looked at.
+const SHORT_FILE: u64 = 128 << 10;
 
 /// Where something can't be read, what lies around is read in pieces of this length: those of the kernel's
 /// cache.
@@ -81,7 +83,7 @@ impl Reader {
     /// Notes that the `len` bytes from `position` on are not the value that they should be.
     pub(crate) fn note_in_vain(&mut self, position: u64, len: u64) {
         self.in_vain += len;
-        if self.in_vain / MOST_IN_VAIN > self.len {
+        if self.in_vain / MOST_IN_VAIN > self.len.max(SHORT_FILE) {
             self.passed_over = position + len;
         }
     }

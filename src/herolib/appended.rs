@@ -76,6 +76,7 @@ pub(crate) fn record_at(
     if let Some(header) = reader.header(at)?
         && is_there(files, header.previous)
         && (header.size > 0 || is_live())
+        && at + header.record_len() <= reader.len()
     {
         if reader.value_holds(at, &header)? {
             return Ok((Some(header), at + header.record_len()));
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn what_looks_like_records_everywhere_is_not_read_for_ever() {
         let storage = MemoryStorage::new();
-        replace(&storage, "0.db", &[&[1; 100_000]]).expect("a file");
+        replace(&storage, "0.db", &[&vec![1; 1_000_000]]).expect("a file");
         let mut reader = Reader::sequential(&storage, "0.db").expect("a reader");
         let files = [DataFile {
             number: 0x0101,
