@@ -23,7 +23,7 @@ use crate::lookup::Entry;
 use crate::lookup::checkpoint::INDEX;
 use crate::manifest::{Manifest, State};
 use crate::planted::planted;
-use crate::storage::{grace, remove_if_there};
+use crate::storage::{Storage, grace, remove_if_there};
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
@@ -85,6 +85,35 @@ impl Unreadable {
             self.erased.push((id, commit));
         }
         self.reserve_journal()
+    }
+
+    /// Adds all versions of a record that is to be erased; the newest one. None, where a compaction has
+    /// dropped the record and a snapshot that is still open reads it.
+    fn add_whole(&mut self, id: u32) -> Result<Location> {
+        let newest = self.world.lookup.get(id).location();
+        if !newest.is_none() {
+            let head = self.world.log.segment_of(newest)?.head(newest, id)?;
+            if head.kind == Kind::Erase {
+                return Err(Error::NotFound(NotFound::Record(id)));
+            }
+            add_targets(&self.world, id, newest, is_erasure, &mut self.targets)?;
+        }
+        self.add_replaced(id, is_erasure)?;
+        if newest.is_none() && self.replaced_targets.is_empty() {
+            return Err(Error::NotFound(NotFound::History(id)));
+        }
+        Ok(newest)
+    }
+
+    /// Adds those that have come on top of the one that was the newest; the newest one now. There are none
+    /// in the worlds before.
+    fn add_newer(&mut self, id: u32, known: Location, storage: &dyn Storage) -> Result<Location> {
+        let newest = self.world.lookup.get(id).location();
+        let before = self.targets.len();
+        let is_known = |location, _| location == known;
+        add_targets(&self.world, id, newest, is_known, &mut self.targets)?;
+        erasure::check_writable(storage, &self.targets[before..])?;
+        Ok(newest)
     }
 
     fn add_replaced(&mut self, id: u32, is_end: IsEnd) -> Result<bool> {
@@ -188,56 +217,33 @@ impl Db {
 impl Shared {
     /// Makes a record unreadable. All that can be wrong with it comes first.
     fn begin_erasure(&self, id: u32) -> Result<(u64, Unreadable)> {
-        // Without the writer lock, for a long history takes its time.
-        let before = self.world.load();
-        let (newest, targets) = self.newest_and_targets(&before, id)?;
-        let mut writer = self.writer();
-        let world = self.world.load();
-        let unchanged = Arc::ptr_eq(&before, &world) && world.lookup.get(id) == newest;
-        let (newest, targets) = match unchanged {
-            true => (newest, targets),
-            false => self.newest_and_targets(&world, id)?,
-        };
-        let mut unreadable = self.unreadable();
-        reserve(&mut unreadable.erased, 1)?;
-        unreadable.targets = targets;
-        unreadable.add_replaced(id, is_erasure)?;
-        unreadable.sort();
-        unreadable.reserve_journal()?;
-        erasure::check_writable(&*self.storage, &unreadable.targets)?;
-        erasure::check_writable(&*self.storage, &unreadable.replaced_targets)?;
-        let record = NewRecord {
-            kind: Kind::Erase,
-            id,
-            previous: newest.location(),
-            value: &[],
-        };
-        let commit = self.append_now(&mut writer, &[record])?;
-        unreadable.erased.push((id, commit));
-        self.hide_erased(id, commit, &unreadable);
-        Ok((commit, unreadable))
-    }
-
-    /// The newest version of a record that can be erased, and what is to be overwritten then. Neither,
-    /// where a compaction has dropped the record and a snapshot that is still open reads it.
-    fn newest_and_targets(&self, world: &World, id: u32) -> Result<(Entry, Vec<Target>)> {
-        let newest = world.lookup.get(id);
-        if !newest.is_known() {
+        loop {
+            // Without the writer lock, for a long history takes its time.
             let mut unreadable = self.unreadable();
-            unreadable.add_replaced(id, is_erasure)?;
-            return match unreadable.replaced_targets.is_empty() {
-                true => Err(Error::NotFound(NotFound::History(id))),
-                false => Ok((newest, Vec::new())),
+            let known = unreadable.add_whole(id)?;
+            unreadable.sort();
+            let storage = &*self.storage;
+            erasure::check_writable(storage, &unreadable.targets)?;
+            erasure::check_writable(storage, &unreadable.replaced_targets)?;
+            let mut writer = self.writer();
+            // A compaction that has ended meanwhile has made it another one.
+            if !Arc::ptr_eq(&unreadable.world, &self.world.load()) {
+                continue;
+            }
+            let newest = unreadable.add_newer(id, known, storage)?;
+            reserve(&mut unreadable.erased, 1)?;
+            unreadable.reserve_journal()?;
+            let record = NewRecord {
+                kind: Kind::Erase,
+                id,
+                previous: newest,
+                value: &[],
             };
+            let commit = self.append_now(&mut writer, &[record])?;
+            unreadable.erased.push((id, commit));
+            self.hide_erased(id, commit, &unreadable);
+            return Ok((commit, unreadable));
         }
-        let location = newest.location();
-        let head = world.log.segment_of(location)?.head(location, id)?;
-        if head.kind == Kind::Erase {
-            return Err(Error::NotFound(NotFound::Record(id)));
-        }
-        let mut targets = Vec::new();
-        add_targets(world, id, location, is_erasure, &mut targets)?;
-        Ok((newest, targets))
     }
 
     /// Waits until nobody else erases; refused where this would wait for itself.
@@ -248,7 +254,7 @@ impl Shared {
         self.erasures.turn()
     }
 
-    /// Nothing as yet. Under the writer lock, unless it is only to look.
+    /// Nothing as yet. Who hasn't the writer lock sees under it that the world is the same.
     pub(super) fn unreadable(&self) -> Unreadable {
         Unreadable {
             world: self.world.load(),

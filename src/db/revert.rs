@@ -1,13 +1,14 @@
 //! Going back: values as of an earlier commit, written as new versions.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
 use super::{Db, Shared, World};
 use crate::bytes::{reserve, reserve_exact};
 use crate::error::{Error, NotFound, Result};
+use crate::history::Chain;
 use crate::location::Location;
 use crate::log::record::{HEAD, Head, Kind};
 use crate::log::tail::{NewRecord, check_commit_len};
@@ -15,6 +16,44 @@ use crate::planted::planted;
 
 /// A live version: where it is, and what it says of itself.
 type Version = (Location, Head);
+
+/// What a record was, looked for without the writer lock: a long history takes its time.
+struct Found {
+    version: Option<Version>,
+    /// Its newest version, in the world in which it was looked for.
+    newest: Location,
+    /// How many erasures there were by then.
+    erasures: u64,
+}
+
+impl Found {
+    fn of(past: &Snapshot, id: u32) -> Result<Found> {
+        let _reading = past.begin_reading();
+        let erasures = past.shared.erasures.count();
+        let entry = past.world.lookup.get(id);
+        Ok(Found {
+            version: past.live(id, entry)?,
+            newest: entry.location(),
+            erasures,
+        })
+    }
+
+    /// The version, unless it was erased since. Under the writer lock, with which erasures begin: what is
+    /// there now is not overwritten.
+    fn still(&self, past: &Snapshot, id: u32) -> Result<Option<Version>> {
+        let world = &past.world;
+        if past.shared.erasures.count() == self.erasures || self.version.is_none() {
+            return Ok(self.version);
+        }
+        let mut chain = Chain::new(world, id, world.lookup.get(id));
+        while let Some((location, _)) = chain.next()? {
+            if location == self.newest {
+                return Ok(self.version);
+            }
+        }
+        Ok(None)
+    }
+}
 
 /// What a record is to be again: the version of then, or deleted.
 struct Change {
@@ -40,14 +79,13 @@ impl Db {
         shared.check_id(id)?;
         let past = Snapshot::past(&self.shared, commit)?;
         let at_commit = || Error::NotFound(NotFound::AtCommit { id, commit });
+        let found = Found::of(&past, id)?;
+        let (_, head) = found.version.ok_or_else(at_commit)?;
+        shared.check_len(u64::from(head.len))?;
         let commit = {
             let mut writer = shared.writer_to_commit();
-            // An erasure begins with the writer lock: what is found now is not erased.
-            let _held_off = shared.erasures.hold_off();
-            let version = past.live(id, past.world.lookup.get(id))?;
-            let (location, head) = version.ok_or_else(at_commit)?;
+            let (location, head) = found.still(&past, id)?.ok_or_else(at_commit)?;
             let value = past.world.value(location, &head)?;
-            shared.check_len(value.len() as u64)?;
             let record = NewRecord {
                 kind: Kind::Put,
                 id,
@@ -76,13 +114,13 @@ impl Db {
                 break (past, now, since);
             }
         };
-        let mut differing = BTreeSet::new();
+        let mut differing = BTreeMap::new();
         let mut next = now.world.lookup.known_at_or_above(0);
         while let Some(id) = next {
             let _reading = now.begin_reading();
-            let then = past.live(id, past.world.lookup.get(id))?;
-            if !is_same(then, now.live(id, now.world.lookup.get(id))?) {
-                differing.insert(id);
+            let then = Found::of(&past, id)?;
+            if !is_same(then.version, now.live(id, now.world.lookup.get(id))?) {
+                differing.insert(id, Some(then));
             }
             next = now.world.lookup.known_at_or_above(u64::from(id) + 1);
         }
@@ -95,7 +133,7 @@ impl Db {
                     Kind::Clear => cleared = true,
                     Kind::SyncMark | Kind::Empty => {}
                     Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased => {
-                        differing.insert(head.id);
+                        differing.entry(head.id).or_insert(None);
                     }
                 }
                 Ok(())
@@ -103,11 +141,16 @@ impl Db {
             let world = shared.read();
             if cleared {
                 // Not those of now: a compaction may have dropped what was cleared.
-                differing.extend(past.world.lookup.entries().map(|(id, _)| id));
+                for (id, _) in past.world.lookup.entries() {
+                    differing.entry(id).or_insert(None);
+                }
             }
             let mut changes = Vec::new();
-            for id in differing {
-                let then = past.live(id, past.world.lookup.get(id))?;
+            for (id, then) in differing {
+                let then = match then {
+                    Some(then) => then.still(&past, id)?,
+                    None => past.live(id, past.world.lookup.get(id))?,
+                };
                 reserve(&mut changes, 1)?;
                 changes.extend(shared.change_to(&world, id, then)?);
             }
@@ -174,5 +217,69 @@ impl Shared {
             previous: entry.location(),
             then,
         }))
+    }
+}
+
+#[cfg(all(test, not(ourdb_shuttle)))]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Options;
+
+    fn in_memory() -> Db {
+        let options = Options {
+            key_value: true,
+            memory: true,
+            ..Options::default()
+        };
+        Db::open("", &options).unwrap()
+    }
+
+    #[test]
+    fn a_version_is_looked_for_without_the_writer_lock() {
+        let db = in_memory();
+        db.set(1, b"one").unwrap();
+        db.set(2, b"two").unwrap();
+        thread::scope(|scope| {
+            let writer = db.shared.writer();
+            let (sender, answer) = mpsc::channel();
+            let db = &db;
+            scope.spawn(move || sender.send(db.revert(2, 1)));
+            let answer = answer.recv_timeout(Duration::from_secs(20));
+            drop(writer);
+            let error = answer.expect("nobody waits for the lock").unwrap_err();
+            assert!(matches!(error, Error::NotFound(NotFound::AtCommit { .. })));
+        });
+    }
+
+    #[test]
+    fn what_was_found_is_there_still_unless_it_was_erased() {
+        let db = in_memory();
+        for id in [1, 2, 3] {
+            db.set(id, b"then").unwrap();
+        }
+        let past = Snapshot::past(&db.shared, 3).unwrap();
+        let found = [1, 2, 3].map(|id| Found::of(&past, id).unwrap());
+        let is_there = || {
+            let still = |index: usize| found[index].still(&past, 1 + index as u32).unwrap();
+            [0, 1, 2].map(|index| still(index).is_some())
+        };
+        db.set(1, b"now").unwrap();
+        db.clear().unwrap();
+        assert_eq!(is_there(), [true, true, true]);
+        db.erase(2).unwrap();
+        db.set(2, b"now").unwrap();
+        assert_eq!(is_there(), [true, false, true]);
+        db.compact(&crate::Retention::default(), |_, _| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        db.set(3, b"now").unwrap();
+        db.erase(3).unwrap();
+        // In the world of then, which the snapshot keeps.
+        assert_eq!(is_there(), [true, false, false]);
     }
 }
