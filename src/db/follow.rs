@@ -1,16 +1,19 @@
 //! A handle that is open for reading follows the writer, in this process or another one.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
+
 use super::open::open_for_reading;
 use super::opening::Opening;
 use super::write::Writer;
 use super::{Db, Shared, World};
-use crate::bytes::reserve;
+use crate::bytes::{collected, reserve};
 use crate::error::{Error, Result};
+use crate::log::commits::Commits;
 use crate::log::record::{HEAD, Kind};
 use crate::log::recovery::{self, Replayed, Start};
 use crate::log::segment::{LONGEST_FILE, LogEnd, Segment, name};
 use crate::manifest::Manifest;
-use crate::storage::{Access, File, Replaced};
+use crate::storage::{Access, File, Replaced, is_refused};
 use crate::sync::atomic::Ordering;
 
 impl Db {
@@ -19,7 +22,8 @@ impl Db {
     /// the moment of its opening. On a handle for writing, which sees everything, it does nothing.
     ///
     /// Snapshots, scans and transactions that are open go on seeing their moment. Cost: reads what
-    /// was appended to the log since; after a compaction all that an opening reads.
+    /// was appended to the log since; after a compaction all that an opening reads, and a data file up to
+    /// what the handle has seen, if the log has that still.
     pub fn refresh(&self) -> Result<()> {
         let shared = &*self.shared;
         shared.check_process()?;
@@ -74,6 +78,29 @@ fn shows_what_is_new(segment: &Segment, file: &dyn File, end: u64) -> bool {
     let mut head = [0; HEAD];
     let view = segment.view();
     !view.is_mapped() || (file.read_at(end, &mut head).is_ok() && view.shows(end, &head))
+}
+
+/// Whether `other` is known to have another commit of the number that is the last one here: it was set back
+/// and went on. Where a compaction has put what there was into its base, the numbers are all there is to go by.
+fn is_other_history(other: &Db, writer: &Writer) -> Result<bool> {
+    let extent = other.extent()?;
+    let is_damaged = |found: &Result<_>| matches!(found, Err(Error::Corrupt { .. }));
+    let found = other.beside_erasures(is_damaged, || {
+        if writer.commit < extent.first_commit()? {
+            return Ok(None);
+        }
+        let parts = collected(extent.log_parts())?;
+        let commits = Commits::after(&extent.world.log, parts, writer.commit)?;
+        Ok(Some(commits.last()))
+    });
+    match found {
+        Ok(found) => Ok(found
+            .is_some_and(|found| found.commit == writer.commit && found.time_us != writer.time_us)),
+        // What can't be read was not needed to open it.
+        Err(Error::Corrupt { .. }) => Ok(false),
+        Err(Error::Io { source, .. }) if !is_refused(&source) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 impl Shared {
@@ -210,11 +237,15 @@ impl Shared {
         let world = other.shared.world.load();
         let (visible, live, end) = other.shared.counters.shown();
         let time_us = other.shared.writer().time_us;
-        let is_known = visible == writer.commit && time_us == writer.time_us;
-        if visible <= writer.commit && !is_known && !writer.manifest.is_taken_over_in_memory() {
+        let is_set_back = || match visible.cmp(&writer.commit) {
+            Less => Ok(true),
+            Equal => Ok(time_us != writer.time_us),
+            Greater => is_other_history(&other, writer),
+        };
+        if !writer.manifest.is_taken_over_in_memory() && is_set_back()? {
             return Err(Error::incompatible(format!(
-                "the database in {} was set back, to commit {visible}, and this handle has seen commit {}; \
-                 close it",
+                "the database in {} was set back, its last commit is {visible} now, and this handle has seen \
+                 another commit {}; close it",
                 self.storage.describe(""),
                 writer.commit
             )));

@@ -164,11 +164,12 @@ pub unsafe extern "C" fn ourdb_sync(db: *mut ourdb) -> c_int {
 /// @return OURDB_OK, or, and then the handle sees what it saw before:
 /// - OURDB_NOT_FOUND: the database was removed meanwhile
 /// - OURDB_INCOMPATIBLE: another database is in the directory now, or this one was set back to
-///   before what the handle has seen
+///   before what the handle has seen, also if it has gone on from there
 /// - a code that any read can return (see Errors)
 ///
-/// Cost: reads what was written since, and the header of each data file. After a compaction, as to
-/// open it again.
+/// Cost: reads what was written since, and the header of each data file. After a compaction, or
+/// where the files were replaced, as to open it again, and a data file up to what the handle has
+/// seen, if the log has that still.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_refresh(db: *mut ourdb) -> c_int {
     // SAFETY: the caller's handle.
