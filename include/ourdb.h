@@ -2030,7 +2030,8 @@ int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress pr
  *   the database that made the backup, or is a read-only handle that was not refreshed since
  * - OURDB_LOCKED: somebody has the backup open for writing
  * - OURDB_BUSY: db is open for reading only, and the files of the moment that it sees went with a
- *   compaction: call ourdb_refresh(). Or the writer erases quicker than it can be copied
+ *   compaction or were replaced: call ourdb_refresh(). Or the writer erases quicker than it can be
+ *   copied
  * - OURDB_CANCELLED: progress asked to stop
  * - OURDB_INVALID_ARGUMENT: destination is NULL or empty
  * - OURDB_NO_SPACE: disk or quota is full there
@@ -2056,7 +2057,7 @@ int ourdb_backup(const ourdb *db, const char *destination, ourdb_progress progre
  * - OURDB_CORRUPT: something is; ourdb_errmsg() names each damaged place, one to a line, up to
  *   1,000 of them: file, offset, and the record where it is known
  * - OURDB_CANCELLED: progress asked to stop
- * - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+ * - OURDB_BUSY: a read-only handle, and the database was compacted, made anew or put back since:
  *   ourdb_refresh() it
  * - a code that any read can return (see Errors)
  *
@@ -2189,7 +2190,7 @@ int ourdb_stats_get(const ourdb *db, ourdb_stats *out);
  *   first own commit, or before a compaction: then copy the directory, once it has such a
  *   commit, and go on from the copy. Or it was opened with OURDB_OPEN_SALVAGE, and this would be
  *   a part of a difference
- * - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+ * - OURDB_BUSY: a read-only handle, and the database was compacted, made anew or put back since:
  *   ourdb_refresh() it
  * - a code that any read can return (see Errors)
  *

@@ -1,6 +1,7 @@
 //! A handle that is open for reading follows the writer, in this process or another one.
 
 use std::cmp::Ordering::{Equal, Greater, Less};
+use std::sync::Arc;
 
 use super::open::open_for_reading;
 use super::opening::Opening;
@@ -43,8 +44,8 @@ impl Db {
         Ok(())
     }
 
-    /// Whether a writer has compacted what this read-only handle read in `world`, or made another database
-    /// in its place: its files may be gone, and only those that are open are still read.
+    /// Whether a writer has compacted what this read-only handle read in `world`, or another database or
+    /// copy is in its place: its files may be gone, and only those that are open are still read.
     pub(crate) fn is_superseded(&self, world: &World) -> bool {
         let shared = &*self.shared;
         if !shared.read_only {
@@ -59,15 +60,21 @@ impl Db {
             manifest.uuid != uuid || manifest.generation > generation || is_earlier
         };
         let manifest = Manifest::read(&*shared.storage);
+        // What is erased in a copy is still there in what it was made of, which is read here.
+        let is_copied = |segment: &Arc<Segment>| {
+            let named = shared.storage.open(&name(segment.number), Access::Read);
+            named.is_ok_and(|file| segment.is_read_from(&*file).is_ok_and(|is_same| !is_same))
+        };
         manifest.is_ok_and(|manifest| manifest.is_some_and(is_other))
+            || world.log.segments().any(is_copied)
     }
 }
 
 /// For who must read files by their names.
 pub(crate) fn superseded() -> Error {
     Error::Busy {
-        what: "the database was compacted or made anew since the moment that this handle sees, and the \
-               files of that moment are gone: refresh it"
+        what: "the database was compacted, made anew or put back since the moment that this handle sees, \
+               and the files of that moment are gone: refresh it"
             .into(),
     }
 }

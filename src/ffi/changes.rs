@@ -39,7 +39,7 @@ use super::pointer;
 ///   first own commit, or before a compaction: then copy the directory, once it has such a
 ///   commit, and go on from the copy. Or it was opened with OURDB_OPEN_SALVAGE, and this would be
 ///   a part of a difference
-/// - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+/// - OURDB_BUSY: a read-only handle, and the database was compacted, made anew or put back since:
 ///   ourdb_refresh() it
 /// - a code that any read can return (see Errors)
 ///

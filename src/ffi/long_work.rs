@@ -170,7 +170,8 @@ pub unsafe extern "C" fn ourdb_compact(
 ///   the database that made the backup, or is a read-only handle that was not refreshed since
 /// - OURDB_LOCKED: somebody has the backup open for writing
 /// - OURDB_BUSY: db is open for reading only, and the files of the moment that it sees went with a
-///   compaction: call ourdb_refresh(). Or the writer erases quicker than it can be copied
+///   compaction or were replaced: call ourdb_refresh(). Or the writer erases quicker than it can be
+///   copied
 /// - OURDB_CANCELLED: progress asked to stop
 /// - OURDB_INVALID_ARGUMENT: destination is NULL or empty
 /// - OURDB_NO_SPACE: disk or quota is full there
@@ -210,7 +211,7 @@ pub unsafe extern "C" fn ourdb_backup(
 /// - OURDB_CORRUPT: something is; ourdb_errmsg() names each damaged place, one to a line, up to
 ///   1,000 of them: file, offset, and the record where it is known
 /// - OURDB_CANCELLED: progress asked to stop
-/// - OURDB_BUSY: a read-only handle, and a writer has compacted the database or made it anew since:
+/// - OURDB_BUSY: a read-only handle, and the database was compacted, made anew or put back since:
 ///   ourdb_refresh() it
 /// - a code that any read can return (see Errors)
 ///

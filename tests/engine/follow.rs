@@ -585,6 +585,46 @@ fn a_database_that_was_put_back_to_what_a_reader_has_seen_is_followed() {
     }
 }
 
+/// The directory is replaced by a copy of it, in which something is erased then: what the reader reads isn't
+/// what its names lead to.
+#[test]
+fn what_is_erased_in_a_copy_is_no_damage_of_a_reader() {
+    let go_on = |_, _| ControlFlow::Continue(());
+    for io in [IoMode::Map, IoMode::File] {
+        let directory = TempDirectory::new();
+        let path = directory.path().join("here");
+        let options = Options {
+            key_value: true,
+            ..Options::default()
+        };
+        let db = Db::open(&path, &options).expect("it opens");
+        (0..5).for_each(|id| db.set(id, b"a value").expect("a set"));
+        db.close().expect("a close");
+        let reader = Db::open(&path, &Options { io, ..read_only() }).expect("a reader");
+        let away = directory.path().join("away");
+        std::fs::rename(&path, &away).expect("it is moved");
+        std::fs::create_dir(&path).expect("a directory");
+        for entry in std::fs::read_dir(&away).expect("files") {
+            let entry = entry.expect("a file");
+            if entry.file_type().expect("a kind").is_file() {
+                std::fs::copy(entry.path(), path.join(entry.file_name())).expect("a copy");
+            }
+        }
+        let writer = Db::open(&path, &options).expect("it opens");
+        writer.erase(3).expect("an erasure");
+        let checked = reader.check(go_on);
+        assert!(
+            matches!(checked, Err(Error::Busy { .. })),
+            "{io:?}: {checked:?}"
+        );
+        assert_eq!(reader.get(3).expect("a value"), b"a value", "{io:?}");
+        reader.refresh().expect("a refresh");
+        assert!(!reader.contains(3).expect("contains"), "{io:?}");
+        let report = reader.check(go_on).expect("a check");
+        assert!(report.is_sound(), "{io:?}: {report}");
+    }
+}
+
 /// A writer raises the limit of ids: whatever a reader was opened with, it goes along, and so does a backup
 /// that it makes.
 #[test]
