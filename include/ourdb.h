@@ -1560,8 +1560,8 @@ int ourdb_revert_all(ourdb *db, uint64_t commit);
  *
  * Cost: one write for each version, and a few syncs; meanwhile 50 to 150 bytes of memory for each
  * version. It waits for backups that are being made, and goes before those that begin meanwhile.
- * Beside a compaction it erases what that has copied as well, and has it synced; at its end it waits
- * for that.
+ * Beside a compaction it erases what that has copied as well, and has it synced; at its end it
+ * waits for that.
  */
 int ourdb_erase(ourdb *db, uint32_t id);
 
@@ -2009,8 +2009,8 @@ int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress pr
 
 /**
  * Copies the database as it is now into another directory, with its whole history. Reads and
- * writes go on meanwhile, erasures wait; for one that waits already, this waits first. The copy opens
- * like any database, and is durable when this returns OURDB_OK.
+ * writes go on meanwhile, erasures wait; for one that waits already, this waits first. The copy
+ * opens like any database, and is durable when this returns OURDB_OK.
  *
  * A directory that holds an earlier backup of the same database is brought up to date: only what is
  * new is copied. If that is cut short, by a crash or by progress, the directory holds the earlier
@@ -2020,8 +2020,8 @@ int ourdb_compact(ourdb *db, const ourdb_retention *retention, ourdb_progress pr
  * @param destination  a directory that is absent, empty, or holds an earlier backup of this
  *     database that nobody has written to or compacted since
  * @param progress     called every few MiB; may be NULL. Where db is open for reading only, and the
- *     writer has erased what was being copied, it is copied again, and told anew. It must not wait for
- *     a backup of another thread, which may wait for an erasure that waits for this one
+ *     writer has erased what was being copied, it is copied again, and told anew. It must not
+ *     wait for a backup of another thread, which may wait for an erasure that waits for this one
  * @param context      handed to progress
  *
  * @return OURDB_OK, or

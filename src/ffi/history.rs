@@ -195,8 +195,8 @@ pub unsafe extern "C" fn ourdb_revert_all(db: *mut ourdb, commit: u64) -> c_int 
 ///
 /// Cost: one write for each version, and a few syncs; meanwhile 50 to 150 bytes of memory for each
 /// version. It waits for backups that are being made, and goes before those that begin meanwhile.
-/// Beside a compaction it erases what that has copied as well, and has it synced; at its end it waits
-/// for that.
+/// Beside a compaction it erases what that has copied as well, and has it synced; at its end it
+/// waits for that.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ourdb_erase(db: *mut ourdb, id: u32) -> c_int {
     // SAFETY: the caller's handle.
