@@ -1620,8 +1620,9 @@ int ourdb_txn_begin_at(ourdb *db, uint64_t commit, ourdb_txn **out);
  * since the transaction began: whether the record was there or not, and whether it was read by id,
  * as a neighbour, by an iterator or in a count. A write without a read never conflicts, but for
  * this: ourdb_txn_set() in an incremental database and ourdb_txn_delete() in any see whether the
- * record is live, and conflict if that was changed. After a conflict begin a new transaction and do
- * the work again.
+ * record is live, and conflict if that was changed. At the receiver of a change feed a record that
+ * was set and erased since counts as changed, though its value never came there. After a conflict
+ * begin a new transaction and do the work again.
  *
  * A transaction that wrote nothing makes no commit, but tells in the same way whether what it has
  * read is still so. A snapshot is always OURDB_OK.

@@ -387,3 +387,23 @@ fn a_check_beside_it_finds_nothing() {
         assert_gone(&*storage, &copy, "checked");
     }
 }
+
+/// The erased version takes the place of what a transaction has read, though its value never came.
+#[test]
+fn a_record_that_was_set_and_erased_counts_as_changed_at_a_receiver() {
+    let (sender, copy) = (open(&in_memory()), open(&in_memory()));
+    sender.set(1, b"first").expect("a set");
+    catch_up(&sender, &copy);
+    let [reads_it, reads_another] = [5, 6].map(|id| {
+        let txn = copy.begin().expect("a transaction");
+        assert!(!txn.contains(id).expect("contains"));
+        txn
+    });
+    sender.set(5, &secret(0)).expect("a set");
+    sender.erase(5).expect("an erasure");
+    catch_up(&sender, &copy);
+    assert!(!copy.contains(5).expect("contains"));
+    let found = reads_it.commit();
+    assert!(matches!(found, Err(Error::Conflict { .. })), "{found:?}");
+    reads_another.commit().expect("it read something else");
+}
