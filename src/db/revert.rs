@@ -1,7 +1,7 @@
 //! Going back: values as of an earlier commit, written as new versions.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
@@ -114,26 +114,27 @@ impl Db {
                 break (past, now, since);
             }
         };
-        let mut differing = BTreeMap::new();
+        let mut differing: Vec<(u32, Found)> = Vec::new();
         let mut next = now.world.lookup.known_at_or_above(0);
         while let Some(id) = next {
             let _reading = now.begin_reading();
             let then = Found::of(&past, id)?;
             if !is_same(then.version, now.live(id, now.world.lookup.get(id))?) {
-                differing.insert(id, Some(then));
+                reserve(&mut differing, 1)?;
+                differing.push((id, then));
             }
             next = now.world.lookup.known_at_or_above(u64::from(id) + 1);
         }
         let commit = {
             let mut writer = shared.writer_to_commit();
             let held_off = shared.erasures.hold_off();
-            let mut cleared = false;
+            let (mut changed, mut cleared) = (BTreeSet::new(), false);
             since.each(|_, _, head| {
                 match head.kind {
                     Kind::Clear => cleared = true,
                     Kind::SyncMark | Kind::Empty => {}
                     Kind::Put | Kind::Delete | Kind::Erase | Kind::Erased => {
-                        differing.entry(head.id).or_insert(None);
+                        changed.insert(head.id);
                     }
                 }
                 Ok(())
@@ -141,19 +142,23 @@ impl Db {
             let world = shared.read();
             if cleared {
                 // Not those of now: a compaction may have dropped what was cleared.
-                for (id, _) in past.world.lookup.entries() {
-                    differing.entry(id).or_insert(None);
-                }
+                changed.extend(past.world.lookup.entries().map(|(id, _)| id));
             }
             let mut changes = Vec::new();
-            for (id, then) in differing {
-                let then = match then {
-                    Some(then) => then.still(&past, id)?,
-                    None => past.live(id, past.world.lookup.get(id))?,
-                };
+            let mut differs = |id, then| {
                 reserve(&mut changes, 1)?;
                 changes.extend(shared.change_to(&world, id, then)?);
+                Ok(())
+            };
+            for (id, then) in &differing {
+                changed.remove(id);
+                differs(*id, then.still(&past, *id)?)?;
             }
+            drop(differing);
+            for id in changed {
+                differs(id, past.live(id, past.world.lookup.get(id))?)?;
+            }
+            changes.sort_unstable_by_key(|change| change.id);
             if changes.is_empty() {
                 let last = writer.commit;
                 drop((world, held_off, writer));
